@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* api/handle.h - what the opaque handles of shdict.h point to.
+ *
+ * OWNS   the process's handles: private memory, interned (attaching or opening
+ *        twice gives the same handle, counted), and never handed back to the
+ *        allocator while somebody might still use them: a closed handle
+ *        answers SHD_CLOSED, and is revived by the next open of the same
+ *        object.
+ * LOCK   one process-private mutex over the tables; the hot path takes none.
+ * CRASH  nothing shared lives here.
+ *
+ * After fork the child's handler drops the parent's incarnation and gets a
+ * file description of its own; handle_writer() then registers it.
+ */
+#ifndef SHD_API_HANDLE_H
+#define SHD_API_HANDLE_H
+
+#include "shm/dict/dict.h"
+#include "shm/guard/guard.h"
+#include "shm/segment/segment.h"
+#include "shm/worker/registry.h"
+
+struct shd_dict {
+    uint32_t open; /* handles given out; 0: closed */
+    shd_segment *owner;
+    struct shd_dict *next; /* of the owner's dicts */
+    struct dict dict;
+};
+
+struct shd_segment {
+    uint32_t open; /* attaches given out; 0: closed */
+    struct shd_segment *next;
+    struct segment segment;
+    struct guard_env env;
+    struct registry_self self;
+    struct shd_dict *dicts;
+};
+
+/* Before any read: SHD_OK or SHD_CLOSED (with the sentence). NULL is
+ * SHD_INVAL. */
+int handle_reader(shd_segment *segment);
+
+/* Before any change: also SHD_READONLY; registers the process as a worker if
+ * it is not one yet (SHD_FULL, SHD_BUSY ...). */
+int handle_writer(shd_segment *segment);
+
+/* The process-private mutex, for api/ only. */
+void handle_tables_lock(void);
+void handle_tables_unlock(void);
+
+#endif

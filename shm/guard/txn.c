@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The state word of a guard is all that recovery believes:
+ *
+ *   undo > 0 or claims > 0   the transaction had not committed: put the words
+ *                            back, newest first, then give back the claims
+ *   releases > 0             it had: do the releases again
+ *   0                        nothing to do
+ *
+ * Commit is the store that turns the first into the second or the third.
+ *
+ * A claim is logged before the owner word is swapped, so recovery may find a
+ * claim that never succeeded; then the owner word is not ours and is left
+ * alone. Nobody else could have made it ours: only the holder of this guard
+ * writes this guard's value into an owner word.
+ *
+ * Giving back sets the bit in the map first and the owner word to 0 last: cut
+ * off between the two, the owner word still says that the work is ours to
+ * finish. The other way round the bit would be lost.
+ */
+#include "shm/guard/txn.h"
+
+static uint64_t claim_tag(const struct guard_claim *c, uint64_t id)
+{
+    return txn_tag(c->owner_at ^ (uint64_t)c->owner << 36,
+                   c->map_at ^ (uint64_t)c->bit << 40, id);
+}
+
+static void claim_fill(const struct txn *t, struct guard_claim *c,
+                       const uint32_t *owner, uint32_t value,
+                       const uint64_t *map, uint32_t bit)
+{
+    c->owner_at = segment_offset(t->segment, owner);
+    c->map_at = segment_offset(t->segment, map);
+    c->owner = value;
+    c->bit = bit;
+    c->tag = claim_tag(c, t->id);
+}
+
+static void claim_give_back(const struct segment *s,
+                            const struct guard_claim *c)
+{
+    uint32_t *owner = segment_at(s, c->owner_at, sizeof(*owner));
+    uint64_t *map = segment_at(s, c->map_at, sizeof(*map));
+
+    if (owner == NULL || map == NULL || atomic_load32(owner) != c->owner)
+        return;
+    atomic_or64(map, 1ull << c->bit);
+    atomic_compiler_barrier();
+    atomic_store32_release(owner, 0);
+}
+
+void txn_begin(struct txn *t, const struct segment *s, struct guard *g,
+               uint32_t words)
+{
+    uint64_t seq = atomic_load64(&g->seq);
+
+    assert(words <= GUARD_UNDO_MAX);
+    assert((seq & 1) == 0 && atomic_load64(&g->state) == 0);
+    t->guard = g;
+    t->segment = s;
+    t->id = seq + 1;
+    t->undo = 0;
+    t->undo_max = words;
+    t->claims = 0;
+    t->releases = 0;
+    atomic_store64(&g->seq, t->id);
+    atomic_fence_release();
+}
+
+bool txn_claim(struct txn *t, uint32_t *owner, uint32_t value, uint64_t *map,
+               uint32_t bit)
+{
+    assert(t->claims < GUARD_CLAIMS_MAX && value != 0 && bit < 64);
+    claim_fill(t, &t->guard->claims[t->claims], owner, value, map, bit);
+    atomic_compiler_barrier();
+    t->claims++;
+    atomic_store64(&t->guard->state, txn_state(t->undo, t->claims, 0));
+    atomic_compiler_barrier();
+    if (!atomic_cas32(owner, 0, value)) {
+        t->claims--;
+        atomic_store64(&t->guard->state, txn_state(t->undo, t->claims, 0));
+        return false;
+    }
+    atomic_and64(map, ~(1ull << bit));
+    return true;
+}
+
+void txn_release(struct txn *t, uint32_t *owner, uint32_t value,
+                 uint64_t *map, uint32_t bit)
+{
+    assert(t->releases < GUARD_RELEASES_MAX && value != 0 && bit < 64);
+    claim_fill(t, &t->guard->releases[t->releases++], owner, value, map, bit);
+}
+
+/* The releases of a committed transaction, then the end of it. */
+static void finish(const struct segment *s, struct guard *g, uint32_t releases,
+                   uint64_t id)
+{
+    for (uint32_t i = 0; i < releases; i++)
+        claim_give_back(s, &g->releases[i]);
+    atomic_compiler_barrier();
+    if (releases > 0)
+        atomic_store64(&g->state, 0);
+    atomic_compiler_barrier();
+    atomic_store64_release(&g->seq, id + 1);
+}
+
+void txn_commit(struct txn *t)
+{
+    atomic_compiler_barrier();
+    atomic_store64(&t->guard->state, txn_state(0, 0, t->releases));
+    atomic_compiler_barrier();
+    finish(t->segment, t->guard, t->releases, t->id);
+    t->guard = NULL;
+}
+
+static void undo(const struct segment *s, struct guard *g, uint32_t words,
+                 uint32_t claims)
+{
+    while (words-- > 0) {
+        const struct guard_undo *u = &g->undo[words];
+        uint64_t *p = segment_at(s, (u->where & TXN_WHERE_MASK) * 8, 8);
+
+        if (p != NULL)
+            atomic_store64(p, u->old);
+        atomic_compiler_barrier();
+    }
+    while (claims-- > 0)
+        claim_give_back(s, &g->claims[claims]);
+    atomic_compiler_barrier();
+    atomic_store64(&g->state, 0);
+    atomic_compiler_barrier();
+}
+
+void txn_abort(struct txn *t)
+{
+    undo(t->segment, t->guard, t->undo, t->claims);
+    atomic_store64_release(&t->guard->seq, t->id + 1);
+    t->guard = NULL;
+}
+
+static bool claims_sound(const struct segment *s,
+                         const struct guard_claim *c, uint32_t n, uint64_t id)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (c[i].tag != claim_tag(&c[i], id) || c[i].bit > 63 ||
+            c[i].owner == 0 || c[i].owner_at % 4 != 0 ||
+            c[i].map_at % 8 != 0 ||
+            segment_at(s, c[i].owner_at, 4) == NULL ||
+            segment_at(s, c[i].map_at, 8) == NULL)
+            return false;
+    }
+    return true;
+}
+
+static bool log_sound(const struct segment *s, const struct guard *g,
+                      uint32_t words, uint64_t id)
+{
+    for (uint32_t i = 0; i < words; i++) {
+        const struct guard_undo *u = &g->undo[i];
+        uint64_t where = u->where & TXN_WHERE_MASK;
+
+        if ((u->where & ~TXN_WHERE_MASK) != txn_tag(where, u->old, id) ||
+            segment_at(s, where * 8, 8) == NULL)
+            return false;
+    }
+    return true;
+}
+
+int txn_recover(const struct segment *s, struct guard *g)
+{
+    uint64_t state = atomic_load64(&g->state);
+    uint64_t seq = atomic_load64(&g->seq);
+    uint32_t words = state & 0xffff;
+    uint32_t claims = state >> 16 & 0xffff;
+    uint32_t releases = state >> 32 & 0xffff;
+
+    if (words > GUARD_UNDO_MAX || claims > GUARD_CLAIMS_MAX ||
+        releases > GUARD_RELEASES_MAX || state >> 48 != 0 ||
+        (releases > 0 && (words > 0 || claims > 0)) ||
+        (state != 0 && (seq & 1) == 0) || !log_sound(s, g, words, seq) ||
+        !claims_sound(s, g->claims, claims, seq) ||
+        !claims_sound(s, g->releases, releases, seq))
+        return SHD_CORRUPT;
+    if ((seq & 1) == 0)
+        return SHD_OK;
+    if (words > 0 || claims > 0)
+        undo(s, g, words, claims);
+    /* Forward, never back: a reader that saw the old even value must not
+     * find it again. */
+    finish(s, g, releases, seq);
+    return SHD_OK;
+}

@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * shdict.h - a dictionary in shared memory that survives kill -9.
+ *
+ * This header is the manual. It is plain C with fixed-width types, no
+ * structs by value, no callbacks and no varargs, so that an FFI can load it.
+ *
+ * MODEL
+ *   A *segment* is one file (tmpfs by default) shared by the workers of one
+ *   application. It holds any number of named *dicts*, each with its own
+ *   capacity: one dict that fills up never evicts another's entries. Every
+ *   process that has a segment attached read-write is a *worker* of it.
+ *
+ * CRASHES
+ *   A worker may be killed at any instruction. Each operation is then either
+ *   wholly done or wholly not begun; one that had returned is done. Whoever
+ *   meets what the dead worker left (the next caller, a supervisor) undoes
+ *   it in microseconds, whatever the size of the dict. Not covered: power
+ *   loss, for the segment is memory.
+ *
+ * RESULTS
+ *   Every function that can fail returns an int: SHD_OK (0), or a negative
+ *   SHD_ code. shd_strerror() gives the sentence for a code, and
+ *   shd_last_error() a sentence with the details of the last failure in the
+ *   calling thread. A failed call changes nothing unless its comment says
+ *   otherwise. Output parameters are written only where stated.
+ *   These may come from any function that takes a handle, so the comments
+ *   below do not repeat them:
+ *     SHD_INVAL     an argument is outside its stated limits
+ *     SHD_CLOSED    the handle has been closed
+ *     SHD_GONE      the dict has been destroyed by somebody
+ *     SHD_BUSY      a lock was not free within the bound (wait_ms): its
+ *                   owner lives, but is stopped or very slow; try again
+ *     SHD_CORRUPT   the bytes in the segment contradict themselves; nothing
+ *                   was followed outside the segment (see `shdict check`)
+ *     SHD_READONLY  a change was asked of a read-only attachment
+ *     SHD_FULL      (first change by a process) every worker slot is taken
+ *     SHD_SYS       a system call failed; shd_last_error() names it
+ *
+ * THREADS AND FORK
+ *   Handles may be shared by all threads of a process, close included (the
+ *   caller must only not use a handle while another thread closes it).
+ *   fork() is allowed at any time: the child keeps all handles and becomes a
+ *   worker of its own by itself at its first change. Children made by raw
+ *   clone() without libc's set-up are not supported: the kernel keeps no
+ *   list of robust locks for them. exec() ends a worker as death does.
+ *
+ * READS take no lock and write nothing shared on a repeated hit. A read that
+ *   keeps colliding with changes takes the lock after a few tries, so it
+ *   never waits longer than wait_ms.
+ *
+ * LIMITS
+ *   key 1..65535 bytes; value up to what the dict's capacity holds, at most
+ *   4 GiB - 1; segment up to 64 GiB; 1 dict 8 KiB .. the segment's size.
+ */
+#ifndef SHDICT_H
+#define SHDICT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef SHD_API
+#define SHD_API __attribute__((visibility("default")))
+#endif
+#ifndef SHD_MUST
+#define SHD_MUST __attribute__((warn_unused_result))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- version ---------------------------------------------------------- */
+
+/* The API's version; the layout of segments has one of its own, in
+ * struct shd_segment_info. */
+#define SHD_VERSION_MAJOR 0
+#define SHD_VERSION_MINOR 1
+#define SHD_VERSION_PATCH 0
+
+/* The library's version at run time, "0.1.0". Never NULL. */
+SHD_API const char *shd_version(void);
+
+/* ---- errors ----------------------------------------------------------- */
+
+/* One list for codes, names and sentences: base/error.c expands it too. */
+#define SHD_ERRORS(X)                                                        \
+    X(NOTFOUND, -1, "not found")                                             \
+    X(EXISTS, -2, "exists")                                                  \
+    X(NOMEM, -3, "no memory")                                                \
+    X(BUSY, -4, "busy: a lock was not free in time")                         \
+    X(CORRUPT, -5, "corrupt: the segment contradicts itself")                \
+    X(INVAL, -6, "invalid argument")                                         \
+    X(EMPTYKEY, -7, "empty key")                                             \
+    X(LONGKEY, -8, "key too long")                                           \
+    X(TOOBIG, -9, "the item is larger than the dict can hold")               \
+    X(NOTNUMBER, -10, "not a number")                                        \
+    X(ISLIST, -11, "value is a list")                                        \
+    X(NOTLIST, -12, "value not a list")                                      \
+    X(SPACE, -13, "the buffer is too small")                                 \
+    X(READONLY, -14, "the segment is attached read-only")                    \
+    X(CLOSED, -15, "the handle is closed")                                   \
+    X(GONE, -16, "the object has been destroyed")                            \
+    X(SYS, -17, "a system call failed")                                      \
+    X(PERM, -18, "permission denied")                                        \
+    X(NAME, -19, "invalid name")                                             \
+    X(FOREIGN, -20, "not a shdict segment")                                  \
+    X(LAYOUT, -21, "a segment of another layout")                            \
+    X(ENDIAN, -22, "a segment of another byte order")                        \
+    X(NAMESPACE, -23, "a segment of another pid namespace")                  \
+    X(FULL, -24, "every slot is taken")                                      \
+    X(MISMATCH, -25, "exists with other properties")                         \
+    X(UNSUPPORTED, -26, "not supported by this system")
+
+#define SHD_ERROR_ENUM_(name, code, text) SHD_##name = code,
+enum { SHD_OK = 0, SHD_ERRORS(SHD_ERROR_ENUM_) SHD_ERROR_LAST_ = -26 };
+
+/* The sentence for a code. Never NULL. */
+SHD_API const char *shd_strerror(int code);
+
+/* The name of a code, "SHD_NOMEM". Never NULL. */
+SHD_API const char *shd_strerror_name(int code);
+
+/* What the last failed call of this thread has to say: which name, which
+ * limit, which field differs, and what to do. Valid until the thread's next
+ * failing call; "" before the first. Never NULL. */
+SHD_API const char *shd_last_error(void);
+
+/* ---- segments --------------------------------------------------------- */
+
+typedef struct shd_segment shd_segment;
+
+enum { /* struct shd_segment_options.flags */
+    SHD_ATTACH_READONLY = 1, /* PROT_READ; allowed from any pid namespace */
+    SHD_DUMPABLE = 2 /* keep the segment in core dumps: a crashing worker
+                        then holds its lock until its core is written */
+};
+
+/* Every field may be 0 for its default. */
+struct shd_segment_options {
+    uint32_t struct_size;  /* sizeof(struct shd_segment_options) */
+    uint32_t flags;        /* SHD_ATTACH_READONLY, SHD_DUMPABLE */
+    uint64_t size_bytes;   /* create: room reserved for all objects, at most
+                              64 GiB, default 64 GiB (sparse: what is not
+                              used costs no memory) */
+    uint32_t mode;         /* create: file mode, default 0600 */
+    uint32_t workers_max;  /* create: worker slots, default 1024, up to
+                              65535 */
+    uint32_t objects_max;  /* create: named objects, default 256, up to
+                              65535 */
+    uint32_t locks_max;    /* create: locks (one a shard), default 4096 */
+    uint32_t wait_ms;      /* this process: bound of every wait for a lock,
+                              default 2000 */
+    int32_t worker_id;     /* this process: logical id shown by `shdict
+                              workers`; -1 is none; default: the environment
+                              variable SHDICT_WORKER, else none */
+    uint32_t generation;   /* this process: generation of a rolling restart;
+                              default: SHDICT_GENERATION, else 0 */
+    uint32_t reserved;     /* 0 */
+    const char *worker_name; /* this process: up to 31 bytes; default: the
+                                command's name */
+};
+
+struct shd_segment_info {
+    uint32_t struct_size;    /* set by the caller */
+    uint32_t layout_version;
+    uint64_t size_bytes;     /* address room */
+    uint64_t committed_bytes; /* memory taken from the system */
+    uint64_t hash_seed;
+    uint64_t creator_pid_namespace; /* inode of the namespace link */
+    uint64_t created_ms;     /* wall clock, ms since 1970 */
+    uint64_t incarnations;   /* workers registered so far */
+    uint64_t deaths;         /* workers found dead and reaped */
+    uint64_t recoveries;     /* operations of dead workers undone */
+    uint32_t workers_max;
+    uint32_t objects_max;
+    uint32_t locks_max;
+    uint32_t readonly;       /* 1: this attachment is read-only */
+    char path[256];          /* "" for a descriptor without a name */
+};
+
+/* NAMES. "app" (1..200 of A-Z a-z 0-9 . _ -, not starting with a dot) is a
+ * segment in tmpfs, the file /dev/shm/shdict-app. A name that starts with
+ * "/", "./" or "../" is a path, on any file system that can reserve space
+ * (fallocate). "fd:N" is an open descriptor, say an inherited memfd; it is
+ * reopened through /proc, and N stays the caller's. Else SHD_NAME. */
+
+/* Creates a segment; workers find either the whole segment or none.
+ * SHD_EXISTS: there is one of that name, untouched. SHD_NOMEM: the file
+ * system has no room. SHD_PERM, SHD_SYS (read-only file system, missing
+ * directory), SHD_NAME, SHD_UNSUPPORTED: the file system cannot reserve
+ * space. `name` NULL makes an anonymous one (memfd) to be inherited:
+ * shd_segment_fd() gives the descriptor. */
+SHD_API SHD_MUST int shd_segment_create(const char *name,
+                                        const struct shd_segment_options *o,
+                                        shd_segment **out);
+
+/* Attaches to a segment that exists. SHD_NOTFOUND: none of that name.
+ * SHD_FOREIGN: not a segment, or truncated. SHD_LAYOUT, SHD_ENDIAN: made by
+ * another build of this library, or another machine. SHD_NAMESPACE: its
+ * workers live in another pid namespace, where lock owners would be
+ * mistaken (attach read-only instead). SHD_PERM: its mode forbids it.
+ * A process maps a segment once: attaching again gives the same handle,
+ * and each attach wants its own close. */
+SHD_API SHD_MUST int shd_segment_attach(const char *name,
+                                        const struct shd_segment_options *o,
+                                        shd_segment **out);
+
+/* Attaches, or creates if there is none. Two that race both get it. */
+SHD_API SHD_MUST int shd_segment_open(const char *name,
+                                      const struct shd_segment_options *o,
+                                      shd_segment **out);
+
+/* Detaches. The worker's slot is freed with the last close. Dict handles of
+ * the segment answer SHD_CLOSED from then on. */
+SHD_API int shd_segment_close(shd_segment *segment);
+
+/* Removes the segment's name. Workers that have it attached go on with it;
+ * its memory goes with the last of them. SHD_NOTFOUND, SHD_PERM, and
+ * SHD_FOREIGN: the file is not a segment and was left alone. */
+SHD_API SHD_MUST int shd_segment_destroy(const char *name);
+
+/* The descriptor of the segment's file in this process, for fork and exec:
+ * it is close-on-exec; pass a dup to a child as "fd:N". */
+SHD_API SHD_MUST int shd_segment_fd(shd_segment *segment);
+
+SHD_API SHD_MUST int shd_segment_info(shd_segment *segment,
+                                      struct shd_segment_info *info);
+
+/* Walks every invariant of every structure, reading only. 0 when all hold;
+ * SHD_CORRUPT with the first that fails, named, in report (NUL-terminated,
+ * cut at size). Locks each shard for a moment on a read-write attachment;
+ * on a read-only one it reads beside the writers, retries what moved, and
+ * answers SHD_BUSY if it never stood still. */
+SHD_API SHD_MUST int shd_segment_check(shd_segment *segment, char *report,
+                                       size_t size);
+
+/* The objects in the segment: index 0 .. objects_max - 1. 0 when the slot
+ * is taken, SHD_NOTFOUND when it is free, SHD_INVAL past the end. */
+struct shd_object_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t kind;        /* SHD_OBJECT_DICT */
+    uint64_t generation;  /* never the same for two objects */
+    uint64_t size_bytes;  /* capacity asked for */
+    uint64_t created_ms;  /* wall clock */
+    char name[64];
+};
+enum { SHD_OBJECT_DICT = 1 };
+SHD_API SHD_MUST int shd_object_info(shd_segment *segment, uint32_t index,
+                                     struct shd_object_info *info);
+
+/* ---- workers ---------------------------------------------------------- */
+
+enum { /* struct shd_worker_info.state */
+    SHD_WORKER_ALIVE = 1,
+    SHD_WORKER_DEAD = 2 /* its process is gone and nobody has reaped it yet */
+};
+struct shd_worker_info {
+    uint32_t struct_size;  /* set by the caller */
+    uint32_t state;
+    uint64_t incarnation;  /* unique in the segment's life, never reused */
+    uint64_t pid_namespace;
+    uint64_t start_time;   /* of the process, clock ticks since boot */
+    uint64_t joined_ms;    /* wall clock */
+    uint32_t pid;
+    int32_t worker_id;     /* -1: none */
+    uint32_t generation;
+    uint32_t locks_held;   /* locks whose owner it is just now */
+    char name[32];
+};
+
+/* Registers this process as a worker now; without it the first change
+ * does. Gives the incarnation. SHD_FULL: every slot is held by a live
+ * worker (workers_max). */
+SHD_API SHD_MUST int shd_worker_join(shd_segment *segment,
+                                     uint64_t *incarnation);
+
+/* Slot index 0 .. workers_max - 1. 0, SHD_NOTFOUND: the slot is free,
+ * SHD_INVAL: past the end. Works on a read-only attachment. */
+SHD_API SHD_MUST int shd_worker_info(shd_segment *segment, uint32_t index,
+                                     struct shd_worker_info *info);
+
+/* For a supervisor, or anybody: finds workers whose process is gone (proved
+ * by a file lock the kernel drops at death, never by a timeout), undoes
+ * what they were in the middle of, frees their slots and wakes all waiters.
+ * *reaped, if not NULL, gets the number of workers freed. Bounded work: a
+ * few hundred ns for each lock and each slot. */
+SHD_API SHD_MUST int shd_reap(shd_segment *segment, uint32_t *reaped);
+
+/* Ends this process's registration; the next change registers anew. */
+SHD_API int shd_worker_leave(shd_segment *segment);
+
+/* ---- dicts ------------------------------------------------------------ */
+
+typedef struct shd_dict shd_dict;
+
+struct shd_dict_options {
+    uint32_t struct_size;    /* sizeof(struct shd_dict_options) */
+    uint32_t shards;         /* power of two up to 256; 0: by capacity (one
+                                below 4 MiB, then one a 2 MiB) */
+    uint64_t capacity_bytes; /* entries and all their overhead; at least
+                                8192; rounded up to 4096 */
+    uint64_t entries_hint;   /* expected number of entries, sizes the index;
+                                0: one a 128 bytes of capacity */
+};
+
+/* Opens the dict of that name (1..63 bytes, no NUL, '/' or control bytes),
+ * and makes it if it is not there and o is given with a capacity.
+ * SHD_NOTFOUND: not there, and no capacity given. SHD_MISMATCH: it is there
+ * with another capacity; shd_last_error() says which. SHD_NOMEM: the
+ * segment or the file system has no room. SHD_FULL: no object slot or lock
+ * is left. SHD_NAME. Opening it again gives the same handle; each open
+ * wants its own close. */
+SHD_API SHD_MUST int shd_dict_open(shd_segment *segment, const char *name,
+                                   const struct shd_dict_options *o,
+                                   shd_dict **out);
+
+SHD_API int shd_dict_close(shd_dict *dict);
+
+/* Destroys the dict of that name and gives its memory back to the system.
+ * Handles of it, in every process, answer SHD_GONE. SHD_NOTFOUND. */
+SHD_API SHD_MUST int shd_dict_destroy(shd_segment *segment,
+                                      const char *name);
+
+struct shd_dict_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t shards;
+    uint64_t generation;
+    uint64_t capacity_bytes;
+    uint64_t free_bytes;      /* free pages and free cells */
+    uint64_t index_bytes;     /* roots, marks, page table, shard heads */
+    uint64_t pages;           /* of 4096 bytes */
+    uint64_t pages_free;
+    uint64_t pages_committed; /* taken from the system so far */
+    uint64_t roots;
+    uint64_t entries;         /* stored, expired ones included */
+    uint64_t cells_bytes;     /* in cells handed out */
+    uint64_t value_max_bytes; /* largest value a one-byte key can have */
+    uint64_t evictions;       /* live entries removed by force */
+    uint64_t expirations;     /* expired entries removed */
+    uint64_t moves;           /* cells moved to free a page */
+    uint64_t recoveries;      /* operations of dead workers undone */
+    uint64_t lock_waits;      /* lock acquisitions that had to wait */
+    char name[64];
+};
+SHD_API SHD_MUST int shd_dict_info(shd_dict *dict,
+                                   struct shd_dict_info *info);
+
+enum { /* types of values */
+    SHD_NIL = 0,
+    SHD_STRING = 1,
+    SHD_NUMBER = 2,  /* double */
+    SHD_BOOLEAN = 3, /* number is 0 or 1 */
+    SHD_LIST = 4
+};
+
+/* What a read found. The caller need not clear it. */
+struct shd_value {
+    uint32_t type;    /* SHD_STRING, SHD_NUMBER, SHD_BOOLEAN; SHD_LIST from
+                         shd_scan */
+    int32_t flags;    /* the user's flags */
+    uint64_t len;     /* SHD_STRING: bytes; SHD_LIST: elements */
+    double number;    /* SHD_NUMBER, SHD_BOOLEAN */
+    int64_t ttl_ms;   /* ms left; 0: never expires; negative: expired */
+};
+
+/* Common to all operations on a key: SHD_EMPTYKEY (key_len 0), SHD_LONGKEY
+ * (over 65535). Times to live are in ms: 0 never expires, negative is
+ * SHD_INVAL, and what would end after the year 10000 never expires. */
+
+/* Reads a live value. A string is copied to buf if it fits in size bytes,
+ * else SHD_SPACE with v->len telling the need. SHD_NOTFOUND: missing or
+ * expired. SHD_ISLIST. Takes no lock; marks the entry as used. */
+SHD_API SHD_MUST int shd_get(shd_dict *dict, const void *key, size_t key_len,
+                             void *buf, size_t size, struct shd_value *v);
+
+/* The same, and finds expired entries as long as they are stored: v->ttl_ms
+ * is negative then. Marks only a live entry as used. */
+SHD_API SHD_MUST int shd_get_stale(shd_dict *dict, const void *key,
+                                   size_t key_len, void *buf, size_t size,
+                                   struct shd_value *v);
+
+enum { /* shd_store */
+    SHD_SET = 0,     /* whatever is there */
+    SHD_ADD = 1,     /* only if missing or expired, else SHD_EXISTS */
+    SHD_REPLACE = 2, /* only if live, else SHD_NOTFOUND */
+    SHD_SAFE = 4     /* or'ed: evict nothing that is alive; SHD_NOMEM if
+                        there is no room then */
+};
+
+/* Stores a value: type SHD_STRING with value/len (value may be NULL when len
+ * is 0), SHD_NUMBER or SHD_BOOLEAN with number. Replaces value, type, flags
+ * and expiry at once, over a list too. Without SHD_SAFE it makes room by
+ * removing expired entries, then the least recently used; *forcible, if not
+ * NULL, is 1 if a live entry had to go, and is written on failure too.
+ * SHD_TOOBIG: larger than the dict. SHD_NOMEM: see SHD_SAFE; also when the
+ * file system is full. A failed store leaves the old value. */
+SHD_API SHD_MUST int shd_store(shd_dict *dict, uint32_t op, const void *key,
+                               size_t key_len, uint32_t type,
+                               const void *value, size_t len, double number,
+                               int64_t ttl_ms, int32_t flags,
+                               uint32_t *forcible);
+
+/* shd_store of a string, for C. */
+SHD_API SHD_MUST int shd_set(shd_dict *dict, const void *key, size_t key_len,
+                             const void *value, size_t len, int64_t ttl_ms);
+
+/* Removes a key, of any type. SHD_NOTFOUND if it was not live. */
+SHD_API SHD_MUST int shd_delete(shd_dict *dict, const void *key,
+                                size_t key_len);
+
+/* Adds `by` to a live number, keeping its expiry and flags; *result gets
+ * the sum. Missing or expired: SHD_NOTFOUND, or if has_init is not 0 stores
+ * init + by with flags 0 and expiry init_ttl_ms, as shd_store would.
+ * SHD_NOTNUMBER: live, and no number. */
+SHD_API SHD_MUST int shd_incr(shd_dict *dict, const void *key,
+                              size_t key_len, double by, int has_init,
+                              double init, int64_t init_ttl_ms,
+                              double *result, uint32_t *forcible);
+
+/* *ttl_ms: ms left, 0 for never, negative for an expired entry that is still
+ * stored. SHD_NOTFOUND. Takes no lock, marks nothing. */
+SHD_API SHD_MUST int shd_ttl(shd_dict *dict, const void *key, size_t key_len,
+                             int64_t *ttl_ms);
+
+/* Sets the time to live, of an expired entry too (it lives again).
+ * SHD_NOTFOUND. Does not count as use. */
+SHD_API SHD_MUST int shd_expire(shd_dict *dict, const void *key,
+                                size_t key_len, int64_t ttl_ms);
+
+/* Marks every entry as expired: shd_get_stale still sees them. A sequence
+ * of small steps, each bounded; entries stored meanwhile may be marked. */
+SHD_API SHD_MUST int shd_flush_all(shd_dict *dict);
+
+/* Frees expired entries, at most max (0: all). *freed, if not NULL, gets
+ * the number. Small steps; other workers are never held up. */
+SHD_API SHD_MUST int shd_flush_expired(shd_dict *dict, uint64_t max,
+                                       uint64_t *freed);
+
+SHD_API SHD_MUST int shd_capacity(shd_dict *dict, uint64_t *bytes);
+SHD_API SHD_MUST int shd_free_space(shd_dict *dict, uint64_t *bytes);
+
+/* ---- lists ------------------------------------------------------------ */
+
+/* Pushes a string or a number at the left or the right end; *length, if not
+ * NULL, gets the new length. A missing or expired key becomes a new list
+ * that never expires; a live list keeps its expiry. Evicts nothing alive:
+ * SHD_NOMEM. SHD_NOTLIST: live, and no list. */
+SHD_API SHD_MUST int shd_push(shd_dict *dict, int left, const void *key,
+                              size_t key_len, uint32_t type,
+                              const void *value, size_t len, double number,
+                              uint64_t *length);
+
+/* Takes the value at an end out; the last one takes the key with it.
+ * SHD_NOTFOUND: missing or expired. SHD_NOTLIST. SHD_SPACE: size is too
+ * small, v->len tells the need, nothing was taken. */
+SHD_API SHD_MUST int shd_pop(shd_dict *dict, int left, const void *key,
+                             size_t key_len, void *buf, size_t size,
+                             struct shd_value *v);
+
+/* The length; 0 when missing or expired. SHD_NOTLIST. Takes no lock. */
+SHD_API SHD_MUST int shd_llen(shd_dict *dict, const void *key,
+                              size_t key_len, uint64_t *length);
+
+/* ---- walking ---------------------------------------------------------- */
+
+enum { SHD_SCAN_EXPIRED = 1 }; /* flags: expired entries as well */
+
+/* The first live entry after the key `after` (NULL: from the start) in the
+ * dict's fixed order; `after` need not be stored any more. A walk gives each
+ * key that is there throughout exactly once, holds no lock between calls
+ * and blocks nobody. The key goes to key_buf and *key_len (SHD_SPACE if it
+ * is over key_size: 65535 always does), a string value to buf if it fits;
+ * if not, v->len > size tells so and the call succeeds (a walk over keys
+ * gives size 0). SHD_NOTFOUND: the end. */
+SHD_API SHD_MUST int shd_scan(shd_dict *dict, const void *after,
+                              size_t after_len, uint32_t flags,
+                              void *key_buf, size_t key_size,
+                              size_t *key_len, void *buf, size_t size,
+                              struct shd_value *v);
+
+typedef struct shd_keys shd_keys;
+
+/* Live keys, the least recently stored first within each shard, at most max
+ * (0: all). Free with shd_keys_free. SHD_NOMEM: this process has no memory
+ * for the list. */
+SHD_API SHD_MUST int shd_keys_get(shd_dict *dict, uint64_t max,
+                                  shd_keys **out);
+SHD_API uint64_t shd_keys_count(const shd_keys *keys);
+
+/* Key number index; *len gets its length. NULL past the end. */
+SHD_API const char *shd_keys_at(const shd_keys *keys, uint64_t index,
+                                size_t *len);
+SHD_API void shd_keys_free(shd_keys *keys);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
