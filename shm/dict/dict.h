@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* dict/dict.h - one dict: its extent, its shards, how a process sees it.
+ *
+ * OWNS   the extent of an object of kind SHD_OBJECT_DICT:
+ *          header    256 bytes
+ *          shards    512 each
+ *          page map  a bit a page
+ *          pages     48 each (memory/pages.h)
+ *          roots     4 each, root_count for each shard
+ *          marks     1 a root: set by a hit, cleared by an eviction
+ *          pages     4096 each, from the next multiple of 4096 on
+ * HOLDS  an entry is in the tree of its hash's root, in its shard's LRU list,
+ *        in a cell of a page of its shard, and nowhere else.
+ * LOCK   shard i is guarded by guard guards_first + i of the catalogue's
+ *        object; its `object` word holds the dict's generation.
+ * CRASH  the header is constant once the catalogue shows the dict.
+ *
+ * A key's 64-bit hash is cut, from the top: shard | root | 24 bits that order
+ * the tree. So walking shards, roots and trees in order walks the hashes in
+ * order.
+ */
+#ifndef SHD_DICT_DICT_H
+#define SHD_DICT_DICT_H
+
+#include "shm/guard/read.h"
+#include "shm/memory/catalogue.h"
+#include "shm/memory/list.h"
+
+#define DICT_CAPACITY_MIN 8192u
+#define DICT_SHARDS_MAX 256u
+
+struct dict_header {
+    uint64_t generation;     /*  0 the catalogue's, for checking */
+    uint64_t capacity_bytes; /*  8 as asked for */
+    uint32_t shards;         /* 16 a power of two */
+    uint32_t root_bits;      /* 20 log2 of the roots of one shard */
+    uint32_t pages;          /* 24 */
+    uint32_t reserved;       /* 28 */
+    uint64_t shards_at;      /* 32 byte offsets in the segment */
+    uint64_t map_at;         /* 40 */
+    uint64_t table_at;       /* 48 */
+    uint64_t roots_at;       /* 56 */
+    uint64_t marks_at;       /* 64 */
+    uint64_t pages_at;       /* 72 */
+    uint8_t pad1[48];        /* 80 */
+    uint64_t committed;      /* 128 pages; only grows, by compare-and-swap */
+    uint8_t pad2[120];       /* 136 */
+};
+static_assert(sizeof(struct dict_header) == 256, "layout");
+static_assert(offsetof(struct dict_header, committed) == 128, "layout");
+
+/* The head of a shard. All of it changes in the shard's transactions. */
+struct shard {
+    struct list lru;      /*  0 first: last written; last: next to go */
+    uint64_t entries;     /*  8 */
+    uint32_t pending;     /* 16 a chain that is being built by the lock's
+                                holder; left by a dead one, it is garbage */
+    uint32_t garbage;     /* 20 cells unlinked and not yet freed, linked by
+                                word 3; an entry brings its list or chain */
+    uint32_t tail_stamp;  /* 24 when the LRU tail's page was last written to,
+                                s; a hint for other shards */
+    uint32_t reserved;    /* 28 */
+    uint64_t evictions;   /* 32 */
+    uint64_t expirations; /* 40 */
+    uint64_t moves;       /* 48 cells moved */
+    uint64_t shuffles;    /* 56 entries that left their place in the LRU */
+    struct slab slab;     /* 64 */
+    uint8_t pad[376];     /* 136 */
+};
+static_assert(sizeof(struct shard) == 512, "layout");
+static_assert(offsetof(struct shard, slab) == 64, "layout");
+
+/* This process's view: private memory, constant but for pages.seen. */
+struct dict {
+    const struct guard_env *env;
+    uint64_t generation;
+    uint64_t capacity_bytes;
+    uint64_t index_bytes; /* of the capacity, not in pages */
+    uint32_t guards_first;
+    uint32_t shards;
+    uint32_t shard_bits;
+    uint32_t root_bits;
+    struct shard *shard; /* [shards] */
+    uint32_t *roots;     /* [shards << root_bits] */
+    uint8_t *marks;      /* [shards << root_bits] */
+    struct pages pages;
+    char name[64];
+};
+
+/* Where a key belongs. */
+struct place {
+    uint32_t shard;
+    uint32_t root; /* index into roots and marks */
+    uint32_t hash; /* 24 bits */
+};
+
+/* An upper bound of what a process may find in guards of dicts, and of the
+ * layout: goes into the segment's fingerprint. */
+uint64_t dict_fingerprint(void);
+
+/* Opens the dict of that name, or makes it as o says, see shd_dict_open. */
+int dict_open(const struct guard_env *env, const char *name,
+              const struct shd_dict_options *o, struct dict *out);
+
+/* A view of an object of the catalogue. SHD_CORRUPT: the header does not
+ * fit the object. */
+int dict_view(const struct guard_env *env, const struct catalogue_object *o,
+              struct dict *out);
+
+struct place dict_place(const struct dict *d, const void *key, size_t len);
+
+static inline struct guard *dict_guard(const struct dict *d, uint32_t shard)
+{
+    return guard_at(d->env->segment, d->guards_first + shard);
+}
+
+/* The owner word of pages of a shard. */
+static inline uint32_t dict_owner(uint32_t shard)
+{
+    return shard + 1;
+}
+
+/* Takes the shard's lock for a change, and puts what a dead holder was
+ * building onto the garbage. SHD_GONE: the dict was destroyed. */
+int dict_lock(const struct dict *d, uint32_t shard);
+void dict_unlock(const struct dict *d, uint32_t shard);
+
+/* The largest value that a key of key_len bytes can have. */
+uint64_t dict_value_max(const struct dict *d, size_t key_len);
+
+int dict_info(const struct dict *d, struct shd_dict_info *info);
+
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* memory/cell.h - the first 24 bytes that every cell in use has in common.
+ *
+ *      0        4        8        12       16         20       24
+ *      | word 0 | word 1 | word 2 | word 3 | meta     | len    | ...
+ *
+ *   kind    word 0  word 1  word 2    word 3           len
+ *   entry   left    right   LRU prev  LRU next / next  value bytes
+ *   node    next    prev    0         next garbage     value bytes
+ *   chain   next    back    of        next garbage     bytes in this cell
+ *
+ * meta = hash << 8 | has_flags << 7 | red << 6 | chained << 5 | kind << 3 |
+ * type. All links are references in units of 16 bytes; 0 is none.
+ */
+#ifndef SHD_MEMORY_CELL_H
+#define SHD_MEMORY_CELL_H
+
+#include "shm/memory/slab.h"
+
+struct cell {
+    uint32_t word[4]; /*  0 */
+    uint32_t meta;    /* 16 */
+    uint32_t len;     /* 20 */
+};
+static_assert(sizeof(struct cell) == 24, "layout");
+
+enum { CELL_ENTRY = 0, CELL_NODE = 1, CELL_CHAIN = 2 };
+
+#define CELL_TYPE_MASK 0x07u
+#define CELL_KIND_SHIFT 3
+#define CELL_CHAINED (1u << 5) /* its value goes on in a chain */
+#define CELL_RED (1u << 6)
+#define CELL_FLAGS (1u << 7) /* entry: user flags are stored */
+#define CELL_HASH_SHIFT 8
+
+static inline uint32_t cell_kind(uint32_t meta)
+{
+    return meta >> CELL_KIND_SHIFT & 3;
+}
+
+/* The cell at ref, or NULL unless the first `bytes` bytes at it lie in one
+ * page of the dict that may be touched. A page is never crossed, so what is
+ * checked against its end stays inside the segment. */
+static inline struct cell *cell_at(const struct pages *p, uint32_t ref,
+                                   uint32_t bytes)
+{
+    uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
+
+    if (pages_number(p, at) == PAGE_NONE ||
+        (at - p->at) % PAGE_BYTES + bytes > PAGE_BYTES)
+        return NULL;
+    return (struct cell *)(void *)(p->segment->base + at);
+}
+
+/* Bytes from the start of a cell to the end of its page. */
+static inline uint32_t cell_room(const struct pages *p, const void *cell)
+{
+    return PAGE_BYTES -
+           (uint32_t)((segment_offset(p->segment, cell) - p->at) % PAGE_BYTES);
+}
+
+/* Copies between private memory and a cell by whole words, so that a reader
+ * without the lock races with nothing wider than a word; it may read, and
+ * write, up to 7 bytes past len, which the cell has. `cell` is 8-aligned. */
+void cell_copy_out(void *to, const void *cell, size_t len);
+void cell_fill(void *cell, const void *from, size_t len);
+
+/* The same bytes? For `<` and `>`: a total order, of little use to people. */
+int cell_compare(const void *cell, const void *with, size_t len);
+
+#endif

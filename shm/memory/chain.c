@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A chain is built from its end: each step fills a fresh cell that points to
+ * what is there already and becomes the new head, so that at any moment the
+ * `pending` word reaches all that has been taken. Readers cannot reach a
+ * pending chain, hence its bytes are filled without a log, and the counter
+ * is odd only while the free maps change.
+ */
+#include "shm/memory/chain.h"
+#include "shm/base/error.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define BUILD_WORDS (SLAB_ALLOC_WORDS + 4u)
+
+uint64_t chain_pages(uint64_t len)
+{
+    return (len + CHAIN_DATA_MAX - 1) / CHAIN_DATA_MAX;
+}
+
+/* Copies bytes from..from+len of the joined source into the cell. */
+static void source_fill(const struct chain_source *s, uint64_t from,
+                        unsigned char *cell, uint64_t len)
+{
+    if (from < s->first_len) {
+        uint64_t n = s->first_len - from < len ? s->first_len - from : len;
+        uint64_t real = from < s->first_bytes ? s->first_bytes - from : 0;
+
+        if (real > n)
+            real = n;
+        if (real > 0)
+            cell_fill(cell, s->first + from, real);
+        cell += n;
+        from += n;
+        len -= n;
+    }
+    if (len > 0)
+        cell_fill(cell, s->second + (from - s->first_len), len);
+}
+
+int chain_build_step(const struct pages *p, struct slab *s,
+                     struct guard *guard, uint32_t owner, uint32_t *pending,
+                     const struct chain_source *source, uint64_t *left)
+{
+    /* All cells but the last are full, so a piece begins at a multiple. */
+    uint64_t from = (*left - 1) / CHAIN_DATA_MAX * CHAIN_DATA_MAX;
+    uint32_t len = (uint32_t)(*left - from);
+    uint32_t class = slab_class(len + sizeof(struct cell));
+    uint32_t head = atomic_load32(pending);
+    struct txn t;
+    struct cell *c;
+    uint32_t ref;
+    int rc = slab_prepare(p, s, class);
+
+    if (rc != SHD_OK)
+        return rc;
+    txn_begin(&t, p->segment, guard, BUILD_WORDS);
+    rc = slab_alloc(p, s, &t, owner, class, PAGE_NONE, &ref);
+    if (rc != SHD_OK) {
+        txn_abort(&t);
+        return rc;
+    }
+    c = (struct cell *)(void *)(p->segment->base +
+                                (uint64_t)ref * SEGMENT_UNIT);
+    atomic_store32(&c->word[CHAIN_NEXT], head);
+    atomic_store32(&c->word[CHAIN_BACK], 0);
+    atomic_store32(&c->word[CHAIN_OF], 0);
+    atomic_store32(&c->word[CHAIN_GARBAGE], 0);
+    atomic_store32(&c->meta, SHD_STRING | CELL_CHAIN << CELL_KIND_SHIFT);
+    atomic_store32(&c->len, len);
+    if (head != 0) {
+        struct cell *old = cell_at(p, head, sizeof(*old));
+
+        if (old == NULL) {
+            txn_abort(&t);
+            return error_set(SHD_CORRUPT, "chain: a chain being built leads "
+                                          "outside its dict");
+        }
+        txn_store32(&t, &old->word[CHAIN_BACK], ref);
+    }
+    txn_store32(&t, pending, ref);
+    txn_commit(&t);
+    /* A crash in here leaves garbage bytes in a cell that will be freed. */
+    source_fill(source, from, (unsigned char *)(c + 1), len);
+    *left = from;
+    return SHD_OK;
+}
+
+/* The cell and its length, if it can be part of a chain. */
+static const struct cell *link_at(const struct pages *p, uint32_t ref,
+                                  uint32_t *len)
+{
+    const struct cell *c = cell_at(p, ref, sizeof(struct cell));
+
+    if (c == NULL)
+        return NULL;
+    *len = atomic_load32(&c->len);
+    if (*len == 0 || *len > cell_room(p, c) - sizeof(struct cell))
+        return NULL;
+    return c;
+}
+
+int chain_read(const struct pages *p, uint32_t head, uint64_t from, void *to,
+               uint64_t len)
+{
+    unsigned char *out = to;
+    uint32_t ref = head;
+
+    /* Each turn takes at least one byte off from + len, so it ends. */
+    while (len > 0) {
+        uint32_t n;
+        const struct cell *c = link_at(p, ref, &n);
+
+        if (c == NULL)
+            return SHD_CORRUPT;
+        if (from >= n) {
+            from -= n;
+        } else {
+            uint64_t take = n - from < len ? n - from : len;
+
+            cell_copy_out(out, (const unsigned char *)(c + 1) + from, take);
+            out += take;
+            len -= take;
+            from = 0;
+        }
+        ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    }
+    return SHD_OK;
+}
+
+int chain_compare(const struct pages *p, uint32_t head, const void *with,
+                  uint64_t len)
+{
+    const unsigned char *b = with;
+    uint32_t ref = head;
+
+    while (len > 0) {
+        uint32_t n;
+        const struct cell *c = link_at(p, ref, &n);
+        int order;
+
+        if (c == NULL)
+            return 2;
+        if (n > len)
+            n = (uint32_t)len;
+        order = cell_compare(c + 1, b, n);
+        if (order != 0)
+            return order;
+        b += n;
+        len -= n;
+        ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    }
+    return 0;
+}
+
+int chain_check(const struct pages *p, uint32_t owner, uint32_t head,
+                uint32_t of, uint64_t total, uint64_t *cells, char *report,
+                size_t size)
+{
+    uint32_t back = 0, ref = head;
+    const char *fault = NULL;
+
+    while (total > 0 && fault == NULL) {
+        uint32_t n;
+        const struct cell *c = link_at(p, ref, &n);
+
+        if (c == NULL || slab_cell_bytes(p, owner, ref) <
+                             n + sizeof(struct cell))
+            fault = "leads to no cell in use that holds its bytes";
+        else if (cell_kind(c->meta) != CELL_CHAIN)
+            fault = "leads to a cell of another kind";
+        else if (c->word[CHAIN_BACK] != back ||
+                 c->word[CHAIN_OF] != (back == 0 ? of : 0))
+            fault = "has a wrong link back";
+        else if (n > total || (n < total && n != CHAIN_DATA_MAX))
+            fault = "has a cell of a wrong length";
+        else {
+            total -= n;
+            ++*cells;
+            back = ref;
+            ref = c->word[CHAIN_NEXT];
+        }
+    }
+    if (fault == NULL && ref != 0)
+        fault = "goes on past its length";
+    if (fault == NULL)
+        return SHD_OK;
+    snprintf(report, size, "chain: the chain at %u %s", head, fault);
+    return SHD_CORRUPT;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* memory/chain.h - values longer than a cell, as a chain of cells.
+ *
+ * OWNS   cells of kind CELL_CHAIN and the bytes in them.
+ * HOLDS  next and back mirror each other; the first cell's back is 0 and its
+ *        `of` names the cell the chain belongs to, 0 while it is being built.
+ * LOCK   building and freeing: the shard's guard is held. Reading: in a read
+ *        section.
+ * CRASH  a chain being built hangs on the shard's `pending` word after every
+ *        step: whoever comes next finds and frees it.
+ * COST   a chain is built and freed in small transactions, whatever its
+ *        length; all but its last cell are whole pages.
+ */
+#ifndef SHD_MEMORY_CHAIN_H
+#define SHD_MEMORY_CHAIN_H
+
+#include "shm/memory/cell.h"
+
+#define CHAIN_DATA_MAX (PAGE_BYTES - (uint32_t)sizeof(struct cell))
+
+enum { CHAIN_NEXT = 0, CHAIN_BACK = 1, CHAIN_OF = 2, CHAIN_GARBAGE = 3 };
+
+/* Where the bytes of a chain come from: two pieces, as if joined. */
+struct chain_source {
+    const unsigned char *first;
+    uint64_t first_len; /* a multiple of 8 when there is a second piece */
+    uint64_t first_bytes; /* of them really at `first`; the rest is zeroes */
+    const unsigned char *second;
+    uint64_t second_len;
+};
+
+static inline uint64_t chain_source_len(const struct chain_source *s)
+{
+    return s->first_len + s->second_len;
+}
+
+/* Whole pages that a chain of len bytes takes, its last cell counted as one. */
+uint64_t chain_pages(uint64_t len);
+
+/* Prepends the cell that holds the piece of the source which ends at *left
+ * (then *left is where it begins), in one transaction. The chain hangs on
+ * *pending. SHD_NOMEM: make room and call again. */
+int chain_build_step(const struct pages *p, struct slab *s,
+                     struct guard *guard, uint32_t owner, uint32_t *pending,
+                     const struct chain_source *source, uint64_t *left);
+
+/* Copies bytes from..from+len of the chain out. SHD_CORRUPT (believe it after
+ * read_valid): the chain ends early, or leads nowhere. */
+int chain_read(const struct pages *p, uint32_t head, uint64_t from, void *to,
+               uint64_t len);
+
+/* cell_compare over the first len bytes of the chain; 2 if it is corrupt. */
+int chain_compare(const struct pages *p, uint32_t head, const void *with,
+                  uint64_t len);
+
+/* Links and lengths of a chain of `total` bytes that belongs to cell `of`,
+ * and adds its cells to *cells. */
+int chain_check(const struct pages *p, uint32_t owner, uint32_t head,
+                uint32_t of, uint64_t total, uint64_t *cells, char *report,
+                size_t size);
+
+#endif

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The owner word is the truth and the map an index to it: a set bit is a hint
+ * to try the compare-and-swap. Both are changed by txn_claim and txn_release,
+ * which say in which order and why.
+ *
+ * Low pages are taken first, so that a dict which is never filled never takes
+ * more memory than its peak from the system.
+ */
+#include "shm/memory/pages.h"
+#include "shm/base/error.h"
+
+#include <stdio.h>
+
+/* Pages committed at once: one system call a MiB. */
+#define COMMIT_PAGES 256u
+
+static uint32_t map_words(const struct pages *p)
+{
+    return (p->count + 63) / 64;
+}
+
+void pages_initialize(struct pages *p)
+{
+    for (uint32_t i = 0; i < p->count; i++)
+        p->map[i / 64] |= 1ull << i % 64;
+}
+
+/* The first page whose bit is set from `from` on, or PAGE_NONE. */
+static uint32_t first_free(const struct pages *p, uint32_t from)
+{
+    for (uint32_t w = from / 64; w < map_words(p); w++) {
+        uint64_t bits = atomic_load64(&p->map[w]);
+
+        if (w == from / 64)
+            bits &= ~0ull << from % 64;
+        if (bits != 0) {
+            uint32_t n = w * 64 + (uint32_t)__builtin_ctzll(bits);
+
+            return n < p->count ? n : PAGE_NONE;
+        }
+    }
+    return PAGE_NONE;
+}
+
+static int commit(const struct pages *p, uint64_t from, uint64_t to)
+{
+    int rc = segment_commit(p->segment, p->at + from * PAGE_BYTES,
+                            (to - from) * PAGE_BYTES);
+
+    if (rc != SHD_OK)
+        return rc;
+    /* Only ever forward; another process may have been further. */
+    for (int i = 0; i < 1000; i++) {
+        uint64_t now = atomic_load64(p->committed);
+
+        if (now >= to || atomic_cas64(p->committed, now, to))
+            break;
+    }
+    return SHD_OK;
+}
+
+int pages_prepare(const struct pages *p)
+{
+    uint32_t n = first_free(p, 0);
+    uint64_t committed = atomic_load64(p->committed);
+    uint64_t to;
+
+    if (n == PAGE_NONE)
+        return SHD_NOMEM;
+    if (n < committed)
+        return SHD_OK;
+    to = committed + COMMIT_PAGES;
+    if (to > p->count)
+        to = p->count;
+    if (to <= n)
+        to = (uint64_t)n + 1;
+    if (commit(p, committed, to) == SHD_OK)
+        return SHD_OK;
+    return commit(p, committed, (uint64_t)n + 1);
+}
+
+uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner)
+{
+    uint64_t committed = atomic_load64(p->committed);
+    uint32_t n = 0;
+
+    /* Each failure is another shard's success. */
+    for (uint32_t tries = 0; tries < p->count; tries++) {
+        n = first_free(p, n);
+        if (n == PAGE_NONE || n >= committed)
+            return PAGE_NONE;
+        if (txn_claim(t, &p->table[n].owner, owner, &p->map[n / 64], n % 64))
+            return n;
+        n++;
+    }
+    return PAGE_NONE;
+}
+
+void pages_release(const struct pages *p, struct txn *t, uint32_t n)
+{
+    txn_release(t, &p->table[n].owner, atomic_load32(&p->table[n].owner),
+                &p->map[n / 64], n % 64);
+}
+
+uint64_t pages_free(const struct pages *p)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t w = 0; w < map_words(p); w++)
+        sum += (uint64_t)__builtin_popcountll(atomic_load64(&p->map[w]));
+    return sum;
+}
+
+int pages_check(const struct pages *p, uint32_t owners, char *report,
+                size_t size)
+{
+    if (atomic_load64(p->committed) > p->count) {
+        snprintf(report, size, "pages: %llu committed of %u",
+                 (unsigned long long)atomic_load64(p->committed), p->count);
+        return SHD_CORRUPT;
+    }
+    for (uint32_t n = 0; n < p->count; n++) {
+        uint32_t owner = atomic_load32(&p->table[n].owner);
+        bool free = (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0;
+
+        if (owner >= owners || (owner == 0) != free) {
+            snprintf(report, size, "pages: page %u has owner %u and is %s", n,
+                     owner, free ? "free in the map" : "not free in the map");
+            return SHD_CORRUPT;
+        }
+    }
+    return SHD_OK;
+}

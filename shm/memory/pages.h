@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* memory/pages.h - the pages of one dict, and which shard owns each.
+ *
+ * OWNS   the page table, the map of free pages, the committed watermark.
+ * HOLDS  a page's owner word is 0 and its map bit set, or the owner word
+ *        names a shard and the bit is clear; only a transaction in flight
+ *        makes them differ, and its recovery ends that.
+ * LOCK   claiming and releasing: inside a transaction on the claiming shard;
+ *        shards compete by one compare-and-swap on the owner word.
+ * CRASH  a page taken by a transaction that never committed goes back.
+ * COST   a claim looks at one map word for each 64 pages in use before it.
+ *
+ * One page size serves every size class and every long value, so a free page
+ * serves any request.
+ */
+#ifndef SHD_MEMORY_PAGES_H
+#define SHD_MEMORY_PAGES_H
+
+#include "shm/guard/txn.h"
+#include "shm/memory/tree.h"
+
+#define PAGE_BYTES 4096u
+#define PAGE_NONE UINT32_MAX
+
+struct page {
+    uint64_t free_map[2]; /*  0 a set bit is a free cell */
+    uint32_t prev;        /* 16 page number + 1 in the list of pages with free
+                                cells of this shard and class; 0: none */
+    uint32_t next;        /* 20 */
+    uint32_t left;        /* 24 in the shard's tree of pages by expiry */
+    uint32_t right;       /* 28 */
+    uint64_t expiry;      /* 32 no entry in the page expires before the low
+                                48 bits (ms; 0: none expires); the upper 16:
+                                when a cell was last taken, seconds */
+    uint32_t owner;       /* 40 shard + 1; 0: free. Atomic. */
+    uint32_t info;        /* 44 class | free cells << 8 | PAGE_RED |
+                                PAGE_IN_TREE */
+};
+static_assert(sizeof(struct page) == 48, "layout");
+static_assert(offsetof(struct page, owner) == 40, "layout");
+
+#define PAGE_RED (1u << 16)
+#define PAGE_IN_TREE (1u << 17)
+#define PAGE_EXPIRY_MASK ((1ull << 48) - 1)
+
+/* What the dict's extent says of its pages. */
+struct pages {
+    const struct segment *segment;
+    struct page *table;
+    uint64_t *map;       /* (count + 63) / 64 words */
+    uint64_t *committed; /* pages below this one may be touched; only grows */
+    uint64_t seen;       /* a past value of *committed: private, relaxed */
+    uint64_t at;         /* byte offset of page 0 in the segment */
+    uint32_t count;
+};
+
+static inline uint32_t page_class(const struct page *p)
+{
+    return atomic_load32(&p->info) & 0xff;
+}
+
+static inline uint32_t page_free_cells(const struct page *p)
+{
+    return atomic_load32(&p->info) >> 8 & 0xff;
+}
+
+/* The page a byte offset lies in, or PAGE_NONE outside of the pages that may
+ * be touched. */
+static inline uint32_t pages_number(const struct pages *p, uint64_t at)
+{
+    uint64_t n = (at - p->at) / PAGE_BYTES;
+
+    if (at < p->at)
+        return PAGE_NONE;
+    if (n >= atomic_load64(&p->seen)) {
+        uint64_t committed = atomic_load64(p->committed);
+
+        if (n >= committed || n >= p->count)
+            return PAGE_NONE;
+        atomic_store64((uint64_t *)(uintptr_t)&p->seen,
+                       committed < p->count ? committed : p->count);
+    }
+    return (uint32_t)n;
+}
+
+static inline unsigned char *pages_address(const struct pages *p, uint32_t n)
+{
+    return p->segment->base + p->at + (uint64_t)n * PAGE_BYTES;
+}
+
+/* Marks all pages free in a fresh, unreachable extent. */
+void pages_initialize(struct pages *p);
+
+/* Sees to it that a free page can be claimed without a system call: commits
+ * memory for it if need be. SHD_NOMEM: no page is free, or the system has no
+ * memory for one more. Call it before txn_begin. */
+int pages_prepare(const struct pages *p);
+
+/* A free page, now owned by `owner`; or PAGE_NONE. Its descriptor holds
+ * nothing yet. */
+uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner);
+
+/* Gives a page back when the transaction commits. */
+void pages_release(const struct pages *p, struct txn *t, uint32_t n);
+
+/* Free pages just now. */
+uint64_t pages_free(const struct pages *p);
+
+/* Owner words against the map, and that owners are below `owners`. The caller
+ * sees to it that nothing moves. */
+int pages_check(const struct pages *p, uint32_t owners, char *report,
+                size_t size);
+
+#endif

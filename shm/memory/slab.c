@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A page is cut into cells of one class; what is left over at its end stays
+ * unused (at most 4 %). The descriptor, not the page, holds the free map, so
+ * that a cell's neighbours are never touched by the allocator.
+ *
+ * The tree of pages by expiry answers "what has expired?" without an index of
+ * entries: a page's bound is the earliest expiry of any entry in it, or
+ * earlier. A bound is lowered at once and raised only by who has looked into
+ * the page, so no expired entry is ever overlooked, and refreshing an entry's
+ * expiry costs nothing here.
+ */
+#include "shm/memory/slab.h"
+#include "shm/base/clock.h"
+#include "shm/base/error.h"
+
+#include <stdio.h>
+
+static const uint16_t class_bytes[SLAB_CLASSES] = {
+    48, 64, 80, 112, 160, 224, 304, 400, 576, 816, 1024, 1360, 2048, 4096};
+
+static const struct tree_kind expiry_kind = {
+    offsetof(struct page, left), offsetof(struct page, info), PAGE_RED,
+    sizeof(struct page)};
+
+uint32_t slab_class(uint64_t bytes)
+{
+    uint32_t c = 0;
+
+    while (c < SLAB_CLASSES && class_bytes[c] < bytes)
+        c++;
+    return c;
+}
+
+uint32_t slab_class_bytes(uint32_t class)
+{
+    assert(class < SLAB_CLASSES);
+    return class_bytes[class];
+}
+
+static uint32_t class_cells(uint32_t class)
+{
+    return PAGE_BYTES / class_bytes[class];
+}
+
+/* The page a list or a reference names, if it is this owner's. */
+static struct page *owned_page(const struct pages *p, uint32_t owner,
+                               uint32_t number)
+{
+    if (number >= p->count || atomic_load32(&p->table[number].owner) != owner ||
+        page_class(&p->table[number]) >= SLAB_CLASSES)
+        return NULL;
+    return &p->table[number];
+}
+
+static uint32_t page_ref(const struct pages *p, const struct page *page)
+{
+    return (uint32_t)(segment_offset(p->segment, page) / SEGMENT_UNIT);
+}
+
+static uint32_t page_number(const struct pages *p, const struct page *page)
+{
+    return (uint32_t)(page - p->table);
+}
+
+static void info_store(struct txn *t, struct page *page, uint32_t free_cells)
+{
+    uint32_t info = atomic_load32(&page->info);
+
+    txn_store32(t, &page->info, (info & ~0xff00u) | free_cells << 8);
+}
+
+static void partial_push(const struct pages *p, struct slab *s, struct txn *t,
+                         struct page *page)
+{
+    uint32_t *head = &s->partial[page_class(page)];
+    uint32_t first = atomic_load32(head);
+
+    txn_store64(t, (uint64_t *)(void *)&page->prev, (uint64_t)first << 32);
+    if (first != 0 && first <= p->count)
+        txn_store32(t, &p->table[first - 1].prev, page_number(p, page) + 1);
+    txn_store32(t, head, page_number(p, page) + 1);
+}
+
+static int partial_remove(const struct pages *p, struct slab *s,
+                          struct txn *t, const struct page *page)
+{
+    uint32_t prev = atomic_load32(&page->prev);
+    uint32_t next = atomic_load32(&page->next);
+    uint32_t *head = &s->partial[page_class(page)];
+
+    if (prev > p->count || next > p->count)
+        return SHD_CORRUPT;
+    if (prev == 0 && atomic_load32(head) != page_number(p, page) + 1)
+        return SHD_CORRUPT;
+    txn_store32(t, prev == 0 ? head : &p->table[prev - 1].next, next);
+    if (next != 0)
+        txn_store32(t, &p->table[next - 1].prev, prev);
+    return SHD_OK;
+}
+
+int slab_prepare(const struct pages *p, const struct slab *s, uint32_t class)
+{
+    if (atomic_load32(&s->partial[class]) != 0)
+        return SHD_OK;
+    return pages_prepare(p);
+}
+
+/* A page just claimed: nobody but this transaction knows of it, and whatever
+ * its descriptor held before means nothing, so it is filled without a log. */
+static struct page *page_open(const struct pages *p, struct slab *s,
+                              struct txn *t, uint32_t owner, uint32_t class)
+{
+    uint32_t n = pages_claim(p, t, owner);
+    uint32_t cells = class_cells(class);
+    struct page *page;
+
+    if (n == PAGE_NONE)
+        return NULL;
+    page = &p->table[n];
+    atomic_store64(&page->free_map[0],
+                   cells >= 64 ? ~0ull : (1ull << cells) - 1);
+    atomic_store64(&page->free_map[1],
+                   cells > 64 ? (1ull << (cells - 64)) - 1 : 0);
+    atomic_store64(&page->expiry, 0);
+    atomic_store32(&page->info, class | cells << 8);
+    txn_store32(t, &s->pages, atomic_load32(&s->pages) + 1);
+    partial_push(p, s, t, page);
+    return page;
+}
+
+static void stamp(struct txn *t, struct page *page)
+{
+    uint64_t expiry = atomic_load64(&page->expiry);
+    uint64_t seconds = clock_coarse_ms() / 1000 & 0xffff;
+
+    if (expiry >> 48 != seconds)
+        txn_store64(t, &page->expiry,
+                    (expiry & PAGE_EXPIRY_MASK) | seconds << 48);
+}
+
+int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
+               uint32_t owner, uint32_t class, uint32_t avoid, uint32_t *ref)
+{
+    uint32_t number = atomic_load32(&s->partial[class]);
+    struct page *page;
+
+    assert(class < SLAB_CLASSES);
+    if (number != 0 && number - 1 == avoid)
+        number = avoid < p->count ? atomic_load32(&p->table[avoid].next) : 0;
+    if (number == 0) {
+        page = page_open(p, s, t, owner, class);
+        if (page == NULL)
+            return SHD_NOMEM;
+    } else {
+        page = owned_page(p, owner, number - 1);
+        if (page == NULL || page_class(page) != class)
+            return error_set(SHD_CORRUPT, "slab: a list of free cells leads "
+                                          "to a page of another owner");
+    }
+    unsigned half = atomic_load64(&page->free_map[0]) == 0;
+    uint64_t bits = atomic_load64(&page->free_map[half]);
+    uint32_t free_cells = page_free_cells(page);
+
+    if (bits == 0 || free_cells == 0)
+        return error_set(SHD_CORRUPT, "slab: a page in the list of free "
+                                      "cells has none");
+    uint32_t cell = half * 64 + (uint32_t)__builtin_ctzll(bits);
+
+    if (cell >= class_cells(class))
+        return error_set(SHD_CORRUPT, "slab: a free cell past its page");
+    txn_store64(t, &page->free_map[half], bits & (bits - 1));
+    info_store(t, page, free_cells - 1);
+    stamp(t, page);
+    if (free_cells == 1) {
+        int rc = partial_remove(p, s, t, page);
+
+        if (rc != SHD_OK)
+            return rc;
+    }
+    txn_store64(t, &s->bytes, atomic_load64(&s->bytes) + class_bytes[class]);
+    *ref = (uint32_t)((p->at + (uint64_t)page_number(p, page) * PAGE_BYTES +
+                       (uint64_t)cell * class_bytes[class]) /
+                      SEGMENT_UNIT);
+    return SHD_OK;
+}
+
+/* The page and the cell number of a reference to the start of a cell. */
+static struct page *locate(const struct pages *p, uint32_t owner,
+                           uint32_t ref, uint32_t *cell)
+{
+    uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
+    uint32_t n = pages_number(p, at);
+    struct page *page = n == PAGE_NONE ? NULL : owned_page(p, owner, n);
+    uint32_t inside, bytes;
+
+    if (page == NULL)
+        return NULL;
+    bytes = class_bytes[page_class(page)];
+    inside = (uint32_t)((at - p->at) % PAGE_BYTES);
+    *cell = inside / bytes;
+    if (inside % bytes != 0 || *cell >= class_cells(page_class(page)))
+        return NULL;
+    return page;
+}
+
+static bool cell_is_free(const struct page *page, uint32_t cell)
+{
+    return (atomic_load64(&page->free_map[cell / 64]) >> cell % 64 & 1) != 0;
+}
+
+/* `order` for tree_find: by the bound, then by place. */
+struct expiry_key {
+    uint64_t expires;
+    const unsigned char *page;
+};
+
+static int expiry_order(const void *context, const unsigned char *node)
+{
+    const struct expiry_key *k = context;
+    uint64_t expires =
+        atomic_load64(&((const struct page *)(const void *)node)->expiry) &
+        PAGE_EXPIRY_MASK;
+
+    if (k->expires != expires)
+        return k->expires < expires ? -1 : 1;
+    return k->page == node ? 0 : k->page < node ? -1 : 1;
+}
+
+int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
+                    uint32_t page_no, uint64_t expires)
+{
+    struct page *page = &p->table[page_no];
+    uint64_t expiry = atomic_load64(&page->expiry);
+    struct expiry_key key = {expiry & PAGE_EXPIRY_MASK,
+                             (const unsigned char *)page};
+    struct tree_path path;
+    int rc;
+
+    if (key.expires == expires)
+        return SHD_OK;
+    if ((atomic_load32(&page->info) & PAGE_IN_TREE) != 0) {
+        rc = tree_find(p->segment, &expiry_kind,
+                       atomic_load32(&s->expiry_root), expiry_order, &key,
+                       &path);
+        if (rc != 1)
+            return error_set(SHD_CORRUPT, "slab: a page is not in the tree "
+                                          "of expiries");
+        rc = tree_remove(t, &expiry_kind, &s->expiry_root, &path);
+        if (rc != SHD_OK)
+            return rc;
+        txn_store32(t, &page->info,
+                    atomic_load32(&page->info) & ~PAGE_IN_TREE);
+    }
+    txn_store64(t, &page->expiry, (expiry & ~PAGE_EXPIRY_MASK) | expires);
+    if (expires == 0)
+        return SHD_OK;
+    key.expires = expires;
+    rc = tree_find(p->segment, &expiry_kind, atomic_load32(&s->expiry_root),
+                   expiry_order, &key, &path);
+    if (rc != 0)
+        return error_set(SHD_CORRUPT, "slab: a page is twice in the tree of "
+                                      "expiries");
+    rc = tree_insert(t, &expiry_kind, &s->expiry_root, &path,
+                     page_ref(p, page));
+    if (rc != SHD_OK)
+        return rc;
+    txn_store32(t, &page->info, atomic_load32(&page->info) | PAGE_IN_TREE);
+    return SHD_OK;
+}
+
+int slab_expiry_lower(const struct pages *p, struct slab *s, struct txn *t,
+                      uint32_t page, uint64_t expires)
+{
+    uint64_t bound = atomic_load64(&p->table[page].expiry) & PAGE_EXPIRY_MASK;
+
+    if (expires == 0 || (bound != 0 && bound <= expires))
+        return SHD_OK;
+    return slab_expiry_set(p, s, t, page, expires);
+}
+
+uint32_t slab_expiry_first(const struct pages *p, const struct slab *s,
+                           uint64_t *expires)
+{
+    struct tree_path path;
+    const struct page *page;
+
+    if (atomic_load32(&s->expiry_root) == 0 ||
+        tree_first(p->segment, &expiry_kind, atomic_load32(&s->expiry_root),
+                   &path) != 1)
+        return PAGE_NONE;
+    page = (const struct page *)(const void *)tree_node(
+        p->segment, &expiry_kind, path.ref[path.depth - 1]);
+    if (page < p->table || page >= p->table + p->count)
+        return PAGE_NONE;
+    *expires = atomic_load64(&page->expiry) & PAGE_EXPIRY_MASK;
+    return page_number(p, page);
+}
+
+int slab_free(const struct pages *p, struct slab *s, struct txn *t,
+              uint32_t owner, uint32_t ref)
+{
+    uint32_t cell, free_cells, class;
+    struct page *page = locate(p, owner, ref, &cell);
+    int rc;
+
+    if (page == NULL || cell_is_free(page, cell))
+        return error_set(SHD_CORRUPT, "slab: freeing what is no cell in use");
+    class = page_class(page);
+    free_cells = page_free_cells(page) + 1;
+    if (free_cells > class_cells(class))
+        return error_set(SHD_CORRUPT, "slab: more free cells than cells");
+    txn_store64(t, &page->free_map[cell / 64],
+                atomic_load64(&page->free_map[cell / 64]) | 1ull << cell % 64);
+    info_store(t, page, free_cells);
+    txn_store64(t, &s->bytes, atomic_load64(&s->bytes) - class_bytes[class]);
+    if (free_cells == class_cells(class)) {
+        /* A page of one cell was full until now, so in no list. */
+        if (free_cells > 1) {
+            rc = partial_remove(p, s, t, page);
+            if (rc != SHD_OK)
+                return rc;
+        }
+        rc = slab_expiry_set(p, s, t, page_number(p, page), 0);
+        if (rc != SHD_OK)
+            return rc;
+        txn_store32(t, &s->pages, atomic_load32(&s->pages) - 1);
+        pages_release(p, t, page_number(p, page));
+    } else if (free_cells == 1) {
+        partial_push(p, s, t, page);
+    }
+    return SHD_OK;
+}
+
+bool slab_has_free(const struct pages *p, const struct slab *s,
+                   uint32_t class, uint32_t avoid)
+{
+    uint32_t number = atomic_load32(&s->partial[class]);
+
+    if (number != 0 && number - 1 == avoid)
+        number = avoid < p->count ? atomic_load32(&p->table[avoid].next) : 0;
+    return number != 0;
+}
+
+uint32_t slab_cell_bytes(const struct pages *p, uint32_t owner, uint32_t ref)
+{
+    uint32_t cell;
+    const struct page *page = locate(p, owner, ref, &cell);
+
+    if (page == NULL || cell_is_free(page, cell))
+        return 0;
+    return class_bytes[page_class(page)];
+}
+
+uint32_t slab_next_used(const struct pages *p, uint32_t number, uint32_t *at)
+{
+    const struct page *page = &p->table[number];
+    uint32_t class = page_class(page);
+
+    if (class >= SLAB_CLASSES)
+        return 0;
+    while (*at < class_cells(class)) {
+        uint32_t cell = (*at)++;
+
+        if (!cell_is_free(page, cell))
+            return (uint32_t)((p->at + (uint64_t)number * PAGE_BYTES +
+                               (uint64_t)cell * class_bytes[class]) /
+                              SEGMENT_UNIT);
+    }
+    return 0;
+}
+
+static int page_compare(const void *context, const unsigned char *a,
+                        const unsigned char *b)
+{
+    struct expiry_key k = {
+        atomic_load64(&((const struct page *)(const void *)a)->expiry) &
+            PAGE_EXPIRY_MASK,
+        a};
+
+    (void)context;
+    return expiry_order(&k, b);
+}
+
+/* One page of the owner: its own numbers. */
+static const char *page_fault(const struct page *page)
+{
+    uint32_t class = page_class(page);
+    uint32_t free_cells, cells;
+    bool in_tree = (atomic_load32(&page->info) & PAGE_IN_TREE) != 0;
+
+    if (class >= SLAB_CLASSES)
+        return "has no such size class";
+    cells = class_cells(class);
+    free_cells = (uint32_t)(__builtin_popcountll(page->free_map[0]) +
+                            __builtin_popcountll(page->free_map[1]));
+    for (uint32_t c = cells; c < 128; c++) {
+        if (cell_is_free(page, c))
+            return "has a free cell past its end";
+    }
+    if (free_cells != page_free_cells(page))
+        return "counts its free cells wrongly";
+    if (free_cells == cells)
+        return "is empty and has not gone back";
+    if (in_tree != ((page->expiry & PAGE_EXPIRY_MASK) != 0))
+        return "is wrongly in or out of the tree of expiries";
+    return NULL;
+}
+
+static int list_check(const struct pages *p, const struct slab *s,
+                      uint32_t owner, uint32_t class, uint64_t *listed,
+                      char *report, size_t size)
+{
+    uint32_t prev = 0;
+    uint32_t number = atomic_load32(&s->partial[class]);
+
+    while (number != 0) {
+        const struct page *page = owned_page(p, owner, number - 1);
+
+        if (page == NULL || page_class(page) != class || page->prev != prev ||
+            page_free_cells(page) == 0 || ++*listed > p->count) {
+            snprintf(report, size,
+                     "slab: list of free cells of class %u is broken at page "
+                     "%u",
+                     class, number - 1);
+            return SHD_CORRUPT;
+        }
+        prev = number;
+        number = atomic_load32(&page->next);
+    }
+    return SHD_OK;
+}
+
+int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
+               uint64_t *cells, char *report, size_t size)
+{
+    uint64_t bytes = 0, partial = 0, listed = 0, in_tree = 0, nodes = 0;
+    uint32_t pages = 0;
+
+    *cells = 0;
+    for (uint32_t n = 0; n < p->count; n++) {
+        const struct page *page = &p->table[n];
+        const char *fault;
+
+        if (atomic_load32(&page->owner) != owner)
+            continue;
+        fault = page_fault(page);
+        if (fault != NULL) {
+            snprintf(report, size, "slab: page %u %s", n, fault);
+            return SHD_CORRUPT;
+        }
+        uint32_t used =
+            class_cells(page_class(page)) - page_free_cells(page);
+        *cells += used;
+        bytes += (uint64_t)used * class_bytes[page_class(page)];
+        partial += page_free_cells(page) > 0;
+        in_tree += (page->info & PAGE_IN_TREE) != 0;
+        pages++;
+    }
+    for (uint32_t c = 0; c < SLAB_CLASSES; c++) {
+        int rc = list_check(p, s, owner, c, &listed, report, size);
+
+        if (rc != SHD_OK)
+            return rc;
+    }
+    int rc = tree_check(p->segment, &expiry_kind,
+                        atomic_load32(&s->expiry_root), page_compare, NULL,
+                        &nodes, report, size);
+    if (rc != SHD_OK)
+        return rc;
+    if (listed != partial || nodes != in_tree || bytes != s->bytes ||
+        pages != s->pages) {
+        snprintf(report, size,
+                 "slab: shard counts %u pages and %llu bytes, its pages say "
+                 "%u and %llu; %llu of %llu pages with free cells are listed, "
+                 "%llu of %llu with expiries are in the tree",
+                 s->pages, (unsigned long long)s->bytes, pages,
+                 (unsigned long long)bytes, (unsigned long long)listed,
+                 (unsigned long long)partial, (unsigned long long)nodes,
+                 (unsigned long long)in_tree);
+        return SHD_CORRUPT;
+    }
+    return SHD_OK;
+}

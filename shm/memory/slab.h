@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* memory/slab.h - fixed-size cells cut from a dict's pages, for one shard.
+ *
+ * OWNS   the shard's pages: their free maps and the lists of those that have
+ *        free cells; never a cell's contents.
+ * HOLDS  each cell is free or handed out, never both; a page with free cells
+ *        is in its class's list; a page without used cells has gone back.
+ * LOCK   caller is inside a transaction on the shard.
+ * CRASH  death anywhere leaves it as it was at txn_begin().
+ * COST   O(1); at most SLAB_ALLOC_WORDS / SLAB_FREE_WORDS stores.
+ */
+#ifndef SHD_MEMORY_SLAB_H
+#define SHD_MEMORY_SLAB_H
+
+#include "shm/memory/pages.h"
+
+#define SLAB_CLASSES 14u
+#define SLAB_CELL_MAX PAGE_BYTES
+#define SLAB_CELL_MIN 48u
+#define SLAB_ALLOC_WORDS 12u
+/* The page may leave the tree of pages by expiry with its last cell. */
+#define SLAB_FREE_WORDS (8u + TREE_REMOVE_WORDS)
+#define SLAB_EXPIRY_WORDS (TREE_REMOVE_WORDS + TREE_INSERT_WORDS + 4u)
+
+/* In the shard's head. */
+struct slab {
+    uint64_t bytes;                /*  0 in cells handed out */
+    uint32_t expiry_root;          /*  8 tree of pages by expiry */
+    uint32_t pages;                /* 12 owned */
+    uint32_t partial[SLAB_CLASSES]; /* 16 page number + 1; 0: none */
+};
+static_assert(sizeof(struct slab) == 72, "layout");
+
+/* The smallest class whose cells hold that many bytes; SLAB_CLASSES if none
+ * does. */
+uint32_t slab_class(uint64_t bytes);
+
+/* Bytes of a cell of the class. */
+uint32_t slab_class_bytes(uint32_t class);
+
+/* Can slab_alloc work without a new page, or with one that is free? SHD_OK,
+ * SHD_NOMEM: room must be made. Call it before txn_begin. */
+int slab_prepare(const struct pages *p, const struct slab *s, uint32_t class);
+
+/* A cell of the class; *ref names it in units of 16 bytes. `avoid` is a page
+ * not to take it from (PAGE_NONE: any). SHD_NOMEM: another shard was quicker
+ * or nothing is left; the caller aborts. SHD_CORRUPT. */
+int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
+               uint32_t owner, uint32_t class, uint32_t avoid, uint32_t *ref);
+
+/* SHD_CORRUPT: it is not a cell of this shard that is handed out. */
+int slab_free(const struct pages *p, struct slab *s, struct txn *t,
+              uint32_t owner, uint32_t ref);
+
+/* Is there a free cell of the class in a page other than `avoid`? */
+bool slab_has_free(const struct pages *p, const struct slab *s,
+                   uint32_t class, uint32_t avoid);
+
+/* Bytes of the cell that ref names, or 0 if no cell handed out to `owner`
+ * starts there. */
+uint32_t slab_cell_bytes(const struct pages *p, uint32_t owner, uint32_t ref);
+
+/* The next cell in use of a page, from cell number *at on (which moves past
+ * it); 0: no more. */
+uint32_t slab_next_used(const struct pages *p, uint32_t page, uint32_t *at);
+
+/* Something in the page expires at that time (ms). */
+int slab_expiry_lower(const struct pages *p, struct slab *s, struct txn *t,
+                      uint32_t page, uint64_t expires);
+
+/* Nothing in the page expires before that time; 0: nothing does at all. */
+int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
+                    uint32_t page, uint64_t expires);
+
+/* The page that may have the earliest expiry, and *expires, its bound; or
+ * PAGE_NONE. */
+uint32_t slab_expiry_first(const struct pages *p, const struct slab *s,
+                           uint64_t *expires);
+
+/* Free maps, counts, lists and tree of one shard, and *cells, the number of
+ * cells handed out. */
+int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
+               uint64_t *cells, char *report, size_t size);
+
+#endif
