@@ -60,24 +60,30 @@ static int commit(const struct pages *p, uint64_t from, uint64_t to)
     return SHD_OK;
 }
 
+int pages_extend(const struct pages *p)
+{
+    uint64_t from = atomic_load64(p->committed);
+    uint64_t to = from + COMMIT_PAGES;
+
+    if (from >= p->count)
+        return SHD_NOMEM;
+    if (to > p->count)
+        to = p->count;
+    if (commit(p, from, to) == SHD_OK)
+        return SHD_OK;
+    return commit(p, from, from + 1);
+}
+
 int pages_prepare(const struct pages *p)
 {
     uint32_t n = first_free(p, 0);
-    uint64_t committed = atomic_load64(p->committed);
-    uint64_t to;
 
     if (n == PAGE_NONE)
         return SHD_NOMEM;
-    if (n < committed)
+    if (n < atomic_load64(p->committed))
         return SHD_OK;
-    to = committed + COMMIT_PAGES;
-    if (to > p->count)
-        to = p->count;
-    if (to <= n)
-        to = (uint64_t)n + 1;
-    if (commit(p, committed, to) == SHD_OK)
-        return SHD_OK;
-    return commit(p, committed, (uint64_t)n + 1);
+    /* No page below the watermark is free, so n is at it. */
+    return pages_extend(p);
 }
 
 uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner)
@@ -109,6 +115,21 @@ uint64_t pages_free(const struct pages *p)
 
     for (uint32_t w = 0; w < map_words(p); w++)
         sum += (uint64_t)__builtin_popcountll(atomic_load64(&p->map[w]));
+    return sum;
+}
+
+uint64_t pages_ready(const struct pages *p)
+{
+    uint64_t committed = atomic_load64(p->committed);
+    uint64_t sum = 0;
+
+    for (uint32_t w = 0; w < map_words(p) && w * 64ull < committed; w++) {
+        uint64_t bits = atomic_load64(&p->map[w]);
+
+        if (committed - w * 64ull < 64)
+            bits &= (1ull << (committed - w * 64ull)) - 1;
+        sum += (uint64_t)__builtin_popcountll(bits);
+    }
     return sum;
 }
 

@@ -103,8 +103,14 @@ uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner);
 /* Gives a page back when the transaction commits. */
 void pages_release(const struct pages *p, struct txn *t, uint32_t n);
 
-/* Free pages just now. */
+/* Free pages just now: all of them, and those that can be claimed without
+ * asking the system for memory. */
 uint64_t pages_free(const struct pages *p);
+uint64_t pages_ready(const struct pages *p);
+
+/* Commits memory for more pages. SHD_NOMEM: all are, or the system has no
+ * more. */
+int pages_extend(const struct pages *p);
 
 /* Owner words against the map, and that owners are below `owners`. The caller
  * sees to it that nothing moves. */

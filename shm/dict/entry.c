@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "shm/dict/entry.h"
+#include "shm/base/clock.h"
+#include "shm/base/error.h"
+#include "shm/base/hash.h"
+
+#include <string.h>
+
+#define NODE_VALUE_AT ((uint32_t)sizeof(struct cell))
+
+const struct tree_kind entry_tree = {0, offsetof(struct cell, meta), CELL_RED,
+                                     sizeof(struct entry)};
+
+static uint32_t key_len_of(const struct cell *c)
+{
+    return entry_key_len(
+        atomic_load64(&((const struct entry *)(const void *)c)->key_expires));
+}
+
+/* Where the value of an entry or a node begins. */
+static uint32_t value_at(const struct cell *c, uint32_t meta)
+{
+    return cell_kind(meta) == CELL_NODE
+               ? NODE_VALUE_AT
+               : entry_value_at(meta, key_len_of(c));
+}
+
+static void *inside(const struct pages *p, struct cell *c, uint32_t at,
+                    uint32_t bytes)
+{
+    if (at + bytes > cell_room(p, c))
+        return NULL;
+    return (unsigned char *)c + at;
+}
+
+uint32_t *entry_chain(const struct pages *p, struct cell *c)
+{
+    uint32_t meta = atomic_load32(&c->meta);
+    uint32_t at = value_at(c, meta);
+
+    if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
+        at = sizeof(struct entry);
+    return inside(p, c, at, 8);
+}
+
+struct entry_list *entry_list(const struct pages *p, struct cell *c)
+{
+    return inside(p, c, value_at(c, atomic_load32(&c->meta)),
+                  sizeof(struct entry_list));
+}
+
+bool entry_is_expired(const struct entry *e)
+{
+    uint64_t expires = atomic_load64(&e->key_expires) & ENTRY_EXPIRES_MASK;
+
+    return expires != 0 && clock_is_past(expires);
+}
+
+static uint32_t value_bytes(const struct item *item)
+{
+    switch (item->type) {
+    case SHD_LIST:
+        return sizeof(struct entry_list);
+    case SHD_STRING:
+        return pad8(item->len);
+    default:
+        return sizeof(double);
+    }
+}
+
+/* Whole pages for the chain, and one for the cell that owns it. */
+static int fits(const struct dict *d, const struct item *item)
+{
+    uint64_t pages = 1;
+
+    if (item->has_chain)
+        pages += chain_pages(chain_source_len(&item->chain));
+    if (item->len > UINT32_MAX || pages > d->pages.count)
+        return error_set(SHD_TOOBIG,
+                         "the item needs %llu pages of 4096 bytes, the dict "
+                         "'%s' has %u",
+                         (unsigned long long)pages, d->name, d->pages.count);
+    return SHD_OK;
+}
+
+int item_shape(const struct dict *d, struct item *item)
+{
+    bool is_long = entry_is_long((uint32_t)item->key_len);
+    uint64_t bytes;
+
+    item->meta = item->type | CELL_ENTRY << CELL_KIND_SHIFT;
+    if (item->flags != 0)
+        item->meta |= CELL_FLAGS;
+    bytes = entry_value_at(item->meta, (uint32_t)item->key_len);
+    memset(&item->chain, 0, sizeof(item->chain));
+    if (is_long) {
+        item->chain.first = item->key;
+        item->chain.first_bytes = item->key_len;
+        item->chain.first_len = pad8(item->key_len);
+    }
+    if (item->type == SHD_STRING &&
+        (is_long || bytes + item->len > SLAB_CELL_MAX)) {
+        item->chain.second = item->value;
+        item->chain.second_len = item->len;
+        item->meta |= CELL_CHAINED;
+        bytes += is_long ? 0 : 8;
+    } else {
+        bytes += value_bytes(item);
+    }
+    item->has_chain = chain_source_len(&item->chain) > 0;
+    item->class = slab_class(bytes);
+    return fits(d, item);
+}
+
+int item_shape_node(const struct dict *d, struct item *item)
+{
+    uint64_t bytes = NODE_VALUE_AT;
+
+    item->meta = item->type | CELL_NODE << CELL_KIND_SHIFT;
+    memset(&item->chain, 0, sizeof(item->chain));
+    if (item->type == SHD_STRING && bytes + item->len > SLAB_CELL_MAX) {
+        item->chain.second = item->value;
+        item->chain.second_len = item->len;
+        item->meta |= CELL_CHAINED;
+        bytes += 8;
+    } else {
+        bytes += value_bytes(item);
+    }
+    item->has_chain = chain_source_len(&item->chain) > 0;
+    item->class = slab_class(bytes);
+    return fits(d, item);
+}
+
+static void *cell_address(const struct dict *d, uint32_t ref)
+{
+    return d->env->segment->base + (uint64_t)ref * SEGMENT_UNIT;
+}
+
+static void value_fill(unsigned char *to, const struct item *item,
+                       uint32_t chain)
+{
+    uint64_t word = 0;
+
+    if ((item->meta & CELL_CHAINED) != 0) {
+        atomic_store64((uint64_t *)(void *)to, chain);
+    } else if (item->type == SHD_STRING) {
+        cell_fill(to, item->value, item->len);
+    } else if (item->type == SHD_LIST) {
+        atomic_store64((uint64_t *)(void *)to, 0);
+        atomic_store64((uint64_t *)(void *)(to + 8), 0);
+    } else {
+        memcpy(&word, &item->number, sizeof(word));
+        atomic_store64((uint64_t *)(void *)to, word);
+    }
+}
+
+void entry_fill(const struct dict *d, uint32_t ref, const struct item *item,
+                const struct place *place, uint32_t chain)
+{
+    struct entry *e = cell_address(d, ref);
+    unsigned char *bytes = (unsigned char *)e;
+    uint32_t key_len = (uint32_t)item->key_len;
+    uint32_t at = entry_value_at(item->meta, key_len);
+    bool is_long = entry_is_long(key_len);
+
+    for (int i = 0; i < 4; i++)
+        atomic_store32(&e->cell.word[i], 0);
+    atomic_store32(&e->cell.meta,
+                   item->meta | place->hash << CELL_HASH_SHIFT);
+    atomic_store32(&e->cell.len, (uint32_t)item->len);
+    atomic_store64(&e->key_expires, item->expires | (uint64_t)key_len << 48);
+    if (is_long) {
+        atomic_store64((uint64_t *)(void *)(bytes + sizeof(*e)), chain);
+        atomic_store64((uint64_t *)(void *)(bytes + sizeof(*e) + 8),
+                       hash_bytes(item->key, key_len,
+                                  d->env->segment->hash_seed));
+    } else {
+        cell_fill(bytes + sizeof(*e), item->key, key_len);
+    }
+    if (item->flags != 0)
+        atomic_store64((uint64_t *)(void *)(bytes + at - 8),
+                       (uint32_t)item->flags);
+    if (!(is_long && item->type == SHD_STRING))
+        value_fill(bytes + at, item, chain);
+}
+
+void node_fill(const struct dict *d, uint32_t ref, const struct item *item,
+               uint32_t chain)
+{
+    struct cell *c = cell_address(d, ref);
+
+    for (int i = 0; i < 4; i++)
+        atomic_store32(&c->word[i], 0);
+    atomic_store32(&c->meta, item->meta);
+    atomic_store32(&c->len, (uint32_t)item->len);
+    value_fill((unsigned char *)c + NODE_VALUE_AT, item, chain);
+}
+
+int entry_order(const struct dict *d, uint32_t hash, const void *key,
+                size_t len, const struct entry *e)
+{
+    uint32_t other = atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
+    uint32_t key_len;
+
+    if (hash != other)
+        return hash < other ? -1 : 1;
+    key_len = entry_key_len(atomic_load64(&e->key_expires));
+    if (len != key_len)
+        return len < key_len ? -1 : 1;
+    int order;
+
+    if (entry_is_long(key_len)) {
+        order = chain_compare(
+            &d->pages,
+            atomic_load32((const uint32_t *)(const void *)(e + 1)), key, len);
+        if (order == 2)
+            return ENTRY_CORRUPT;
+    } else {
+        if (sizeof(*e) + pad8(key_len) > cell_room(&d->pages, e))
+            return ENTRY_CORRUPT;
+        order = cell_compare(e + 1, key, len);
+    }
+    return -order;
+}
+
+int entry_key(const struct dict *d, const struct entry *e, void *to)
+{
+    uint32_t len = entry_key_len(atomic_load64(&e->key_expires));
+
+    if (entry_is_long(len))
+        return chain_read(
+            &d->pages, atomic_load32((const uint32_t *)(const void *)(e + 1)),
+            0, to, len);
+    if (sizeof(*e) + pad8(len) > cell_room(&d->pages, e))
+        return SHD_CORRUPT;
+    cell_copy_out(to, e + 1, len);
+    return SHD_OK;
+}
+
+static int64_t ttl_of(const struct entry *e)
+{
+    uint64_t expires = atomic_load64(&e->key_expires) & ENTRY_EXPIRES_MASK;
+    int64_t left;
+
+    if (expires == 0)
+        return 0;
+    left = (int64_t)expires - (int64_t)clock_now_ms();
+    /* 0 is taken for "never": an entry that expires just now has expired. */
+    return left == 0 ? -1 : left;
+}
+
+int entry_describe(const struct dict *d, const struct cell *c,
+                   struct shd_value *v)
+{
+    uint32_t meta = atomic_load32(&c->meta);
+    const unsigned char *bytes = (const unsigned char *)c;
+    uint32_t at = value_at(c, meta);
+    uint64_t word;
+
+    v->type = meta & CELL_TYPE_MASK;
+    v->len = atomic_load32(&c->len);
+    v->number = 0;
+    v->flags = 0;
+    v->ttl_ms = 0;
+    if (at + 8 > cell_room(&d->pages, c) &&
+        !(v->type == SHD_STRING && v->len == 0 &&
+          at <= cell_room(&d->pages, c)) &&
+        !entry_is_long(key_len_of(c)))
+        return SHD_CORRUPT;
+    if (cell_kind(meta) == CELL_ENTRY) {
+        v->ttl_ms = ttl_of((const struct entry *)(const void *)c);
+        if ((meta & CELL_FLAGS) != 0)
+            v->flags = (int32_t)atomic_load32(
+                (const uint32_t *)(const void *)(bytes + at - 8));
+    }
+    switch (v->type) {
+    case SHD_STRING:
+        return SHD_OK;
+    case SHD_LIST:
+        if (at + sizeof(struct entry_list) > cell_room(&d->pages, c))
+            return SHD_CORRUPT;
+        v->len = atomic_load64((const uint64_t *)(const void *)(bytes + at + 8));
+        return SHD_OK;
+    case SHD_NUMBER:
+    case SHD_BOOLEAN:
+        if (at + 8 > cell_room(&d->pages, c))
+            return SHD_CORRUPT;
+        word = atomic_load64((const uint64_t *)(const void *)(bytes + at));
+        memcpy(&v->number, &word, sizeof(word));
+        return SHD_OK;
+    default:
+        return SHD_CORRUPT;
+    }
+}
+
+int entry_value(const struct dict *d, const struct cell *c, void *buf,
+                size_t size, bool partial, struct shd_value *v)
+{
+    uint32_t meta = atomic_load32(&c->meta);
+    uint32_t at = value_at(c, meta);
+    int rc = entry_describe(d, c, v);
+
+    if (rc != SHD_OK || v->type != SHD_STRING)
+        return rc;
+    if (v->len > size)
+        return partial ? SHD_OK : SHD_SPACE;
+    if ((meta & CELL_CHAINED) != 0) {
+        uint64_t from = 0;
+        const uint32_t *chain =
+            entry_chain(&d->pages, (struct cell *)(uintptr_t)c);
+
+        if (chain == NULL)
+            return SHD_CORRUPT;
+        if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
+            from = pad8(key_len_of(c));
+        return chain_read(&d->pages, atomic_load32(chain), from, buf, v->len);
+    }
+    if (at + v->len > cell_room(&d->pages, c))
+        return SHD_CORRUPT;
+    cell_copy_out(buf, (const unsigned char *)c + at, v->len);
+    return SHD_OK;
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* dict/entry.h - what lies in an entry's cell, and in a list node's.
+ *
+ *   entry   0        24                   32
+ *           | cell   | expires, key_len   | key | flags | value |
+ *   node    | cell   | value |
+ *
+ *   key    the bytes, padded to 8; a key over ENTRY_KEY_INLINE bytes instead
+ *          as u32 chain, u32 0, u64 hash, and its bytes open the chain
+ *   flags  8 bytes, only with CELL_FLAGS
+ *   value  string: the bytes, or with CELL_CHAINED u32 chain, u32 0 (under a
+ *          long key nothing: the bytes follow the key in its chain);
+ *          number, boolean: a double; list: u32 first, u32 last, u64 count
+ *
+ * LOCK   reading: under the lock or in a read section; then every length is
+ *        checked against the page's end.
+ */
+#ifndef SHD_DICT_ENTRY_H
+#define SHD_DICT_ENTRY_H
+
+#include "shm/dict/dict.h"
+#include "shm/memory/chain.h"
+
+#define ENTRY_KEY_MAX 65535u
+#define ENTRY_KEY_INLINE 1024u
+#define ENTRY_EXPIRES_MASK ((1ull << 48) - 1)
+
+struct entry {
+    struct cell cell;     /*  0 */
+    uint64_t key_expires; /* 24 expires (ms, 48 bits; 0 never) | key_len<<48 */
+};
+static_assert(sizeof(struct entry) == 32, "layout");
+
+struct entry_list {
+    uint32_t first; /* 0 node */
+    uint32_t last;  /* 4 node */
+    uint64_t count; /* 8 */
+};
+
+/* What is to be stored, and the shape it takes. */
+struct item {
+    const void *key;
+    size_t key_len;
+    uint32_t type;
+    int32_t flags;
+    const void *value;
+    uint64_t len;
+    double number;
+    uint64_t expires; /* absolute, 0: never */
+    /* filled by item_shape: */
+    uint32_t meta; /* without the hash */
+    uint32_t class;
+    bool has_chain;
+    struct chain_source chain;
+};
+
+extern const struct tree_kind entry_tree;
+
+static inline uint32_t pad8(uint64_t n)
+{
+    return (uint32_t)((n + 7) & ~7ull);
+}
+
+static inline uint32_t entry_key_len(uint64_t key_expires)
+{
+    return (uint32_t)(key_expires >> 48);
+}
+
+static inline bool entry_is_long(uint32_t key_len)
+{
+    return key_len > ENTRY_KEY_INLINE;
+}
+
+/* Byte offset of the value (and the chain word of a short key). */
+static inline uint32_t entry_value_at(uint32_t meta, uint32_t key_len)
+{
+    return (uint32_t)sizeof(struct entry) +
+           (entry_is_long(key_len) ? 16u : pad8(key_len)) +
+           ((meta & CELL_FLAGS) != 0 ? 8u : 0u);
+}
+
+/* Does an entry or a node with that meta own a chain? */
+static inline bool entry_has_chain(uint32_t meta, uint32_t key_len)
+{
+    return (meta & CELL_CHAINED) != 0 || entry_is_long(key_len);
+}
+
+/* The chain word of an entry or node that owns one; NULL if out of page. */
+uint32_t *entry_chain(const struct pages *p, struct cell *c);
+
+/* The list of an entry of type SHD_LIST, or NULL if out of page. */
+struct entry_list *entry_list(const struct pages *p, struct cell *c);
+
+/* The entry at ref, or NULL. */
+static inline struct entry *entry_at(const struct pages *p, uint32_t ref)
+{
+    return (struct entry *)(void *)cell_at(p, ref, SLAB_CELL_MIN);
+}
+
+bool entry_is_expired(const struct entry *e);
+
+/* Works out meta, class and chain. SHD_TOOBIG: over the dict's pages. */
+int item_shape(const struct dict *d, struct item *item);
+
+/* The same for a list node (no key, no flags). */
+int item_shape_node(const struct dict *d, struct item *item);
+
+/* Fills a fresh cell for the item, links left 0; chain: its chain's head. */
+void entry_fill(const struct dict *d, uint32_t ref, const struct item *item,
+                const struct place *place, uint32_t chain);
+void node_fill(const struct dict *d, uint32_t ref, const struct item *item,
+               uint32_t chain);
+
+/* Orders (hash, key length, key) against an entry: < 0, 0, > 0;
+ * ENTRY_CORRUPT. */
+#define ENTRY_CORRUPT 1000
+int entry_order(const struct dict *d, uint32_t hash, const void *key,
+                size_t len, const struct entry *e);
+
+/* Copies the key out (key_len bytes). */
+int entry_key(const struct dict *d, const struct entry *e, void *to);
+
+/* The value of an entry or a node into buf/v; SHD_SPACE, SHD_CORRUPT. With
+ * `partial` a value that does not fit is no error. */
+int entry_value(const struct dict *d, const struct cell *c, void *buf,
+                size_t size, bool partial, struct shd_value *v);
+
+/* Type, flags, length, number and ttl only. */
+int entry_describe(const struct dict *d, const struct cell *c,
+                   struct shd_value *v);
+
+#endif
