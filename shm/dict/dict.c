@@ -211,23 +211,27 @@ int dict_open(const struct guard_env *env, const char *name,
     return dict_view(env, &object, out);
 }
 
-/* What the lock's last holder was building when it died. */
-static int pending_to_garbage(const struct dict *d, uint32_t shard)
+int dict_abandon(const struct dict *d, uint32_t shard)
 {
     struct shard *s = &d->shard[shard];
-    uint32_t ref = atomic_load32(&s->pending);
-    struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
-    struct txn t;
 
-    if (c == NULL)
-        return error_set(SHD_CORRUPT, "dict '%s': what was being built leads "
-                                      "outside",
-                         d->name);
-    txn_begin(&t, d->env->segment, dict_guard(d, shard), 3);
-    txn_store32(&t, &c->word[CHAIN_GARBAGE], atomic_load32(&s->garbage));
-    txn_store32(&t, &s->garbage, ref);
-    txn_store32(&t, &s->pending, 0);
-    txn_commit(&t);
+    for (int i = 0; i < 2; i++) {
+        uint32_t ref = atomic_load32(&s->pending[i]);
+        struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
+        struct txn t;
+
+        if (ref == 0)
+            continue;
+        if (c == NULL)
+            return error_set(SHD_CORRUPT, "dict '%s': what was being built "
+                                          "leads outside",
+                             d->name);
+        txn_begin(&t, d->env->segment, dict_guard(d, shard), 3);
+        txn_store32(&t, &c->word[CHAIN_GARBAGE], atomic_load32(&s->garbage));
+        txn_store32(&t, &s->garbage, ref);
+        txn_store32(&t, &s->pending[i], 0);
+        txn_commit(&t);
+    }
     return SHD_OK;
 }
 
@@ -240,8 +244,8 @@ int dict_lock(const struct dict *d, uint32_t shard)
         return rc;
     if (atomic_load64(&g->object) != d->generation)
         rc = error_set(SHD_GONE, "dict '%s' has been destroyed", d->name);
-    else if (atomic_load32(&d->shard[shard].pending) != 0)
-        rc = pending_to_garbage(d, shard);
+    else
+        rc = dict_abandon(d, shard);
     if (rc != SHD_OK)
         guard_unlock(g);
     return rc;

@@ -53,13 +53,13 @@ static_assert(offsetof(struct dict_header, committed) == 128, "layout");
 struct shard {
     struct list lru;      /*  0 first: last written; last: next to go */
     uint64_t entries;     /*  8 */
-    uint32_t pending;     /* 16 a chain that is being built by the lock's
-                                holder; left by a dead one, it is garbage */
-    uint32_t garbage;     /* 20 cells unlinked and not yet freed, linked by
+    uint32_t pending[2];  /* 16 chains that are being built by the lock's
+                                holder: of an entry, of a list's element;
+                                left by a dead one, they are garbage */
+    uint32_t garbage;     /* 24 cells unlinked and not yet freed, linked by
                                 word 3; an entry brings its list or chain */
-    uint32_t tail_stamp;  /* 24 when the LRU tail's page was last written to,
+    uint32_t tail_stamp;  /* 28 when the LRU tail's page was last written to,
                                 s; a hint for other shards */
-    uint32_t reserved;    /* 28 */
     uint64_t evictions;   /* 32 */
     uint64_t expirations; /* 40 */
     uint64_t moves;       /* 48 cells moved */
@@ -119,6 +119,11 @@ static inline uint32_t dict_owner(uint32_t shard)
 {
     return shard + 1;
 }
+
+enum { PENDING_ENTRY = 0, PENDING_ELEMENT = 1 };
+
+/* With the lock: what is being built becomes garbage. */
+int dict_abandon(const struct dict *d, uint32_t shard);
 
 /* Takes the shard's lock for a change, and puts what a dead holder was
  * building onto the garbage. SHD_GONE: the dict was destroyed. */

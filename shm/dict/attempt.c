@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A store that needs room works in rounds. Within one hold of the lock it
+ * looks the key up, and makes room in its own shard step by step, looking the
+ * key up again after each. When its shard has no more to give it lets go,
+ * gets pages free wherever the oldest entries are, and begins a new round:
+ * so no two locks are ever held. Another worker may take what was freed;
+ * after many rounds the store fails with SHD_NOMEM.
+ */
+#include "shm/dict/attempt.h"
+#include "shm/base/error.h"
+
+#include <string.h>
+
+#define ROUNDS 64
+/* Steps of making room in one hold of the lock. */
+#define ROOM_STEPS 256
+
+int attempt_look_up(struct attempt *a, const void *key, size_t len)
+{
+    int rc = forest_path(a->d, &a->at, key, len, &a->path);
+
+    if (rc < 0)
+        return rc;
+    a->old = rc == 1 ? a->path.ref[a->path.depth - 1] : 0;
+    a->entry = rc == 1 ? entry_at(&a->d->pages, a->old) : NULL;
+    a->live = a->entry != NULL && !entry_is_expired(a->entry);
+    a->room.keep = a->old;
+    return SHD_OK;
+}
+
+void attempt_begin(struct attempt *a, struct txn *t, uint32_t words)
+{
+    txn_begin(t, a->d->env->segment, a->guard, words);
+}
+
+int attempt_end(struct txn *t, int rc)
+{
+    if (rc == SHD_OK)
+        txn_commit(t);
+    else
+        txn_abort(t);
+    return rc;
+}
+
+uint32_t attempt_page(const struct dict *d, uint32_t ref)
+{
+    return pages_number(&d->pages, (uint64_t)ref * SEGMENT_UNIT);
+}
+
+int attempt_make_room(struct attempt *a, uint32_t class, int *steps)
+{
+    int rc;
+
+    if (++*steps > ROOM_STEPS)
+        return ATTEMPT_NEED_ROOM;
+    rc = room_here(a->d, a->at.shard, class, &a->room);
+    return rc < 0 ? rc : rc == 0 ? ATTEMPT_NEED_ROOM : SHD_OK;
+}
+
+int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
+                        int *steps)
+{
+    uint64_t left = chain_source_len(&item->chain);
+
+    while (left > 0) {
+        int rc = chain_build_step(&a->d->pages, &a->shard->slab, a->guard,
+                                  dict_owner(a->at.shard),
+                                  &a->shard->pending[slot], &item->chain, &left);
+
+        if (rc == SHD_OK)
+            *steps = 0;
+        else if (rc == SHD_NOMEM)
+            rc = attempt_make_room(a, slab_class(sizeof(struct cell) +
+                                         (left - 1) % CHAIN_DATA_MAX + 1),
+                           steps);
+        if (rc != SHD_OK)
+            return rc;
+    }
+    return SHD_OK;
+}
+
+int attempt_adopt_chain(struct attempt *a, struct txn *t, int slot,
+                        uint32_t ref)
+{
+    uint32_t head = atomic_load32(&a->shard->pending[slot]);
+    struct cell *c = cell_at(&a->d->pages, head, sizeof(*c));
+
+    if (c == NULL)
+        return error_set(SHD_CORRUPT, "dict '%s': what was being built is "
+                                      "gone",
+                         a->d->name);
+    txn_store32(t, &c->word[CHAIN_OF], ref);
+    txn_store32(t, &a->shard->pending[slot], 0);
+    return SHD_OK;
+}
+
+int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
+                      uint64_t expires)
+{
+    const struct dict *d = a->d;
+    uint32_t *root = &d->roots[a->at.root];
+    int rc;
+
+    if (a->old != 0) {
+        rc = tree_replace(t, &entry_tree, root, &a->path, ref);
+        if (rc == SHD_OK)
+            rc = list_remove(&d->pages, t, &a->shard->lru, a->old);
+        if (rc == SHD_OK)
+            rc = room_discard(d, a->at.shard, t, a->old);
+        txn_store64(t, &a->shard->shuffles,
+                    atomic_load64(&a->shard->shuffles) + 1);
+    } else {
+        rc = tree_insert(t, &entry_tree, root, &a->path, ref);
+        txn_store64(t, &a->shard->entries,
+                    atomic_load64(&a->shard->entries) + 1);
+    }
+    if (rc == SHD_OK)
+        rc = list_push(&d->pages, t, &a->shard->lru, ref);
+    if (rc == SHD_OK)
+        rc = slab_expiry_lower(&d->pages, &a->shard->slab, t,
+                               attempt_page(d, ref), expires);
+    return rc;
+}
+
+void attempt_start(struct attempt *a, const struct dict *d,
+                          const void *key, size_t len, bool safe,
+                          uint32_t *forcible)
+{
+    memset(&a->room, 0, sizeof(a->room));
+    a->d = d;
+    a->at = dict_place(d, key, len);
+    a->shard = &d->shard[a->at.shard];
+    a->guard = dict_guard(d, a->at.shard);
+    a->room.safe = safe;
+    a->room.forcible = forcible;
+    a->pages = 2;
+}
+
+/* After a round without room. SHD_OK: another round. */
+static int round_end(struct attempt *a)
+{
+    struct room r = a->room;
+    uint64_t pages = a->pages;
+
+    /* The entry to keep is not known by its cell any more. */
+    r.keep = 0;
+    if (pages > a->d->pages.count)
+        pages = a->d->pages.count;
+    return room_elsewhere(a->d, pages, &r);
+}
+
+int attempt_run(struct attempt *a,
+                     int (*body)(struct attempt *a, void *context),
+                     void *context)
+{
+    int rc = ATTEMPT_NEED_ROOM;
+
+    for (int round = 0; round < ROUNDS && rc == ATTEMPT_NEED_ROOM; round++) {
+        rc = dict_lock(a->d, a->at.shard);
+        if (rc != SHD_OK)
+            return rc;
+        rc = body(a, context);
+        dict_unlock(a->d, a->at.shard);
+        if (atomic_load32(&a->shard->garbage) != 0) {
+            int settled = room_settle(a->d, a->at.shard);
+
+            if (settled != SHD_OK && rc == SHD_OK)
+                rc = settled;
+        }
+        if (rc != ATTEMPT_NEED_ROOM)
+            return rc;
+        rc = round_end(a);
+        if (rc == SHD_OK)
+            rc = ATTEMPT_NEED_ROOM;
+    }
+    return rc == ATTEMPT_NEED_ROOM ? error_set(SHD_NOMEM,
+                                       "dict '%s': others took the room as "
+                                       "fast as it was made",
+                                       a->d->name)
+                           : rc;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* dict/attempt.h - what every change of one key does: look up, make room,
+ * build, link, in rounds.
+ *
+ * LOCK   attempt_run takes the shard's lock; the rest needs it held.
+ * CRASH  what is being built hangs on the shard's `pending` word; it becomes
+ *        garbage when the attempt ends, whoever ends it.
+ */
+#ifndef SHD_DICT_ATTEMPT_H
+#define SHD_DICT_ATTEMPT_H
+
+#include "shm/dict/room.h"
+
+/* A body's result: its shard has no more room to give; get pages free
+ * elsewhere, and call it again. */
+#define ATTEMPT_NEED_ROOM 2
+
+/* One attempt to store, under the lock of its shard. */
+struct attempt {
+    const struct dict *d;
+    struct shard *shard;
+    struct guard *guard;
+    struct place at;
+    struct tree_path path;
+    uint32_t old;        /* the entry that is there, 0: none */
+    struct entry *entry; /* its address */
+    bool live;
+    struct room room;
+    uint64_t pages; /* what may be needed of whole pages, for elsewhere */
+};
+
+void attempt_start(struct attempt *a, const struct dict *d, const void *key,
+                   size_t len, bool safe, uint32_t *forcible);
+
+/* Runs `body` under the shard's lock until it needs no more room. */
+int attempt_run(struct attempt *a,
+                int (*body)(struct attempt *a, void *context), void *context);
+
+/* Fills old, entry, live and path for the key. Any step of making room makes
+ * them stale. */
+int attempt_look_up(struct attempt *a, const void *key, size_t len);
+
+void attempt_begin(struct attempt *a, struct txn *t, uint32_t words);
+
+/* Commits if rc is SHD_OK, else aborts; returns rc. */
+int attempt_end(struct txn *t, int rc);
+
+/* SHD_NOMEM from an allocator: makes a step of room here. SHD_OK: try again;
+ * ATTEMPT_NEED_ROOM. */
+int attempt_make_room(struct attempt *a, uint32_t class, int *steps);
+
+/* Builds the item's chain on a pending word of the shard. */
+int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
+                        int *steps);
+
+/* Makes the pending chain belong to the cell at ref. */
+int attempt_adopt_chain(struct attempt *a, struct txn *t, int slot,
+                        uint32_t ref);
+
+/* Puts a filled fresh entry where the look-up led: instead of the old one, or
+ * as a new one. */
+int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
+                 uint64_t expires);
+
+/* The page a cell lies in. */
+uint32_t attempt_page(const struct dict *d, uint32_t ref);
+
+#endif

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A shard is walked from two sides: from the roots (every tree, every entry,
+ * what it owns) and from the pages (every cell handed out). Both must count
+ * the same cells: a cell that only the pages know has leaked, one that only a
+ * tree knows is used and free at once.
+ */
+#include "shm/dict/check.h"
+#include "shm/base/error.h"
+#include "shm/dict/forest.h"
+
+#include <stdio.h>
+
+struct tally {
+    uint64_t entries;
+    uint64_t cells;
+};
+
+static int fail(char *report, size_t size, const char *what, uint32_t ref)
+{
+    snprintf(report, size, "dict: %s (cell %u)", what, ref);
+    return SHD_CORRUPT;
+}
+
+static int compare(const void *context, const unsigned char *a,
+                   const unsigned char *b)
+{
+    const struct dict *d = context;
+    const struct entry *e = (const struct entry *)(const void *)a;
+    unsigned char key[ENTRY_KEY_MAX + 8];
+
+    if (entry_key(d, e, key) != SHD_OK)
+        return 1;
+    return entry_order(d, atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT,
+                       key, entry_key_len(atomic_load64(&e->key_expires)),
+                       (const struct entry *)(const void *)b);
+}
+
+/* The chain of an entry or a node. */
+static int chain_of(const struct dict *d, uint32_t owner, struct cell *c,
+                    uint32_t ref, uint64_t bytes, struct tally *t,
+                    char *report, size_t size)
+{
+    const uint32_t *chain = entry_chain(&d->pages, c);
+
+    if (chain == NULL)
+        return fail(report, size, "a chain's word crosses its page", ref);
+    return chain_check(&d->pages, owner, atomic_load32(chain), ref, bytes,
+                       &t->cells, report, size);
+}
+
+static int node_check(const struct dict *d, uint32_t owner, uint32_t ref,
+                      struct tally *t, char *report, size_t size)
+{
+    struct cell *c = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+    struct shd_value v;
+    uint64_t need;
+
+    if (c == NULL || slab_cell_bytes(&d->pages, owner, ref) == 0)
+        return fail(report, size, "a list names no cell in use", ref);
+    if (cell_kind(c->meta) != CELL_NODE || entry_describe(d, c, &v) != SHD_OK ||
+        (v.type != SHD_STRING && v.type != SHD_NUMBER))
+        return fail(report, size, "a list names what is no node", ref);
+    t->cells++;
+    if ((c->meta & CELL_CHAINED) != 0)
+        return chain_of(d, owner, c, ref, v.len, t, report, size);
+    need = sizeof(*c) + (v.type == SHD_STRING ? v.len : sizeof(double));
+    if (need > slab_cell_bytes(&d->pages, owner, ref))
+        return fail(report, size, "a node's value is longer than its cell",
+                    ref);
+    return SHD_OK;
+}
+
+static int list_nodes_check(const struct dict *d, uint32_t owner,
+                            struct cell *e, uint32_t ref, struct tally *t,
+                            char *report, size_t size)
+{
+    const struct entry_list *l = entry_list(&d->pages, e);
+    uint32_t back = ref, at;
+    uint64_t n = 0;
+
+    if (l == NULL || l->count == 0)
+        return fail(report, size, "a list is empty or crosses its page", ref);
+    for (at = l->first; at != ref; n++) {
+        int rc = n >= l->count ? SHD_CORRUPT
+                               : node_check(d, owner, at, t, report, size);
+        const struct cell *c;
+
+        if (rc != SHD_OK)
+            return n >= l->count ? fail(report, size,
+                                        "a list is longer than its count", ref)
+                                 : rc;
+        c = cell_at(&d->pages, at, SLAB_CELL_MIN);
+        if (c->word[CHAIN_BACK] != back)
+            return fail(report, size, "a list's links do not mirror", at);
+        back = at;
+        at = c->word[CHAIN_NEXT];
+    }
+    if (n != l->count || l->last != back)
+        return fail(report, size, "a list's count or end is wrong", ref);
+    return SHD_OK;
+}
+
+static int entry_check(const struct dict *d, uint32_t shard, uint32_t root,
+                       uint32_t ref, struct tally *t, char *report,
+                       size_t size)
+{
+    uint32_t owner = dict_owner(shard);
+    struct entry *e = entry_at(&d->pages, ref);
+    uint32_t bytes = slab_cell_bytes(&d->pages, owner, ref);
+    unsigned char key[ENTRY_KEY_MAX + 8];
+    struct shd_value v;
+    struct place at;
+    uint64_t expires, bound, chain = 0, end;
+    uint32_t len;
+
+    if (e == NULL || bytes == 0)
+        return fail(report, size, "a tree names no cell in use", ref);
+    t->entries++;
+    t->cells++;
+    len = entry_key_len(e->key_expires);
+    if (len == 0 || cell_kind(e->cell.meta) != CELL_ENTRY ||
+        entry_key(d, e, key) != SHD_OK ||
+        entry_describe(d, &e->cell, &v) != SHD_OK)
+        return fail(report, size, "a tree names what is no entry", ref);
+    at = dict_place(d, key, len);
+    if (at.shard != shard || at.root != root ||
+        at.hash != e->cell.meta >> CELL_HASH_SHIFT)
+        return fail(report, size, "a key is under the wrong root", ref);
+    expires = e->key_expires & ENTRY_EXPIRES_MASK;
+    bound = d->pages
+                .table[pages_number(&d->pages, (uint64_t)ref * SEGMENT_UNIT)]
+                .expiry &
+            PAGE_EXPIRY_MASK;
+    if (expires != 0 && (bound == 0 || bound > expires))
+        return fail(report, size, "a page's bound is later than an expiry in "
+                                  "it",
+                    ref);
+    end = entry_value_at(e->cell.meta, len);
+    if (entry_is_long(len))
+        chain = pad8(len);
+    if ((e->cell.meta & CELL_CHAINED) != 0)
+        chain += v.len;
+    else if (v.type == SHD_STRING)
+        end += v.len;
+    else
+        end += v.type == SHD_LIST ? sizeof(struct entry_list) : 8;
+    if (end > bytes)
+        return fail(report, size, "a value is longer than its cell", ref);
+    if (chain > 0) {
+        int rc = chain_of(d, owner, &e->cell, ref, chain, t, report, size);
+
+        if (rc != SHD_OK)
+            return rc;
+    }
+    return v.type == SHD_LIST
+               ? list_nodes_check(d, owner, &e->cell, ref, t, report, size)
+               : SHD_OK;
+}
+
+static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t root,
+                        struct tally *t, char *report, size_t size)
+{
+    const struct segment *s = d->env->segment;
+    uint32_t top = atomic_load32(&d->roots[root]);
+    struct tree_path path;
+    uint64_t nodes;
+    int rc;
+
+    if (top == 0)
+        return SHD_OK;
+    rc = tree_check(s, &entry_tree, top, compare, d, &nodes, report, size);
+    if (rc != SHD_OK)
+        return rc;
+    rc = tree_first(s, &entry_tree, top, &path);
+    while (rc == 1) {
+        int fault = entry_check(d, shard, root, path.ref[path.depth - 1], t,
+                                report, size);
+
+        if (fault != SHD_OK)
+            return fault;
+        rc = tree_next(s, &entry_tree, &path);
+    }
+    return rc < 0 ? fail(report, size, "a tree cannot be walked", top)
+                  : SHD_OK;
+}
+
+/* Cells of chains and lists that hang on the garbage. */
+static uint64_t attached_cells(const struct dict *d, uint32_t chain,
+                               uint64_t limit)
+{
+    uint64_t n = 0;
+
+    while (chain != 0 && n <= limit) {
+        const struct cell *c = cell_at(&d->pages, chain, sizeof(*c));
+
+        if (c == NULL)
+            return limit + 1;
+        n++;
+        chain = c->word[CHAIN_NEXT];
+    }
+    return n;
+}
+
+static uint64_t list_cells(const struct dict *d, struct cell *e, uint32_t ref,
+                           uint64_t limit)
+{
+    const struct entry_list *l = entry_list(&d->pages, e);
+    uint32_t at = l == NULL ? 0 : l->first;
+    uint64_t n = 0;
+
+    while (at != 0 && at != ref && n <= limit) {
+        struct cell *c = cell_at(&d->pages, at, SLAB_CELL_MIN);
+
+        if (c == NULL)
+            return limit + 1;
+        n++;
+        if ((c->meta & CELL_CHAINED) != 0)
+            n += attached_cells(d, *entry_chain(&d->pages, c), limit);
+        at = c->word[CHAIN_NEXT];
+    }
+    return n;
+}
+
+/* What waits to be freed is in use as far as the pages know. */
+static int garbage_check(const struct dict *d, uint32_t shard, uint32_t ref,
+                         uint64_t limit, struct tally *t, char *report,
+                         size_t size)
+{
+    uint64_t n = 0;
+
+    while (ref != 0 && n <= limit) {
+        struct cell *c = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+        const struct entry *e = (const struct entry *)(const void *)c;
+
+        if (c == NULL ||
+            slab_cell_bytes(&d->pages, dict_owner(shard), ref) == 0)
+            return fail(report, size, "the garbage names no cell in use",
+                        ref);
+        n++;
+        if (cell_kind(c->meta) == CELL_CHAIN) {
+            n += attached_cells(d, c->word[CHAIN_NEXT], limit);
+        } else {
+            bool is_entry = cell_kind(c->meta) == CELL_ENTRY;
+
+            if ((c->meta & CELL_CHAINED) != 0 ||
+                (is_entry && entry_is_long(entry_key_len(e->key_expires))))
+                n += attached_cells(d, *entry_chain(&d->pages, c), limit);
+            if (is_entry && (c->meta & CELL_TYPE_MASK) == SHD_LIST)
+                n += list_cells(d, c, ref, limit);
+        }
+        ref = c->word[CHAIN_GARBAGE];
+    }
+    t->cells += n;
+    return SHD_OK;
+}
+
+static int shard_check(const struct dict *d, uint32_t shard, char *report,
+                       size_t size)
+{
+    const struct shard *s = &d->shard[shard];
+    struct tally t = {0, 0};
+    uint64_t cells;
+    int rc = slab_check(&d->pages, &s->slab, dict_owner(shard), &cells,
+                        report, size);
+
+    if (rc == SHD_OK)
+        rc = list_check(&d->pages, &s->lru, s->entries, report, size);
+    for (uint32_t i = 0; rc == SHD_OK && i < 1u << d->root_bits; i++)
+        rc = tree_of_root(d, shard, (shard << d->root_bits) + i, &t, report,
+                          size);
+    if (rc == SHD_OK)
+        rc = garbage_check(d, shard, s->garbage, cells, &t, report, size);
+    for (int i = 0; rc == SHD_OK && i < 2; i++) {
+        if (s->pending[i] != 0)
+            rc = garbage_check(d, shard, s->pending[i], cells, &t, report,
+                               size);
+    }
+    if (rc != SHD_OK)
+        return rc;
+    if (t.entries != s->entries || t.cells != cells) {
+        snprintf(report, size,
+                 "dict: shard %u counts %llu entries and its trees hold %llu; "
+                 "%llu cells are handed out and %llu are used",
+                 shard, (unsigned long long)s->entries,
+                 (unsigned long long)t.entries, (unsigned long long)cells,
+                 (unsigned long long)t.cells);
+        return SHD_CORRUPT;
+    }
+    return SHD_OK;
+}
+
+/* Without the lock: a report counts only if nothing moved meanwhile. */
+static int shard_check_beside(const struct dict *d, uint32_t shard,
+                              char *report, size_t size)
+{
+    const struct guard *g = dict_guard(d, shard);
+    uint32_t tries = 0;
+
+    do {
+        uint64_t seq;
+
+        if (read_begin(g, &seq)) {
+            int rc = shard_check(d, shard, report, size);
+
+            if (read_valid(g, seq))
+                return rc;
+        }
+    } while (read_pause(&tries, d->env->wait_ms));
+    return error_set(SHD_BUSY, "dict '%s': shard %u never stood still",
+                     d->name, shard);
+}
+
+int dict_check(const struct guard_env *env, const struct catalogue_object *o,
+               char *report, size_t size)
+{
+    struct dict d;
+    int rc = dict_view(env, o, &d);
+
+    if (rc != SHD_OK) {
+        snprintf(report, size, "%s", shd_last_error());
+        return rc;
+    }
+    for (uint32_t i = 0; i < d.shards && rc == SHD_OK; i++) {
+        if (!env->segment->writable) {
+            rc = shard_check_beside(&d, i, report, size);
+            continue;
+        }
+        rc = dict_lock(&d, i);
+        if (rc == SHD_OK) {
+            rc = guard_check(dict_guard(&d, i), report, size);
+            if (rc == SHD_OK)
+                rc = shard_check(&d, i, report, size);
+            dict_unlock(&d, i);
+        } else if (rc == SHD_GONE) {
+            return SHD_OK;
+        } else {
+            snprintf(report, size, "%s", shd_last_error());
+        }
+    }
+    return rc;
+}

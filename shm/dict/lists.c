@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A list is an entry whose value names its first and last node; nodes are
+ * cells linked both ways, and the ends lead back to the entry, so that any of
+ * them can be moved knowing its neighbours only.
+ *
+ *   entry {first, last, count} <-> node <-> node <-> node <-> entry
+ */
+#include "shm/dict/attempt.h"
+#include "shm/dict/store.h"
+#include "shm/base/error.h"
+
+#include <string.h>
+
+#define PUSH_WORDS (SLAB_ALLOC_WORDS + 2 * LIST_WORDS + 8u)
+/* A new list: its entry, its first node, and the old entry's end. */
+#define CREATE_WORDS                                                          \
+    (2 * SLAB_ALLOC_WORDS + TREE_INSERT_WORDS + 2 * LIST_WORDS +              \
+     SLAB_FREE_WORDS + 12u)
+/* Without the last node, the entry goes too. */
+#define POP_WORDS (ROOM_REMOVE_WORDS + SLAB_FREE_WORDS + 2 * LIST_WORDS + 8u)
+
+static_assert(CREATE_WORDS <= GUARD_UNDO_MAX, "log");
+static_assert(POP_WORDS <= GUARD_UNDO_MAX, "log");
+
+struct push_call {
+    struct item list; /* the entry */
+    struct item element;
+    bool left;
+    uint64_t *length;
+    uint64_t pushed; /* the length after it */
+};
+
+static int damaged(const struct attempt *a)
+{
+    return error_set(SHD_CORRUPT, "dict '%s': a list leads outside",
+                     a->d->name);
+}
+
+static struct cell *node_at(const struct attempt *a, uint32_t ref)
+{
+    return cell_at(&a->d->pages, ref, SLAB_CELL_MIN);
+}
+
+/* A filled node that nobody can reach yet. */
+static int node_make(struct attempt *a, struct txn *t, const struct item *item,
+                     uint32_t *ref)
+{
+    const struct dict *d = a->d;
+    int rc = slab_alloc(&d->pages, &a->shard->slab, t,
+                        dict_owner(a->at.shard), item->class, PAGE_NONE, ref);
+
+    if (rc != SHD_OK)
+        return rc;
+    node_fill(d, *ref, item,
+              atomic_load32(&a->shard->pending[PENDING_ELEMENT]));
+    return item->has_chain
+               ? attempt_adopt_chain(a, t, PENDING_ELEMENT, *ref)
+               : SHD_OK;
+}
+
+static int push_to_live(struct attempt *a, struct push_call *c)
+{
+    struct entry_list *l = entry_list(&a->d->pages, &a->entry->cell);
+    struct cell *end, *node;
+    struct txn t;
+    uint32_t ref, end_ref;
+    int rc;
+
+    if (l == NULL)
+        return damaged(a);
+    end_ref = atomic_load32(c->left ? &l->first : &l->last);
+    end = node_at(a, end_ref);
+    if (end == NULL)
+        return damaged(a);
+    c->pushed = atomic_load64(&l->count) + 1;
+    attempt_begin(a, &t, PUSH_WORDS);
+    rc = node_make(a, &t, &c->element, &ref);
+    if (rc == SHD_OK) {
+        node = node_at(a, ref);
+        atomic_store32(&node->word[c->left ? CHAIN_NEXT : CHAIN_BACK],
+                       end_ref);
+        atomic_store32(&node->word[c->left ? CHAIN_BACK : CHAIN_NEXT], a->old);
+        txn_store32(&t, &end->word[c->left ? CHAIN_BACK : CHAIN_NEXT], ref);
+        txn_store32(&t, c->left ? &l->first : &l->last, ref);
+        txn_store64(&t, &l->count, c->pushed);
+        rc = room_touch(a->d, a->at.shard, &t, a->old);
+    }
+    return attempt_end(&t, rc);
+}
+
+static int push_to_new(struct attempt *a, struct push_call *c)
+{
+    const struct dict *d = a->d;
+    struct txn t;
+    uint32_t entry, node = 0;
+    int rc;
+
+    attempt_begin(a, &t, CREATE_WORDS);
+    rc = slab_alloc(&d->pages, &a->shard->slab, &t, dict_owner(a->at.shard),
+                    c->list.class, PAGE_NONE, &entry);
+    if (rc == SHD_OK)
+        rc = node_make(a, &t, &c->element, &node);
+    if (rc == SHD_OK) {
+        struct cell *e = node_at(a, entry);
+        struct cell *n = node_at(a, node);
+        struct entry_list *l;
+
+        entry_fill(d, entry, &c->list, &a->at,
+                   atomic_load32(&a->shard->pending[PENDING_ENTRY]));
+        l = entry_list(&d->pages, e);
+        assert(l != NULL);
+        atomic_store32(&l->first, node);
+        atomic_store32(&l->last, node);
+        atomic_store64(&l->count, 1);
+        atomic_store32(&n->word[CHAIN_NEXT], entry);
+        atomic_store32(&n->word[CHAIN_BACK], entry);
+        if (c->list.has_chain)
+            rc = attempt_adopt_chain(a, &t, PENDING_ENTRY, entry);
+    }
+    if (rc == SHD_OK)
+        rc = attempt_link(a, &t, entry, 0);
+    c->pushed = 1;
+    return attempt_end(&t, rc);
+}
+
+/* The class whose cells are wanting. */
+static int prepare(const struct attempt *a, const struct push_call *c,
+                   bool live, uint32_t *class)
+{
+    int rc;
+
+    *class = c->element.class;
+    rc = slab_prepare(&a->d->pages, &a->shard->slab, *class);
+    if (rc != SHD_OK || live)
+        return rc;
+    *class = c->list.class;
+    return slab_prepare(&a->d->pages, &a->shard->slab, *class);
+}
+
+static int push_locked(struct attempt *a, struct push_call *c)
+{
+    bool entry_built = false, element_built = false;
+    int steps = 0;
+
+    for (;;) {
+        uint32_t class;
+        int rc = attempt_look_up(a, c->list.key, c->list.key_len);
+
+        if (rc != SHD_OK)
+            return rc;
+        if (a->live &&
+            (atomic_load32(&a->entry->cell.meta) & CELL_TYPE_MASK) != SHD_LIST)
+            return SHD_NOTLIST;
+        if (c->element.has_chain && !element_built) {
+            rc = attempt_build_chain(a, &c->element, PENDING_ELEMENT, &steps);
+            if (rc != SHD_OK)
+                return rc;
+            element_built = true;
+            continue;
+        }
+        if (!a->live && c->list.has_chain && !entry_built) {
+            rc = attempt_build_chain(a, &c->list, PENDING_ENTRY, &steps);
+            if (rc != SHD_OK)
+                return rc;
+            entry_built = true;
+            continue;
+        }
+        rc = prepare(a, c, a->live, &class);
+        if (rc == SHD_OK)
+            rc = a->live ? push_to_live(a, c) : push_to_new(a, c);
+        if (rc != SHD_NOMEM)
+            return rc;
+        rc = attempt_make_room(a, class, &steps);
+        if (rc != SHD_OK)
+            return rc;
+    }
+}
+
+static int push_body(struct attempt *a, void *context)
+{
+    int rc = push_locked(a, context);
+
+    if (rc != SHD_OK && dict_abandon(a->d, a->at.shard) != SHD_OK)
+        return SHD_CORRUPT;
+    /* A chain for a new list's key, and then the list was there. */
+    if (rc == SHD_OK &&
+        atomic_load32(&a->shard->pending[PENDING_ENTRY]) != 0)
+        rc = dict_abandon(a->d, a->at.shard);
+    return rc;
+}
+
+int store_push(const struct dict *d, bool left, struct item *element,
+               const void *key, size_t key_len, uint64_t *length)
+{
+    struct attempt a;
+    struct push_call c = {.list = {.key = key,
+                                   .key_len = key_len,
+                                   .type = SHD_LIST},
+                          .element = *element,
+                          .left = left};
+    int rc = item_shape(d, &c.list);
+
+    if (rc == SHD_OK)
+        rc = item_shape_node(d, &c.element);
+    if (rc != SHD_OK)
+        return rc;
+    attempt_start(&a, d, key, key_len, true, NULL);
+    a.pages = 2 + chain_pages(chain_source_len(&c.list.chain)) +
+              chain_pages(chain_source_len(&c.element.chain));
+    rc = attempt_run(&a, push_body, &c);
+    if (rc == SHD_OK && length != NULL)
+        *length = c.pushed;
+    return rc;
+}
+
+struct pop_call {
+    const void *key;
+    size_t len;
+    bool left;
+    void *buf;
+    size_t size;
+    struct shd_value *v;
+};
+
+static int pop_last(struct attempt *a, struct txn *t, uint32_t node,
+                    struct entry_list *l)
+{
+    int rc;
+
+    /* The entry goes as an empty list: its node is freed here. */
+    txn_store64(t, (uint64_t *)(void *)&l->first, 0);
+    rc = room_discard(a->d, a->at.shard, t, node);
+    return rc != SHD_OK ? rc
+                        : room_remove(a->d, a->at.shard, t, &a->at, &a->path,
+                                      ROOM_DELETED);
+}
+
+static int pop_one(struct attempt *a, const struct pop_call *c, uint32_t node,
+                   const struct cell *n, struct entry_list *l, struct txn *t)
+{
+    uint32_t next = atomic_load32(
+        &n->word[c->left ? CHAIN_NEXT : CHAIN_BACK]);
+    struct cell *e = node_at(a, next);
+
+    if (e == NULL || next == a->old)
+        return damaged(a);
+    txn_store32(t, &e->word[c->left ? CHAIN_BACK : CHAIN_NEXT], a->old);
+    txn_store32(t, c->left ? &l->first : &l->last, next);
+    txn_store64(t, &l->count, atomic_load64(&l->count) - 1);
+    int rc = room_discard(a->d, a->at.shard, t, node);
+
+    return rc != SHD_OK ? rc : room_touch(a->d, a->at.shard, t, a->old);
+}
+
+static int pop_body(struct attempt *a, void *context)
+{
+    const struct pop_call *c = context;
+    struct entry_list *l;
+    struct cell *n;
+    struct txn t;
+    uint32_t node;
+    int rc = attempt_look_up(a, c->key, c->len);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (!a->live)
+        return SHD_NOTFOUND;
+    if ((atomic_load32(&a->entry->cell.meta) & CELL_TYPE_MASK) != SHD_LIST)
+        return SHD_NOTLIST;
+    l = entry_list(&a->d->pages, &a->entry->cell);
+    if (l == NULL)
+        return damaged(a);
+    node = atomic_load32(c->left ? &l->first : &l->last);
+    n = node_at(a, node);
+    if (n == NULL || cell_kind(atomic_load32(&n->meta)) != CELL_NODE)
+        return damaged(a);
+    rc = entry_value(a->d, n, c->buf, c->size, false, c->v);
+    if (rc != SHD_OK)
+        return rc;
+    attempt_begin(a, &t, POP_WORDS);
+    rc = atomic_load64(&l->count) == 1 ? pop_last(a, &t, node, l)
+                                       : pop_one(a, c, node, n, l, &t);
+    return attempt_end(&t, rc);
+}
+
+int store_pop(const struct dict *d, bool left, const void *key, size_t len,
+              void *buf, size_t size, struct shd_value *v)
+{
+    struct attempt a;
+    struct pop_call c = {key, len, left, buf, size, v};
+
+    attempt_start(&a, d, key, len, true, NULL);
+    return attempt_run(&a, pop_body, &c);
+}

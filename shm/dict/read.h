@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* dict/read.h - reading one key.
+ *
+ * LOCK   none; after READ_TRIES collisions with changes the shard's lock, or
+ *        on a read-only attachment tries for up to wait_ms.
+ * CRASH  a reader that dies leaves no trace.
+ * COST   the shard's sequence counter, one root, one node, one mark: a hit
+ *        writes the mark when it was not set.
+ */
+#ifndef SHD_DICT_READ_H
+#define SHD_DICT_READ_H
+
+#include "shm/dict/entry.h"
+
+enum {
+    READ_STALE = 1,   /* expired entries too */
+    READ_NO_MARK = 2, /* does not count as use */
+    READ_DESCRIBE = 4 /* type, length, number, flags, ttl; no bytes */
+};
+
+/* As shd_get: SHD_NOTFOUND, SHD_SPACE; lists are described. */
+int read_value(const struct dict *d, const void *key, size_t len, void *buf,
+               size_t size, uint32_t how, struct shd_value *v);
+
+#endif

@@ -1,0 +1,851 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Room is made in the order garbage, expired, then (unless the store is safe)
+ * the least recently used, else by compaction. Two ways for the live ones:
+ *
+ *   the tail's cell has the wanted class   it goes, its cell is taken over
+ *   it has another                         its page is vacated: what can move
+ *                                          to free cells of its class moves,
+ *                                          the rest goes; a free page serves
+ *                                          any class
+ *
+ * so a store is never refused because the sizes in use have changed.
+ *
+ * Between shards: a shard's share of the pages follows the age of its LRU
+ * tail, estimated by when the tail's page was last written to. A shard whose
+ * own tail is about as old as the oldest evicts at home.
+ */
+#include "shm/dict/room.h"
+#include "shm/base/clock.h"
+#include "shm/base/error.h"
+
+#include <string.h>
+
+/* Marked tails that get their second chance in one step. */
+#define SECOND_CHANCES 64
+/* Cells freed by one transaction, each with its page's leaving the tree. */
+#define COLLECT_CELLS 4
+#define COLLECT_WORDS (COLLECT_CELLS * (SLAB_FREE_WORDS + 4u))
+/* Transactions in one hold of the lock. */
+#define COLLECT_STEPS 16
+#define MOVE_WORDS                                                            \
+    (SLAB_ALLOC_WORDS + SLAB_FREE_WORDS + TREE_REPLACE_WORDS + LIST_WORDS +   \
+     SLAB_EXPIRY_WORDS + 6u)
+#define AGE_MASK 0xffffu
+
+static_assert(COLLECT_WORDS <= GUARD_UNDO_MAX, "log");
+static_assert(MOVE_WORDS <= GUARD_UNDO_MAX, "log");
+static_assert(COLLECT_CELLS <= GUARD_RELEASES_MAX, "log");
+
+static int damaged(const struct dict *d, const char *what)
+{
+    return error_set(SHD_CORRUPT, "dict '%s': %s", d->name, what);
+}
+
+static uint32_t page_of(const struct dict *d, uint32_t ref)
+{
+    return pages_number(&d->pages, (uint64_t)ref * SEGMENT_UNIT);
+}
+
+static uint32_t class_of(const struct dict *d, uint32_t ref)
+{
+    uint32_t page = page_of(d, ref);
+
+    return page == PAGE_NONE ? SLAB_CLASSES
+                             : page_class(&d->pages.table[page]);
+}
+
+/* Lets other shards see how old this one's tail is. */
+static void publish_tail(const struct dict *d, uint32_t shard, struct txn *t)
+{
+    struct shard *s = &d->shard[shard];
+    uint32_t page = page_of(d, atomic_load32(&s->lru.last));
+    uint32_t stamp;
+
+    if (page == PAGE_NONE)
+        return;
+    stamp = (uint32_t)(atomic_load64(&d->pages.table[page].expiry) >> 48);
+    if (stamp != atomic_load32(&s->tail_stamp))
+        txn_store32(t, &s->tail_stamp, stamp);
+}
+
+static bool has_attachments(const struct cell *c)
+{
+    uint32_t meta = atomic_load32(&c->meta);
+
+    if (cell_kind(meta) == CELL_CHAIN)
+        return false;
+    if (cell_kind(meta) == CELL_NODE)
+        return (meta & CELL_CHAINED) != 0;
+    return (meta & CELL_TYPE_MASK) == SHD_LIST ||
+           entry_has_chain(
+               meta, entry_key_len(atomic_load64(
+                         &((const struct entry *)(const void *)c)
+                              ->key_expires)));
+}
+
+int room_discard(const struct dict *d, uint32_t shard, struct txn *t,
+                 uint32_t ref)
+{
+    struct shard *s = &d->shard[shard];
+    struct cell *c = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+
+    if (c == NULL)
+        return damaged(d, "a link leads outside");
+    if (!has_attachments(c))
+        return slab_free(&d->pages, &s->slab, t, dict_owner(shard), ref);
+    txn_store32(t, &c->word[CHAIN_GARBAGE], atomic_load32(&s->garbage));
+    txn_store32(t, &s->garbage, ref);
+    return SHD_OK;
+}
+
+int room_remove(const struct dict *d, uint32_t shard, struct txn *t,
+                const struct place *at, struct tree_path *path, int why)
+{
+    struct shard *s = &d->shard[shard];
+    uint32_t ref = path->ref[path->depth - 1];
+    int rc = tree_remove(t, &entry_tree, &d->roots[at->root], path);
+
+    if (rc == SHD_OK)
+        rc = list_remove(&d->pages, t, &s->lru, ref);
+    if (rc == SHD_OK)
+        rc = room_discard(d, shard, t, ref);
+    if (rc != SHD_OK)
+        return rc;
+    txn_store64(t, &s->entries, atomic_load64(&s->entries) - 1);
+    txn_store64(t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
+    if (why == ROOM_EXPIRED)
+        txn_store64(t, &s->expirations, atomic_load64(&s->expirations) + 1);
+    if (why == ROOM_EVICTED) {
+        txn_store64(t, &s->evictions, atomic_load64(&s->evictions) + 1);
+        publish_tail(d, shard, t);
+    }
+    return SHD_OK;
+}
+
+/* One transaction that removes the entry at ref. */
+static int remove_entry(const struct dict *d, uint32_t shard, uint32_t ref,
+                        int why)
+{
+    struct tree_path path;
+    struct place at;
+    struct txn t;
+    int rc = forest_path_of(d, shard, ref, &at, &path);
+
+    if (rc != 1)
+        return rc;
+    txn_begin(&t, d->env->segment, dict_guard(d, shard), ROOM_REMOVE_WORDS);
+    rc = room_remove(d, shard, &t, &at, &path, why);
+    if (rc == SHD_OK)
+        txn_commit(&t);
+    else
+        txn_abort(&t);
+    return rc;
+}
+
+int room_touch(const struct dict *d, uint32_t shard, struct txn *t,
+               uint32_t ref)
+{
+    struct shard *s = &d->shard[shard];
+    int rc;
+
+    if (atomic_load32(&s->lru.first) == ref)
+        return SHD_OK;
+    rc = list_remove(&d->pages, t, &s->lru, ref);
+    if (rc == SHD_OK)
+        rc = list_push(&d->pages, t, &s->lru, ref);
+    if (rc == SHD_OK)
+        txn_store64(t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
+    return rc;
+}
+
+/* ---- garbage ---------------------------------------------------------- */
+
+/* Frees the first cell of the chain behind *head. */
+static int collect_chain(const struct dict *d, uint32_t shard, struct txn *t,
+                         uint32_t *head)
+{
+    uint32_t ref = atomic_load32(head);
+    struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
+
+    if (c == NULL)
+        return damaged(d, "a chain leads outside");
+    txn_store32(t, head, atomic_load32(&c->word[CHAIN_NEXT]));
+    return slab_free(&d->pages, &d->shard[shard].slab, t, dict_owner(shard),
+                     ref);
+}
+
+/* Frees the first node of a list on the garbage, or its chain's first cell. */
+static int collect_list(const struct dict *d, uint32_t shard, struct txn *t,
+                        struct entry_list *l)
+{
+    uint32_t ref = atomic_load32(&l->first);
+    struct cell *node = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+
+    if (node == NULL)
+        return damaged(d, "a list leads outside");
+    if ((atomic_load32(&node->meta) & CELL_CHAINED) != 0) {
+        uint32_t *chain = entry_chain(&d->pages, node);
+
+        if (chain != NULL && atomic_load32(chain) != 0)
+            return collect_chain(d, shard, t, chain);
+    }
+    txn_store32(t, &l->first, atomic_load32(&node->word[CHAIN_NEXT]));
+    return slab_free(&d->pages, &d->shard[shard].slab, t, dict_owner(shard),
+                     ref);
+}
+
+/* Frees one cell of what is on top of the garbage. */
+static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
+{
+    struct shard *s = &d->shard[shard];
+    uint32_t ref = atomic_load32(&s->garbage);
+    struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
+    uint32_t meta, next;
+
+    if (c == NULL)
+        return damaged(d, "the garbage leads outside");
+    meta = atomic_load32(&c->meta);
+    next = atomic_load32(&c->word[CHAIN_GARBAGE]);
+    if (cell_kind(meta) == CELL_CHAIN) {
+        uint32_t rest = atomic_load32(&c->word[CHAIN_NEXT]);
+        struct cell *r = cell_at(&d->pages, rest, sizeof(*r));
+
+        if (rest != 0 && r == NULL)
+            return damaged(d, "a chain leads outside");
+        if (rest != 0) {
+            txn_store32(t, &r->word[CHAIN_GARBAGE], next);
+            next = rest;
+        }
+    } else if (has_attachments(c)) {
+        if ((meta & CELL_TYPE_MASK) == SHD_LIST) {
+            struct entry_list *l = entry_list(&d->pages, c);
+
+            if (l == NULL)
+                return damaged(d, "a list crosses its page");
+            if (atomic_load32(&l->first) != 0)
+                return collect_list(d, shard, t, l);
+        }
+        if ((meta & CELL_TYPE_MASK) != SHD_LIST ||
+            entry_has_chain(meta,
+                            entry_key_len(atomic_load64(
+                                &((const struct entry *)(const void *)c)
+                                     ->key_expires)))) {
+            uint32_t *chain = entry_chain(&d->pages, c);
+
+            if (chain == NULL)
+                return damaged(d, "a chain crosses its page");
+            if (atomic_load32(chain) != 0)
+                return collect_chain(d, shard, t, chain);
+        }
+    }
+    txn_store32(t, &s->garbage, next);
+    return slab_free(&d->pages, &s->slab, t, dict_owner(shard), ref);
+}
+
+int room_collect(const struct dict *d, uint32_t shard)
+{
+    struct shard *s = &d->shard[shard];
+
+    if (atomic_load32(&s->garbage) == 0)
+        return 0;
+    for (int step = 0; step < COLLECT_STEPS; step++) {
+        struct txn t;
+        int rc = SHD_OK;
+
+        txn_begin(&t, d->env->segment, dict_guard(d, shard), COLLECT_WORDS);
+        for (int i = 0; i < COLLECT_CELLS && rc == SHD_OK &&
+                        atomic_load32(&s->garbage) != 0;
+             i++)
+            rc = collect_cell(d, shard, &t);
+        if (rc != SHD_OK) {
+            txn_abort(&t);
+            return rc;
+        }
+        txn_commit(&t);
+        if (atomic_load32(&s->garbage) == 0)
+            break;
+    }
+    return 1;
+}
+
+int room_settle(const struct dict *d, uint32_t shard)
+{
+    uint64_t holds = (uint64_t)d->pages.count * (PAGE_BYTES / SLAB_CELL_MIN) /
+                         (COLLECT_CELLS * COLLECT_STEPS) +
+                     1;
+
+    while (atomic_load32(&d->shard[shard].garbage) != 0 && holds-- > 0) {
+        int rc = dict_lock(d, shard);
+
+        if (rc != SHD_OK)
+            return rc;
+        rc = room_collect(d, shard);
+        dict_unlock(d, shard);
+        if (rc < 0)
+            return rc;
+    }
+    return SHD_OK;
+}
+
+/* ---- expiry ----------------------------------------------------------- */
+
+/* Looks through a page for an expired entry: its ref, or 0 and the earliest
+ * expiry that is left. */
+static uint32_t find_expired(const struct dict *d, uint32_t page,
+                             uint64_t now, uint64_t *earliest)
+{
+    uint32_t at = 0, ref;
+
+    *earliest = 0;
+    while ((ref = slab_next_used(&d->pages, page, &at)) != 0) {
+        const struct entry *e = entry_at(&d->pages, ref);
+        uint64_t expires;
+
+        if (e == NULL || cell_kind(atomic_load32(&e->cell.meta)) != CELL_ENTRY)
+            continue;
+        expires = atomic_load64(&e->key_expires) & ENTRY_EXPIRES_MASK;
+        if (expires == 0)
+            continue;
+        if (expires <= now)
+            return ref;
+        if (*earliest == 0 || expires < *earliest)
+            *earliest = expires;
+    }
+    return 0;
+}
+
+static int raise_bound(const struct dict *d, uint32_t shard, uint32_t page,
+                       uint64_t earliest)
+{
+    struct txn t;
+    int rc;
+
+    txn_begin(&t, d->env->segment, dict_guard(d, shard), SLAB_EXPIRY_WORDS);
+    rc = slab_expiry_set(&d->pages, &d->shard[shard].slab, &t, page, earliest);
+    if (rc == SHD_OK)
+        txn_commit(&t);
+    else
+        txn_abort(&t);
+    return rc;
+}
+
+int room_expire(const struct dict *d, uint32_t shard, uint64_t max)
+{
+    struct shard *s = &d->shard[shard];
+    uint64_t now = clock_now_ms();
+    int removed = 0;
+
+    /* Every turn removes an entry or raises a page's bound past now, and
+     * nothing lowers one meanwhile. */
+    for (uint64_t turns = 0; turns <= d->pages.count + 128ull; turns++) {
+        uint64_t bound, earliest;
+        uint32_t page = slab_expiry_first(&d->pages, &s->slab, &bound);
+        uint32_t ref;
+        int rc;
+
+        if (page == PAGE_NONE || bound > now || (uint64_t)removed >= max)
+            return removed;
+        if (atomic_load32(&d->pages.table[page].owner) != dict_owner(shard))
+            return damaged(d, "the tree of expiries names another's page");
+        /* Entries on the garbage still lie in their pages, expiry and all. */
+        rc = room_collect(d, shard);
+        if (rc < 0)
+            return rc;
+        if (rc > 0 && atomic_load32(&s->garbage) != 0)
+            return removed;
+        if (rc > 0)
+            continue;
+        ref = find_expired(d, page, now, &earliest);
+        if (ref != 0) {
+            rc = remove_entry(d, shard, ref, ROOM_EXPIRED);
+            removed++;
+        } else {
+            rc = raise_bound(d, shard, page, earliest);
+        }
+        if (rc != SHD_OK)
+            return rc;
+        if (removed >= (int)(PAGE_BYTES / SLAB_CELL_MIN))
+            return removed;
+    }
+    return removed;
+}
+
+/* ---- moving ----------------------------------------------------------- */
+
+/* Makes what points to an entry point to its new cell. */
+static int relink_entry(const struct dict *d, uint32_t shard, struct txn *t,
+                        uint32_t old, uint32_t new,
+                        const struct place *at, struct tree_path *path)
+{
+    struct entry *e = entry_at(&d->pages, new);
+    uint32_t meta = atomic_load32(&e->cell.meta);
+    uint64_t key_expires = atomic_load64(&e->key_expires);
+    int rc = tree_replace(t, &entry_tree, &d->roots[at->root], path, new);
+
+    if (rc == SHD_OK)
+        rc = list_replace(&d->pages, t, &d->shard[shard].lru, old, new);
+    if (rc != SHD_OK)
+        return rc;
+    if (entry_has_chain(meta, entry_key_len(key_expires))) {
+        uint32_t *chain = entry_chain(&d->pages, &e->cell);
+        struct cell *c = chain == NULL ? NULL
+                                       : cell_at(&d->pages,
+                                                 atomic_load32(chain),
+                                                 sizeof(*c));
+        if (c == NULL)
+            return damaged(d, "a chain leads outside");
+        txn_store32(t, &c->word[CHAIN_OF], new);
+    }
+    if ((meta & CELL_TYPE_MASK) == SHD_LIST) {
+        struct entry_list *l = entry_list(&d->pages, &e->cell);
+        struct cell *first, *last;
+
+        if (l == NULL)
+            return damaged(d, "a list crosses its page");
+        first = cell_at(&d->pages, atomic_load32(&l->first), sizeof(*first));
+        last = cell_at(&d->pages, atomic_load32(&l->last), sizeof(*last));
+        if (first == NULL || last == NULL)
+            return damaged(d, "a list leads outside");
+        txn_store32(t, &first->word[CHAIN_BACK], new);
+        txn_store32(t, &last->word[CHAIN_NEXT], new);
+    }
+    return slab_expiry_lower(&d->pages, &d->shard[shard].slab, t,
+                             page_of(d, new),
+                             key_expires & ENTRY_EXPIRES_MASK);
+}
+
+/* The word of a node's neighbour that names the node: of another node, or of
+ * the list's entry. */
+static uint32_t *node_named_by(const struct dict *d, uint32_t neighbour,
+                               bool as_first)
+{
+    struct cell *c = cell_at(&d->pages, neighbour, SLAB_CELL_MIN);
+    struct entry_list *l;
+
+    if (c == NULL)
+        return NULL;
+    if (cell_kind(atomic_load32(&c->meta)) == CELL_NODE)
+        return &c->word[as_first ? CHAIN_NEXT : CHAIN_BACK];
+    l = entry_list(&d->pages, c);
+    if (l == NULL)
+        return NULL;
+    return as_first ? &l->first : &l->last;
+}
+
+static int relink_node(const struct dict *d, struct txn *t, uint32_t new)
+{
+    struct cell *c = cell_at(&d->pages, new, SLAB_CELL_MIN);
+    uint32_t *before =
+        node_named_by(d, atomic_load32(&c->word[CHAIN_BACK]), true);
+    uint32_t *after =
+        node_named_by(d, atomic_load32(&c->word[CHAIN_NEXT]), false);
+
+    if (before == NULL || after == NULL)
+        return damaged(d, "a list leads outside");
+    txn_store32(t, before, new);
+    txn_store32(t, after, new);
+    if ((atomic_load32(&c->meta) & CELL_CHAINED) != 0) {
+        uint32_t *chain = entry_chain(&d->pages, c);
+        struct cell *head = chain == NULL ? NULL
+                                          : cell_at(&d->pages,
+                                                    atomic_load32(chain),
+                                                    sizeof(*head));
+        if (head == NULL)
+            return damaged(d, "a chain leads outside");
+        txn_store32(t, &head->word[CHAIN_OF], new);
+    }
+    return SHD_OK;
+}
+
+static int relink_chain(const struct dict *d, uint32_t shard, struct txn *t,
+                        uint32_t old, uint32_t new)
+{
+    const struct cell *c = cell_at(&d->pages, new, sizeof(*c));
+    uint32_t next = atomic_load32(&c->word[CHAIN_NEXT]);
+    uint32_t back = atomic_load32(&c->word[CHAIN_BACK]);
+    uint32_t of = atomic_load32(&c->word[CHAIN_OF]);
+    struct cell *n = cell_at(&d->pages, next, sizeof(*n));
+    uint32_t *named = NULL;
+
+    if (back != 0) {
+        struct cell *b = cell_at(&d->pages, back, sizeof(*b));
+
+        named = b == NULL ? NULL : &b->word[CHAIN_NEXT];
+    } else if (of != 0) {
+        struct cell *o = cell_at(&d->pages, of, SLAB_CELL_MIN);
+
+        named = o == NULL ? NULL : entry_chain(&d->pages, o);
+    } else {
+        uint32_t *pending = d->shard[shard].pending;
+
+        named = &pending[atomic_load32(&pending[0]) != old];
+    }
+    if (named == NULL || atomic_load32(named) != old ||
+        (next != 0 && n == NULL))
+        return damaged(d, "a chain's links contradict themselves");
+    txn_store32(t, named, new);
+    if (next != 0)
+        txn_store32(t, &n->word[CHAIN_BACK], new);
+    return SHD_OK;
+}
+
+/* Moves a cell to another page of its class. SHD_NOMEM: no room there. */
+static int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
+                     uint32_t page)
+{
+    struct shard *s = &d->shard[shard];
+    uint32_t class = page_class(&d->pages.table[page]);
+    struct cell *from = cell_at(&d->pages, ref, slab_class_bytes(class));
+    uint32_t kind, new = 0;
+    struct tree_path path;
+    struct place at;
+    struct txn t;
+    int rc = SHD_OK;
+
+    if (from == NULL)
+        return damaged(d, "a cell crosses its page");
+    kind = cell_kind(atomic_load32(&from->meta));
+    if (!slab_has_free(&d->pages, &s->slab, class, page))
+        return SHD_NOMEM;
+    if (kind == CELL_ENTRY) {
+        rc = forest_path_of(d, shard, ref, &at, &path);
+        if (rc != 1)
+            return rc;
+    }
+    txn_begin(&t, d->env->segment, dict_guard(d, shard), MOVE_WORDS);
+    rc = slab_alloc(&d->pages, &s->slab, &t, dict_owner(shard), class, page,
+                    &new);
+    if (rc == SHD_OK) {
+        struct cell *to = cell_at(&d->pages, new, slab_class_bytes(class));
+        uint32_t words = slab_class_bytes(class) / 8;
+
+        for (uint32_t i = 0; i < words; i++)
+            atomic_store64((uint64_t *)(void *)to + i,
+                           atomic_load64((const uint64_t *)(const void *)from +
+                                         i));
+        if (kind == CELL_ENTRY)
+            rc = relink_entry(d, shard, &t, ref, new, &at, &path);
+        else if (kind == CELL_NODE)
+            rc = relink_node(d, &t, new);
+        else
+            rc = relink_chain(d, shard, &t, ref, new);
+    }
+    if (rc == SHD_OK)
+        rc = slab_free(&d->pages, &s->slab, &t, dict_owner(shard), ref);
+    if (rc != SHD_OK) {
+        txn_abort(&t);
+        return rc;
+    }
+    txn_store64(&t, &s->moves, atomic_load64(&s->moves) + 1);
+    txn_store64(&t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
+    txn_commit(&t);
+    return SHD_OK;
+}
+
+/* The entry that a node or a chain's cell belongs to; 0: none (a chain being
+ * built), or too far to look. */
+static uint32_t owner_entry(const struct dict *d, uint32_t ref)
+{
+    /* No chain or list has more cells than the dict. */
+    uint64_t steps =
+        (uint64_t)d->pages.count * (PAGE_BYTES / SLAB_CELL_MIN) + 2;
+
+    while (steps-- > 0) {
+        const struct cell *c = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+        uint32_t kind;
+
+        if (c == NULL || ref == 0)
+            return 0;
+        kind = cell_kind(atomic_load32(&c->meta));
+        if (kind == CELL_ENTRY)
+            return ref;
+        if (kind == CELL_CHAIN && atomic_load32(&c->word[CHAIN_BACK]) == 0)
+            ref = atomic_load32(&c->word[CHAIN_OF]);
+        else
+            ref = atomic_load32(&c->word[CHAIN_BACK]);
+    }
+    return 0;
+}
+
+/* Evicts the owner of a cell. 1, or 0 if it must stay. */
+static int evict_owner(const struct dict *d, uint32_t shard, uint32_t ref,
+                       const struct room *r)
+{
+    uint32_t entry = owner_entry(d, ref);
+    const struct entry *e = entry_at(&d->pages, entry);
+    bool expired;
+    int rc;
+
+    if (entry == 0 || e == NULL || entry == r->keep)
+        return 0;
+    expired = entry_is_expired(e);
+    rc = remove_entry(d, shard, entry, expired ? ROOM_EXPIRED : ROOM_EVICTED);
+    if (rc != SHD_OK)
+        return rc;
+    if (!expired && r->forcible != NULL)
+        *r->forcible = 1;
+    return 1;
+}
+
+/* Frees a page by moving what is in it, and evicting what cannot move. 1 if
+ * anything was done, 0 if nothing could be. */
+static int vacate(const struct dict *d, uint32_t shard, uint32_t page,
+                  const struct room *r)
+{
+    const struct page *descriptor = &d->pages.table[page];
+    uint32_t class = page_class(descriptor);
+    uint32_t at = 0, ref;
+    int done = 0;
+
+    while (atomic_load32(&descriptor->owner) == dict_owner(shard) &&
+           page_class(descriptor) == class &&
+           (ref = slab_next_used(&d->pages, page, &at)) != 0) {
+        int rc = move_cell(d, shard, ref, page);
+
+        if (rc == SHD_NOMEM)
+            rc = r->safe ? 0 : evict_owner(d, shard, ref, r);
+        else if (rc == SHD_OK)
+            rc = 1;
+        if (rc < 0)
+            return rc;
+        done |= rc;
+        /* What was evicted may have left cells in this very page. */
+        rc = room_collect(d, shard);
+        if (rc < 0)
+            return rc;
+        if (atomic_load32(&d->shard[shard].garbage) != 0)
+            return 1;
+    }
+    return done;
+}
+
+/* A page whose cells all fit into free cells of its class: without evicting
+ * anything, moving them frees it. */
+static uint32_t compactable(const struct dict *d, uint32_t shard)
+{
+    const struct slab *s = &d->shard[shard].slab;
+
+    for (uint32_t class = 0; class + 1 < SLAB_CLASSES; class++) {
+        uint32_t cells = PAGE_BYTES / slab_class_bytes(class);
+        uint32_t number = atomic_load32(&s->partial[class]);
+        uint32_t best = PAGE_NONE, most = 0, steps = 0;
+        uint64_t free_cells = 0;
+
+        while (number != 0 && number <= d->pages.count &&
+               steps++ <= d->pages.count) {
+            const struct page *p = &d->pages.table[number - 1];
+
+            free_cells += page_free_cells(p);
+            if (page_free_cells(p) > most) {
+                most = page_free_cells(p);
+                best = number - 1;
+            }
+            number = atomic_load32(&p->next);
+        }
+        /* The others' free cells must take the best page's used ones. */
+        if (best != PAGE_NONE && free_cells - most >= cells - most)
+            return best;
+    }
+    return PAGE_NONE;
+}
+
+/* ---- choosing --------------------------------------------------------- */
+
+/* The least recently used entry that nobody has read since; 0: none. */
+static int pick_tail(const struct dict *d, uint32_t shard, uint32_t keep,
+                     uint32_t *tail)
+{
+    struct shard *s = &d->shard[shard];
+    uint32_t ref;
+
+    for (int i = 0; i < SECOND_CHANCES; i++) {
+        struct tree_path path;
+        struct place at;
+        struct txn t;
+        int rc;
+
+        ref = atomic_load32(&s->lru.last);
+        if (ref == 0 || ref == keep)
+            break;
+        rc = forest_path_of(d, shard, ref, &at, &path);
+        if (rc != 1)
+            return rc;
+        if (atomic_load8(&d->marks[at.root]) == 0 ||
+            ref == atomic_load32(&s->lru.first))
+            break;
+        atomic_store8(&d->marks[at.root], 0);
+        txn_begin(&t, d->env->segment, dict_guard(d, shard),
+                  2 * LIST_WORDS + 4);
+        rc = room_touch(d, shard, &t, ref);
+        if (rc != SHD_OK) {
+            txn_abort(&t);
+            return rc;
+        }
+        publish_tail(d, shard, &t);
+        txn_commit(&t);
+    }
+    ref = atomic_load32(&s->lru.last);
+    if (ref != 0 && ref == keep) {
+        const struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
+
+        if (c == NULL)
+            return damaged(d, "the LRU list leads outside");
+        /* Alone in the shard, even the one to keep has to go. */
+        if (atomic_load32(&c->word[LIST_PREV]) != 0)
+            ref = atomic_load32(&c->word[LIST_PREV]);
+    }
+    *tail = ref;
+    return SHD_OK;
+}
+
+/* Seconds since the tail's page was written to, as published. */
+static uint32_t tail_age(const struct dict *d, uint32_t shard, uint32_t now)
+{
+    return (now - atomic_load32(&d->shard[shard].tail_stamp)) & AGE_MASK;
+}
+
+static uint32_t now_seconds(void)
+{
+    return (uint32_t)(clock_coarse_ms() / 1000);
+}
+
+/* Is this shard's turn to evict, or is another one's tail a good deal
+ * older? */
+static bool evicts_at_home(const struct dict *d, uint32_t shard)
+{
+    uint32_t now = now_seconds();
+    uint32_t own = tail_age(d, shard, now);
+
+    for (uint32_t i = 0; i < d->shards; i++) {
+        uint32_t age = tail_age(d, i, now);
+
+        if (atomic_load64(&d->shard[i].entries) != 0 && age > own + own / 4 + 1)
+            return false;
+    }
+    return true;
+}
+
+/* Evicts the tail, or vacates its page if it has another class. 1 or 0. */
+static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
+                      const struct room *r)
+{
+    uint32_t tail;
+    struct room all = *r;
+    int rc = pick_tail(d, shard, r->keep, &tail);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (tail == 0)
+        return 0;
+    if (tail == r->keep)
+        all.keep = 0;
+    const struct cell *c = cell_at(&d->pages, tail, sizeof(*c));
+
+    /* One with a list or a chain leaves more than its own cell. */
+    if (class_of(d, tail) == class || (c != NULL && has_attachments(c)))
+        return evict_owner(d, shard, tail, &all);
+    rc = vacate(d, shard, page_of(d, tail), &all);
+    if (rc != 0)
+        return rc;
+    /* Its page cannot be vacated (it holds what is to be kept): the entry
+     * alone goes. */
+    return evict_owner(d, shard, tail, &all);
+}
+
+/* What is free of charge: garbage, and what has expired. */
+static int free_step(const struct dict *d, uint32_t shard)
+{
+    int rc = room_collect(d, shard);
+
+    if (rc != 0)
+        return rc;
+    rc = room_expire(d, shard, UINT64_MAX);
+    return rc > 0 ? 1 : rc;
+}
+
+int room_here(const struct dict *d, uint32_t shard, uint32_t class,
+              const struct room *r)
+{
+    int rc = free_step(d, shard);
+
+    if (rc != 0)
+        return rc;
+    if (r->safe) {
+        uint32_t page = compactable(d, shard);
+
+        return page == PAGE_NONE ? 0 : vacate(d, shard, page, r);
+    }
+    if (d->shards > 1 && !evicts_at_home(d, shard))
+        return 0;
+    return evict_step(d, shard, class, r);
+}
+
+/* The shard to take from: the one with the oldest tail that is not in
+ * `spent`. */
+static uint32_t pick_shard(const struct dict *d, const uint8_t *spent)
+{
+    uint32_t now = now_seconds();
+    uint32_t best = d->shards, best_age = 0;
+
+    for (uint32_t i = 0; i < d->shards; i++) {
+        uint32_t age = tail_age(d, i, now);
+
+        if (spent[i] || (best < d->shards && age < best_age))
+            continue;
+        if (best < d->shards && age == best_age &&
+            atomic_load32(&d->shard[i].slab.pages) <=
+                atomic_load32(&d->shard[best].slab.pages))
+            continue;
+        best = i;
+        best_age = age;
+    }
+    return best;
+}
+
+/* With the lock of a shard: one step towards a free page of its. */
+static int page_step(const struct dict *d, uint32_t shard,
+                     const struct room *r)
+{
+    int rc = free_step(d, shard);
+    uint32_t page;
+
+    if (rc != 0)
+        return rc;
+    if (!r->safe)
+        return evict_step(d, shard, SLAB_CLASSES, r);
+    page = compactable(d, shard);
+    return page == PAGE_NONE ? 0 : vacate(d, shard, page, r);
+}
+
+int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r)
+{
+    uint8_t spent[DICT_SHARDS_MAX] = {0};
+    /* Each step frees a page, or an entry, or finds a shard spent. */
+    uint64_t steps = (uint64_t)d->pages.count *
+                         (PAGE_BYTES / SLAB_CELL_MIN) +
+                     4ull * d->shards;
+
+    while (steps-- > 0) {
+        uint32_t shard;
+        int rc;
+
+        if (pages_ready(&d->pages) >= pages)
+            return SHD_OK;
+        if (pages_extend(&d->pages) == SHD_OK)
+            continue;
+        shard = pick_shard(d, spent);
+        if (shard == d->shards)
+            break;
+        rc = dict_lock(d, shard);
+        if (rc != SHD_OK)
+            return rc;
+        rc = page_step(d, shard, r);
+        dict_unlock(d, shard);
+        if (rc < 0)
+            return rc;
+        if (rc == 0)
+            spent[shard] = 1;
+    }
+    return error_set(SHD_NOMEM, "dict '%s' has no room", d->name);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* dict/room.h - removing entries, and making room for others.
+ *
+ * HOLDS  an expired entry goes before a live one; of the live the least
+ *        recently written goes first, unless it was read since: then its mark
+ *        is cleared and it moves to the front (second chance).
+ * LOCK   as each function says. No function ever holds two shards' locks.
+ * CRASH  every removal, every move of a cell is one transaction.
+ * COST   bounded: one step removes or moves at most what is in one page.
+ */
+#ifndef SHD_DICT_ROOM_H
+#define SHD_DICT_ROOM_H
+
+#include "shm/dict/forest.h"
+
+/* Why an entry goes. */
+enum { ROOM_DELETED = 0, ROOM_EXPIRED = 1, ROOM_EVICTED = 2 };
+
+/* What a removal may store, beyond what the caller adds. */
+#define ROOM_REMOVE_WORDS                                                     \
+    (TREE_REMOVE_WORDS + LIST_WORDS + SLAB_FREE_WORDS + 8u)
+
+/* What a store asks of the makers of room. */
+struct room {
+    bool safe;          /* remove nothing that is alive */
+    uint32_t keep;      /* an entry not to remove while others are left */
+    uint32_t *forcible; /* set to 1 when a live entry was removed */
+};
+
+/* Inside a transaction of the shard: takes the entry the path ends with out
+ * of the tree and the LRU list, and frees its cell, or puts it on the
+ * garbage if it owns a chain or a list. */
+int room_remove(const struct dict *d, uint32_t shard, struct txn *t,
+                const struct place *at, struct tree_path *path, int why);
+
+/* Inside a transaction, for an entry or node that is unlinked from all but
+ * the LRU list (word 3 is free): frees it, or puts it on the garbage. */
+int room_discard(const struct dict *d, uint32_t shard, struct txn *t,
+                 uint32_t ref);
+
+/* With the lock: makes the entry the last to be evicted. */
+int room_touch(const struct dict *d, uint32_t shard, struct txn *t,
+               uint32_t ref);
+
+/* With the lock: frees a few cells of the garbage. 1 if there was any. */
+int room_collect(const struct dict *d, uint32_t shard);
+
+/* Without the lock: frees all garbage of the shard, in steps. */
+int room_settle(const struct dict *d, uint32_t shard);
+
+/* With the lock: removes expired entries of one page, at most max. The number
+ * removed; 0 means that nothing has expired. */
+int room_expire(const struct dict *d, uint32_t shard, uint64_t max);
+
+/* With the lock: one step towards a free cell of the class in this shard. 1:
+ * try again; 0: this shard has no more to give (see room_elsewhere). */
+int room_here(const struct dict *d, uint32_t shard, uint32_t class,
+              const struct room *r);
+
+/* Without a lock: gets `pages` pages free, from whichever shard has the
+ * oldest entries. SHD_NOMEM: there is nothing more to take. */
+int room_elsewhere(const struct dict *d, uint64_t pages,
+                   const struct room *r);
+
+#endif

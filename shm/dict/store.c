@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A short value of the same size class is written over the old one, logged
+ * word by word. Any other store fills a fresh cell and swings one link.
+ */
+#include "shm/dict/store.h"
+#include "shm/base/error.h"
+#include "shm/dict/attempt.h"
+
+#include <string.h>
+
+/* Longest value that is overwritten in place, words of 8 bytes. */
+#define IN_PLACE_WORDS 32u
+#define IN_PLACE_WORDS_MAX                                                    \
+    (IN_PLACE_WORDS + SLAB_EXPIRY_WORDS + 2 * LIST_WORDS + 8u)
+#define STORE_WORDS                                                           \
+    (SLAB_ALLOC_WORDS + TREE_INSERT_WORDS + SLAB_EXPIRY_WORDS +               \
+     2 * LIST_WORDS + SLAB_FREE_WORDS + 8u)
+
+static_assert(STORE_WORDS <= GUARD_UNDO_MAX, "log");
+static_assert(IN_PLACE_WORDS_MAX <= GUARD_UNDO_MAX, "log");
+
+static int store_fresh(struct attempt *a, const struct item *item)
+{
+    const struct dict *d = a->d;
+    struct txn t;
+    uint32_t ref;
+    int rc;
+
+    attempt_begin(a, &t, STORE_WORDS);
+    rc = slab_alloc(&d->pages, &a->shard->slab, &t, dict_owner(a->at.shard),
+                    item->class, PAGE_NONE, &ref);
+    if (rc == SHD_OK) {
+        entry_fill(d, ref, item, &a->at,
+                   atomic_load32(&a->shard->pending[PENDING_ENTRY]));
+        if (item->has_chain)
+            rc = attempt_adopt_chain(a, &t, PENDING_ENTRY, ref);
+    }
+    if (rc == SHD_OK)
+        rc = attempt_link(a, &t, ref, item->expires);
+    return attempt_end(&t, rc);
+}
+
+/* Can the item be written over the old value, whose cell must have
+ * its class, or with any_class at least its size? */
+static bool fits_in_place(const struct attempt *a, const struct item *item,
+                          bool any_class)
+{
+    uint32_t meta, bytes, cell;
+
+    if (a->old == 0 || item->has_chain || item->type == SHD_LIST ||
+        item->len > IN_PLACE_WORDS * 8)
+        return false;
+    meta = atomic_load32(&a->entry->cell.meta);
+    if ((meta & (CELL_CHAINED | CELL_FLAGS)) != (item->meta & CELL_FLAGS) ||
+        (meta & CELL_TYPE_MASK) == SHD_LIST)
+        return false;
+    cell = slab_cell_bytes(&a->d->pages, dict_owner(a->at.shard), a->old);
+    bytes = slab_class_bytes(item->class);
+    return any_class ? cell >= bytes : cell == bytes;
+}
+
+/* Stores bytes into reachable words; the tail of the last word is the cell's
+ * padding. */
+static void txn_store_bytes(struct txn *t, unsigned char *to,
+                            const void *from, size_t len)
+{
+    const unsigned char *in = from;
+    uint64_t w;
+
+    for (; len > 0; to += 8) {
+        size_t n = len < 8 ? len : 8;
+
+        w = 0;
+        memcpy(&w, in, n);
+        txn_store64(t, (uint64_t *)(void *)to, w);
+        in += n;
+        len -= n;
+    }
+}
+
+static int store_in_place(struct attempt *a, const struct item *item)
+{
+    struct entry *e = a->entry;
+    uint32_t meta = atomic_load32(&e->cell.meta);
+    unsigned char *value =
+        (unsigned char *)e + entry_value_at(meta, (uint32_t)item->key_len);
+    struct txn t;
+    int rc;
+
+    attempt_begin(a, &t, IN_PLACE_WORDS_MAX);
+    txn_store64(&t, (uint64_t *)(void *)&e->cell.meta,
+                (uint64_t)item->len << 32 |
+                    (meta & ~CELL_TYPE_MASK) | item->type);
+    if ((meta & CELL_FLAGS) != 0)
+        txn_store64(&t, (uint64_t *)(void *)(value - 8),
+                    (uint32_t)item->flags);
+    if (item->type == SHD_STRING)
+        txn_store_bytes(&t, value, item->value, item->len);
+    else
+        txn_store_bytes(&t, value, &item->number, sizeof(item->number));
+    if ((atomic_load64(&e->key_expires) & ENTRY_EXPIRES_MASK) != item->expires)
+        txn_store64(&t, &e->key_expires,
+                    item->expires | (uint64_t)item->key_len << 48);
+    rc = slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
+                           attempt_page(a->d, a->old), item->expires);
+    if (rc == SHD_OK)
+        rc = room_touch(a->d, a->at.shard, &t, a->old);
+    return attempt_end(&t, rc);
+}
+
+static int store_locked(struct attempt *a, uint32_t op, struct item *item)
+{
+    int steps = 0;
+    int rc = SHD_OK;
+    bool built = false;
+
+    for (;;) {
+        rc = attempt_look_up(a, item->key, item->key_len);
+        if (rc != SHD_OK)
+            break;
+        if ((op & 3) == SHD_ADD && a->live) {
+            rc = SHD_EXISTS;
+            break;
+        }
+        if ((op & 3) == SHD_REPLACE && !a->live) {
+            rc = SHD_NOTFOUND;
+            break;
+        }
+        if (fits_in_place(a, item, false))
+            return store_in_place(a, item);
+        if (item->has_chain && !built) {
+            rc = attempt_build_chain(a, item, PENDING_ENTRY, &steps);
+            if (rc != SHD_OK)
+                break;
+            /* Making room may have changed the trees: look again. */
+            built = true;
+            continue;
+        }
+        rc = slab_prepare(&a->d->pages, &a->shard->slab, item->class);
+        if (rc == SHD_OK)
+            rc = store_fresh(a, item);
+        if (rc != SHD_NOMEM)
+            break;
+        rc = attempt_make_room(a, item->class, &steps);
+        if (rc == ATTEMPT_NEED_ROOM && a->room.safe && fits_in_place(a, item, true))
+            return store_in_place(a, item);
+        if (rc != SHD_OK)
+            break;
+    }
+    if (atomic_load32(&a->shard->pending[PENDING_ENTRY]) != 0 &&
+        dict_abandon(a->d, a->at.shard) != SHD_OK)
+        return SHD_CORRUPT;
+    return rc;
+}
+
+struct store_call {
+    uint32_t op;
+    struct item *item;
+};
+
+static int store_body(struct attempt *a, void *context)
+{
+    struct store_call *c = context;
+
+    return store_locked(a, c->op, c->item);
+}
+
+int store_item(const struct dict *d, uint32_t op, struct item *item,
+               uint32_t *forcible)
+{
+    struct attempt a;
+    struct store_call call = {op, item};
+    int rc = item_shape(d, item);
+
+    if (rc != SHD_OK)
+        return rc;
+    attempt_start(&a, d, item->key, item->key_len, (op & SHD_SAFE) != 0,
+                  forcible);
+    if (item->has_chain)
+        a.pages = chain_pages(chain_source_len(&item->chain)) + 1;
+    return attempt_run(&a, store_body, &call);
+}
+
+/* ---- delete, expire, incr --------------------------------------------- */
+
+static int delete_body(struct attempt *a, void *context)
+{
+    const struct item *key = context;
+    int rc = attempt_look_up(a, key->key, key->key_len);
+    struct txn t;
+
+    if (rc != SHD_OK)
+        return rc;
+    if (a->old == 0)
+        return SHD_NOTFOUND;
+    attempt_begin(a, &t, ROOM_REMOVE_WORDS);
+    rc = attempt_end(&t, room_remove(a->d, a->at.shard, &t, &a->at, &a->path,
+                             a->live ? ROOM_DELETED : ROOM_EXPIRED));
+    return rc == SHD_OK && !a->live ? SHD_NOTFOUND : rc;
+}
+
+int store_delete(const struct dict *d, const void *key, size_t len)
+{
+    struct attempt a;
+    struct item item = {.key = key, .key_len = len};
+
+    attempt_start(&a, d, key, len, true, NULL);
+    return attempt_run(&a, delete_body, &item);
+}
+
+static int expire_body(struct attempt *a, void *context)
+{
+    const struct item *item = context;
+    int rc = attempt_look_up(a, item->key, item->key_len);
+    struct txn t;
+
+    if (rc != SHD_OK)
+        return rc;
+    if (a->old == 0)
+        return SHD_NOTFOUND;
+    attempt_begin(a, &t, SLAB_EXPIRY_WORDS + 1);
+    txn_store64(&t, &a->entry->key_expires,
+                item->expires | (uint64_t)item->key_len << 48);
+    return attempt_end(&t, slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
+                                     attempt_page(a->d, a->old), item->expires));
+}
+
+int store_expire(const struct dict *d, const void *key, size_t len,
+                 uint64_t expires)
+{
+    struct attempt a;
+    struct item item = {.key = key, .key_len = len, .expires = expires};
+
+    attempt_start(&a, d, key, len, true, NULL);
+    return attempt_run(&a, expire_body, &item);
+}
+
+struct incr_call {
+    struct item item; /* with init, and its expiry */
+    double by;
+    double *result;
+    bool has_init;
+};
+
+static int incr_live(struct attempt *a, struct incr_call *c)
+{
+    uint32_t meta = atomic_load32(&a->entry->cell.meta);
+    uint32_t at = entry_value_at(meta, (uint32_t)c->item.key_len);
+    struct shd_value v;
+    uint64_t word;
+    struct txn t;
+    int rc;
+
+    if ((meta & CELL_TYPE_MASK) != SHD_NUMBER)
+        return SHD_NOTNUMBER;
+    rc = entry_describe(a->d, &a->entry->cell, &v);
+    if (rc != SHD_OK)
+        return rc;
+    v.number += c->by;
+    memcpy(&word, &v.number, sizeof(word));
+    attempt_begin(a, &t, 2 * LIST_WORDS + 4);
+    txn_store64(&t, (uint64_t *)(void *)((unsigned char *)a->entry + at),
+                word);
+    rc = attempt_end(&t, room_touch(a->d, a->at.shard, &t, a->old));
+    if (rc == SHD_OK)
+        *c->result = v.number;
+    return rc;
+}
+
+static int incr_body(struct attempt *a, void *context)
+{
+    struct incr_call *c = context;
+    int rc = attempt_look_up(a, c->item.key, c->item.key_len);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (a->live)
+        return incr_live(a, c);
+    if (!c->has_init)
+        return SHD_NOTFOUND;
+    rc = store_locked(a, SHD_SET, &c->item);
+    if (rc == SHD_OK)
+        *c->result = c->item.number;
+    return rc;
+}
+
+int store_incr(const struct dict *d, const void *key, size_t len, double by,
+               bool has_init, double init, uint64_t init_expires,
+               double *result, uint32_t *forcible)
+{
+    struct attempt a;
+    struct incr_call c = {.item = {.key = key,
+                                   .key_len = len,
+                                   .type = SHD_NUMBER,
+                                   .number = init + by,
+                                   .expires = init_expires},
+                          .by = by,
+                          .result = result,
+                          .has_init = has_init};
+    int rc = item_shape(d, &c.item);
+
+    if (rc != SHD_OK)
+        return rc;
+    attempt_start(&a, d, key, len, false, forcible);
+    if (c.item.has_chain)
+        a.pages = chain_pages(chain_source_len(&c.item.chain)) + 1;
+    return attempt_run(&a, incr_body, &c);
+}

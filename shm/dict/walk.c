@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The forest's order is that of (shard, root, hash, key length, key), all of
+ * which a key alone determines: so a key is a cursor, stored or not.
+ *
+ * The order of age is the LRU list's, from its tail. A batch is copied under
+ * the lock; then the lock is let go. If any entry has left its place in the
+ * list meanwhile (shard.shuffles tells) the walk's position means nothing:
+ * what is left is taken in the forest's order, leaving out what has been
+ * given. So each key that is there throughout is given exactly once, and
+ * nobody waits for longer than a batch.
+ */
+#include "shm/dict/walk.h"
+#include "shm/base/error.h"
+#include "shm/dict/forest.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Roots looked at in one read section. */
+#define ROOTS_A_LOOK 4096u
+/* Entries, and bytes of keys, copied in one hold of the lock. */
+#define BATCH_ENTRIES 256u
+#define BATCH_BYTES (2u * 65536u)
+
+struct cursor {
+    struct place at;
+    bool from_key; /* else from the root's first on */
+    size_t len;
+    unsigned char key[ENTRY_KEY_MAX + 8];
+};
+
+struct found {
+    void *key_buf;
+    size_t key_size;
+    size_t *key_len;
+    void *buf;
+    size_t size;
+    struct shd_value *v;
+};
+
+/* Looks on from the cursor through some roots of its shard: 1 found, 0 none
+ * under the roots before *root, or an error. Torn until validated. */
+static int look(const struct dict *d, const struct cursor *c,
+                const struct found *f, struct place *at)
+{
+    uint32_t end = (c->at.shard + 1) << d->root_bits;
+    const void *key = c->from_key ? c->key : NULL;
+
+    *at = c->at;
+    for (uint32_t n = 0; n < ROOTS_A_LOOK && at->root < end; n++) {
+        const struct entry *e;
+        uint32_t ref;
+        int rc = forest_after(d, at, key, c->len, &ref);
+
+        if (rc < 0)
+            return rc;
+        if (rc == 0) {
+            at->root++;
+            key = NULL;
+            continue;
+        }
+        e = entry_at(&d->pages, ref);
+        if (e == NULL)
+            return SHD_CORRUPT;
+        at->hash = atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
+        *f->key_len = entry_key_len(atomic_load64(&e->key_expires));
+        if (*f->key_len > f->key_size)
+            return SHD_SPACE;
+        rc = entry_key(d, e, f->key_buf);
+        if (rc == SHD_OK)
+            rc = entry_value(d, &e->cell, f->buf, f->size, true, f->v);
+        return rc == SHD_OK ? 1 : rc;
+    }
+    return 0;
+}
+
+/* One validated look. */
+static int look_valid(const struct dict *d, const struct cursor *c,
+                      const struct found *f, struct place *at)
+{
+    const struct guard *g = dict_guard(d, c->at.shard);
+    uint32_t tries = 0;
+    uint64_t seq;
+    int rc;
+
+    for (;;) {
+        if (read_begin(g, &seq)) {
+            bool gone = atomic_load64(&g->object) != d->generation;
+
+            rc = gone ? SHD_GONE : look(d, c, f, at);
+            if (read_valid(g, seq))
+                return gone ? error_set(SHD_GONE,
+                                        "dict '%s' has been destroyed",
+                                        d->name)
+                            : rc;
+        }
+        if (d->env->segment->writable && tries == READ_TRIES)
+            break;
+        if (!read_pause(&tries, d->env->wait_ms))
+            return error_set(SHD_BUSY,
+                             "dict '%s': a change never ended: its worker is "
+                             "dead or stopped",
+                             d->name);
+    }
+    rc = dict_lock(d, c->at.shard);
+    if (rc != SHD_OK)
+        return rc;
+    rc = look(d, c, f, at);
+    dict_unlock(d, c->at.shard);
+    return rc;
+}
+
+/* The next entry from the cursor on, which then stands on it. 1, or 0: the
+ * end. */
+static int step(const struct dict *d, struct cursor *c, const struct found *f)
+{
+    while (c->at.shard < d->shards) {
+        struct place at;
+        int rc = look_valid(d, c, f, &at);
+
+        if (rc < 0)
+            return rc;
+        c->at = at;
+        c->at.shard = at.root >> d->root_bits;
+        c->from_key = rc == 1;
+        if (rc == 1) {
+            c->len = *f->key_len;
+            memcpy(c->key, f->key_buf, c->len);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int walk_after(const struct dict *d, const void *after, size_t after_len,
+               bool expired, void *key_buf, size_t key_size, size_t *key_len,
+               void *buf, size_t size, struct shd_value *v)
+{
+    struct found f = {key_buf, key_size, key_len, buf, size, v};
+    struct cursor c;
+
+    c.at = (struct place){0, 0, 0};
+    c.from_key = after != NULL;
+    c.len = after_len;
+    if (after != NULL) {
+        c.at = dict_place(d, after, after_len);
+        memcpy(c.key, after, after_len);
+    }
+    for (;;) {
+        int rc = step(d, &c, &f);
+
+        if (rc <= 0)
+            return rc == 0 ? SHD_NOTFOUND : rc;
+        if (expired || v->ttl_ms >= 0)
+            return SHD_OK;
+    }
+}
+
+/* ---- by age ----------------------------------------------------------- */
+
+struct batch {
+    uint32_t next;     /* where the walk goes on; 0: the list's end */
+    uint64_t shuffles; /* of the shard when it was made */
+    uint32_t n;
+    size_t used;
+    uint16_t len[BATCH_ENTRIES];
+    unsigned char bytes[BATCH_BYTES + 8];
+};
+
+/* With the lock: copies live keys from the cell `from` on towards the list's
+ * front. */
+static int batch_fill(const struct dict *d, uint32_t shard, uint32_t from,
+                      struct batch *b)
+{
+    uint32_t ref = from;
+
+    b->n = 0;
+    b->used = 0;
+    b->shuffles = atomic_load64(&d->shard[shard].shuffles);
+    for (uint32_t i = 0; i < BATCH_ENTRIES && ref != 0; i++) {
+        const struct entry *e = entry_at(&d->pages, ref);
+        size_t len;
+        int rc;
+
+        if (e == NULL)
+            return error_set(SHD_CORRUPT, "dict '%s': the LRU list leads "
+                                          "outside",
+                             d->name);
+        len = entry_key_len(atomic_load64(&e->key_expires));
+        if (!entry_is_expired(e)) {
+            if (b->used + len > BATCH_BYTES)
+                break;
+            rc = entry_key(d, e, b->bytes + b->used);
+            if (rc != SHD_OK)
+                return rc;
+            b->len[b->n++] = (uint16_t)len;
+            b->used += len;
+        }
+        ref = atomic_load32(&e->cell.word[LIST_PREV]);
+    }
+    b->next = ref;
+    return SHD_OK;
+}
+
+struct walk {
+    uint64_t left;
+    int (*add)(void *context, const void *key, size_t len);
+    bool (*seen)(void *context, const void *key, size_t len);
+    void *context;
+};
+
+static int give(struct walk *w, const void *key, size_t len)
+{
+    int rc;
+
+    if (w->left == 0)
+        return SHD_OK;
+    rc = w->add(w->context, key, len);
+    if (rc == SHD_OK)
+        w->left--;
+    return rc;
+}
+
+/* What is left of one shard, or of all from `shard` on, in the forest's
+ * order. */
+static int rest_by_hash(const struct dict *d, uint32_t shard, bool only,
+                        struct walk *w)
+{
+    unsigned char key[ENTRY_KEY_MAX + 8];
+    struct shd_value v;
+    size_t len;
+    struct found f = {key, ENTRY_KEY_MAX, &len, NULL, 0, &v};
+    struct cursor c;
+
+    c.at = (struct place){shard, shard << d->root_bits, 0};
+    c.from_key = false;
+    c.len = 0;
+    while (w->left > 0) {
+        int rc = step(d, &c, &f);
+
+        if (rc <= 0)
+            return rc;
+        if (only && c.at.shard != shard)
+            return SHD_OK;
+        if (v.ttl_ms < 0 || w->seen(w->context, key, len))
+            continue;
+        rc = give(w, key, len);
+        if (rc != SHD_OK)
+            return rc;
+    }
+    return SHD_OK;
+}
+
+static int shard_by_age(const struct dict *d, uint32_t shard, struct batch *b,
+                        struct walk *w)
+{
+    bool first = true;
+
+    while (w->left > 0 && (first || b->next != 0)) {
+        unsigned char *key = b->bytes;
+        uint32_t from = b->next;
+        int rc = dict_lock(d, shard);
+
+        if (rc != SHD_OK)
+            return rc;
+        if (first)
+            from = atomic_load32(&d->shard[shard].lru.last);
+        bool moved =
+            !first && atomic_load64(&d->shard[shard].shuffles) != b->shuffles;
+
+        if (!moved)
+            rc = batch_fill(d, shard, from, b);
+        dict_unlock(d, shard);
+        if (rc != SHD_OK)
+            return rc;
+        if (moved)
+            return rest_by_hash(d, shard, true, w);
+        first = false;
+        for (uint32_t i = 0; i < b->n && rc == SHD_OK; i++) {
+            rc = give(w, key, b->len[i]);
+            key += b->len[i];
+        }
+        if (rc != SHD_OK)
+            return rc;
+    }
+    return SHD_OK;
+}
+
+int walk_keys(const struct dict *d, uint64_t max,
+              int (*add)(void *context, const void *key, size_t len),
+              bool (*seen)(void *context, const void *key, size_t len),
+              void *context)
+{
+    struct walk w = {max == 0 ? UINT64_MAX : max, add, seen, context};
+    struct batch *b;
+    int rc = SHD_OK;
+
+    if (!d->env->segment->writable)
+        return rest_by_hash(d, 0, false, &w);
+    b = malloc(sizeof(*b));
+    if (b == NULL)
+        return error_set(SHD_NOMEM, "no memory for a batch of keys");
+    for (uint32_t i = 0; i < d->shards && rc == SHD_OK && w.left > 0; i++)
+        rc = shard_by_age(d, i, b, &w);
+    free(b);
+    return rc;
+}
