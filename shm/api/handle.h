@@ -9,6 +9,11 @@
  * LOCK   one process-private mutex over the tables; the hot path takes none.
  * CRASH  nothing shared lives here.
  *
+ * Attaching the same file revives its closed handle. A closed one serves
+ * another file only after HANDLE_CLOSED_MAX others have been closed since, so
+ * a process that attaches to ever new segments does not grow for ever, and
+ * a use after close is found out unless it comes very late.
+ *
  * After fork the child's handler drops the parent's incarnation and gets a
  * file description of its own; handle_writer() then registers it.
  */
@@ -20,6 +25,8 @@
 #include "shm/segment/segment.h"
 #include "shm/worker/registry.h"
 
+#define HANDLE_CLOSED_MAX 1024u
+
 struct shd_dict {
     uint32_t open; /* handles given out; 0: closed */
     shd_segment *owner;
@@ -29,6 +36,9 @@ struct shd_dict {
 
 struct shd_segment {
     uint32_t open; /* attaches given out; 0: closed */
+    int shared_fd; /* for shd_segment_fd: a description without our file
+                      locks, so that who inherits it keeps none alive; -1 */
+    uint64_t closed; /* the how-manieth close of the process it was */
     struct shd_segment *next;
     struct segment segment;
     struct guard_env env;
@@ -43,6 +53,18 @@ int handle_reader(shd_segment *segment);
 /* Before any change: also SHD_READONLY; registers the process as a worker if
  * it is not one yet (SHD_FULL, SHD_BUSY ...). */
 int handle_writer(shd_segment *segment);
+
+/* Attaches or creates, and gives the process's handle of that file. */
+int handle_attach(const char *name, const struct shd_segment_options *o,
+                  shd_segment **out);
+int handle_create(const char *name, const struct shd_segment_options *o,
+                  shd_segment **out);
+
+/* Counts one attach less; the last closes. SHD_INVAL, SHD_CLOSED. */
+int handle_close(shd_segment *segment);
+
+/* Ends the registration, if there is one. The caller has the tables. */
+int handle_leave(shd_segment *segment);
 
 /* The process-private mutex, for api/ only. */
 void handle_tables_lock(void);

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "shm/api/handle.h"
+#include "shm/base/error.h"
+#include "shm/dict/check.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define STRING_(x) #x
+#define STRING(x) STRING_(x)
+
+/* Attach and create may each miss the other's moment; a third round needs a
+ * segment that is removed and made again meanwhile. */
+#define OPEN_ROUNDS 16
+/* A writer is inside a transaction for microseconds. */
+#define GUARD_LOOKS 50
+#define LOOK_PAUSE_NS 1000000l
+
+const char *shd_version(void)
+{
+    return STRING(SHD_VERSION_MAJOR) "." STRING(SHD_VERSION_MINOR) "." STRING(
+        SHD_VERSION_PATCH);
+}
+
+/* ---- create, attach, destroy ------------------------------------------ */
+
+int shd_segment_create(const char *name, const struct shd_segment_options *o,
+                       shd_segment **out)
+{
+    if (out == NULL)
+        return error_set(SHD_INVAL, "out is NULL");
+    return handle_create(name, o, out);
+}
+
+int shd_segment_attach(const char *name, const struct shd_segment_options *o,
+                       shd_segment **out)
+{
+    if (out == NULL)
+        return error_set(SHD_INVAL, "out is NULL");
+    return handle_attach(name, o, out);
+}
+
+int shd_segment_open(const char *name, const struct shd_segment_options *o,
+                     shd_segment **out)
+{
+    int rc = SHD_INVAL;
+
+    if (out == NULL)
+        return error_set(SHD_INVAL, "out is NULL");
+    for (int i = 0; i < OPEN_ROUNDS; i++) {
+        rc = handle_attach(name, o, out);
+        /* A descriptor, and a read-only attachment, cannot be made. */
+        if (rc != SHD_NOTFOUND || strncmp(name, "fd:", 3) == 0 ||
+            (o != NULL && (o->flags & SHD_ATTACH_READONLY) != 0))
+            return rc;
+        rc = handle_create(name, o, out);
+        if (rc != SHD_EXISTS)
+            return rc;
+    }
+    return rc;
+}
+
+int shd_segment_close(shd_segment *segment)
+{
+    return handle_close(segment);
+}
+
+int shd_segment_destroy(const char *name)
+{
+    return segment_destroy(name);
+}
+
+/* ---- looking ---------------------------------------------------------- */
+
+static int open_shared_fd(shd_segment *h)
+{
+    char link[40];
+
+    if (h->segment.fd < 0)
+        return error_set(SHD_SYS,
+                         "this process could not reopen the segment after "
+                         "fork: it has no descriptor");
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", h->segment.fd);
+    h->shared_fd = open(link, (h->segment.writable ? O_RDWR : O_RDONLY) |
+                                  O_CLOEXEC);
+    if (h->shared_fd < 0)
+        return error_errno("reopening the segment");
+    return SHD_OK;
+}
+
+int shd_segment_fd(shd_segment *segment)
+{
+    int rc = handle_reader(segment);
+
+    if (rc != SHD_OK)
+        return rc;
+    handle_tables_lock();
+    if (segment->shared_fd < 0)
+        rc = open_shared_fd(segment);
+    if (rc == SHD_OK)
+        rc = segment->shared_fd;
+    handle_tables_unlock();
+    return rc;
+}
+
+/* Callers of one version only so far: the size must be ours. */
+static int check_struct_size(const void *info, uint32_t given, size_t ours)
+{
+    if (info == NULL)
+        return error_set(SHD_INVAL, "info is NULL");
+    if (given != ours)
+        return error_set(SHD_INVAL,
+                         "info: struct_size is %u, this library's is %zu",
+                         given, ours);
+    return SHD_OK;
+}
+
+int shd_segment_info(shd_segment *segment, struct shd_segment_info *info)
+{
+    const struct segment *s;
+    const struct segment_header *h;
+    int rc = handle_reader(segment);
+
+    if (rc == SHD_OK)
+        rc = check_struct_size(info, info ? info->struct_size : 0,
+                               sizeof(*info));
+    if (rc != SHD_OK)
+        return rc;
+    s = &segment->segment;
+    h = segment_header(s);
+    memset(info, 0, sizeof(*info));
+    info->struct_size = sizeof(*info);
+    rc = segment_committed(s, &info->committed_bytes);
+    if (rc != SHD_OK)
+        return rc;
+    info->layout_version = h->layout_version;
+    info->size_bytes = s->size;
+    info->hash_seed = s->hash_seed;
+    info->creator_pid_namespace = h->pid_namespace;
+    info->created_ms = h->created_ms;
+    info->incarnations = atomic_load64(&h->incarnations);
+    info->deaths = atomic_load64(&h->deaths);
+    for (uint32_t i = 0; i < catalogue_guards(s); i++)
+        info->recoveries += atomic_load64(&guard_at(s, i)->recoveries);
+    info->workers_max = s->workers_max;
+    info->objects_max = s->objects_max;
+    info->locks_max = s->locks_max;
+    info->readonly = !s->writable;
+    memcpy(info->path, s->path, sizeof(info->path));
+    return SHD_OK;
+}
+
+int shd_object_info(shd_segment *segment, uint32_t index,
+                    struct shd_object_info *info)
+{
+    struct catalogue_object o;
+    int rc = handle_reader(segment);
+
+    if (rc == SHD_OK)
+        rc = check_struct_size(info, info ? info->struct_size : 0,
+                               sizeof(*info));
+    if (rc == SHD_OK)
+        rc = catalogue_at(&segment->env, index, &o);
+    if (rc != SHD_OK)
+        return rc;
+    memset(info, 0, sizeof(*info));
+    info->struct_size = sizeof(*info);
+    info->kind = o.kind;
+    info->generation = o.generation;
+    info->size_bytes = o.size_bytes;
+    info->created_ms = o.created_ms;
+    memcpy(info->name, o.name, sizeof(info->name));
+    return SHD_OK;
+}
+
+/* ---- checking --------------------------------------------------------- */
+
+/* With the lock, if it is to be had at once; whoever has it keeps the
+ * invariants for itself until it lets go. */
+static int check_guard_locked(shd_segment *h, struct guard *g, char *report,
+                              size_t size)
+{
+    int rc = guard_trylock(&h->env, g);
+
+    if (rc == SHD_BUSY)
+        return SHD_OK;
+    if (rc == SHD_OK) {
+        rc = guard_check(g, report, size);
+        guard_unlock(g);
+        return rc;
+    }
+    if (guard_check(g, report, size) == SHD_OK)
+        snprintf(report, size, "guard: %s", shd_last_error());
+    return rc;
+}
+
+/* Without the lock an open transaction looks like damage: it has to pass. */
+static int check_guard_beside(struct guard *g, char *report, size_t size)
+{
+    const struct timespec pause = {.tv_nsec = LOOK_PAUSE_NS};
+
+    for (int i = 0; i < GUARD_LOOKS; i++) {
+        if (guard_check(g, report, size) == SHD_OK)
+            return SHD_OK;
+        if (atomic_load64(&g->damaged) != 0)
+            return SHD_CORRUPT;
+        /* Cut short by a signal it is a shorter pause, no more. */
+        (void)nanosleep(&pause, NULL);
+    }
+    return error_set(SHD_BUSY,
+                     "an operation under a lock does not end: its worker may "
+                     "be stopped, or dead and not yet recovered from");
+}
+
+static int check_guards(shd_segment *h, char *report, size_t size)
+{
+    uint32_t guards = catalogue_guards(&h->segment);
+    char what[128];
+
+    for (uint32_t i = 0; i < guards; i++) {
+        struct guard *g = guard_at(&h->segment, i);
+        int rc = h->segment.writable
+                     ? check_guard_locked(h, g, what, sizeof(what))
+                     : check_guard_beside(g, what, sizeof(what));
+
+        if (rc == SHD_CORRUPT)
+            snprintf(report, size, "lock %u: %s", i, what);
+        if (rc != SHD_OK)
+            return rc;
+    }
+    return SHD_OK;
+}
+
+/* Is that object still there? Another may have taken its place. */
+static bool is_there(shd_segment *h, uint32_t index, uint64_t generation)
+{
+    struct catalogue_object o;
+
+    return catalogue_at(&h->env, index, &o) == SHD_OK &&
+           o.generation == generation;
+}
+
+static int check_objects(shd_segment *h, char *report, size_t size)
+{
+    for (uint32_t i = 0; i < h->segment.objects_max; i++) {
+        struct catalogue_object o;
+        int rc = catalogue_at(&h->env, i, &o);
+
+        if (rc == SHD_NOTFOUND)
+            continue;
+        if (rc != SHD_OK)
+            return rc;
+        if (o.kind == SHD_OBJECT_DICT)
+            rc = dict_check(&h->env, &o, report, size);
+        if (rc != SHD_OK && is_there(h, i, o.generation))
+            return rc;
+    }
+    return SHD_OK;
+}
+
+int shd_segment_check(shd_segment *segment, char *report, size_t size)
+{
+    int rc = handle_reader(segment);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (report == NULL || size == 0)
+        return error_set(SHD_INVAL, "report is NULL or has no room");
+    report[0] = '\0';
+    rc = segment_check(&segment->segment, report, size);
+    if (rc == SHD_OK)
+        rc = catalogue_check(&segment->env, report, size);
+    if (rc == SHD_OK)
+        rc = registry_check(&segment->env, report, size);
+    if (rc == SHD_OK)
+        rc = check_guards(segment, report, size);
+    if (rc == SHD_OK)
+        rc = check_objects(segment, report, size);
+    if (rc == SHD_CORRUPT && report[0] == '\0')
+        snprintf(report, size, "%s", shd_last_error());
+    if (rc == SHD_OK)
+        report[0] = '\0';
+    else if (rc == SHD_CORRUPT)
+        (void)error_set(rc, "%s", report);
+    return rc;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* guard/reading.h - a read section that comes to an end.
+ *
+ * OWNS   the policy of repeating: READ_TRIES without the lock; then with it,
+ *        or on a read-only attachment some more with pauses, then SHD_BUSY.
+ * HOLDS  what the last round loaded is one state of the guard's data.
+ * LOCK   the guard's, if it came to that, between try and done.
+ * CRASH  as guard/read.h.
+ *
+ *     reading_begin(&r, env, g);
+ *     do {
+ *         rc = reading_try(&r);
+ *         if (rc != SHD_OK)
+ *             return rc;
+ *         rc = ... load, with every check, into private memory ...
+ *     } while (!reading_done(&r));
+ */
+#ifndef SHD_GUARD_READING_H
+#define SHD_GUARD_READING_H
+
+#include <string.h>
+
+#include "shm/guard/read.h"
+
+struct reading {
+    const struct guard_env *env;
+    struct guard *guard;
+    uint64_t seq;
+    uint32_t tries;
+    bool locked;
+};
+
+void reading_begin(struct reading *r, const struct guard_env *env,
+                   struct guard *g);
+
+/* SHD_OK: load now. SHD_BUSY, SHD_CORRUPT: it will not come to rest. */
+int reading_try(struct reading *r);
+
+/* Was what has been loaded since reading_try one state? */
+bool reading_done(struct reading *r);
+
+/* Copies len bytes, a multiple of 8, by whole words. Both are aligned. */
+static inline void reading_copy(void *to, const void *from, size_t len)
+{
+    const uint64_t *f = from;
+
+    for (size_t i = 0; i < len / 8; i++) {
+        uint64_t word = atomic_load64(&f[i]);
+
+        memcpy((char *)to + i * 8, &word, 8);
+    }
+}
+
+#endif

@@ -1,0 +1,682 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * How a segment comes into being:
+ *
+ *   O_TMPFILE in the directory     no name yet: death leaves nothing
+ *   fallocate header and tables    a full file system is an error, not SIGBUS
+ *   header, guards, tables         through the mapping
+ *   linkat                         now, and only whole, it has its name
+ *
+ * Where a file system knows no O_TMPFILE, a temporary name is renamed, which
+ * must not replace (RENAME_NOREPLACE).
+ *
+ * How one is attached: O_PATH first, so that looking at a device or a pipe
+ * that lies there by accident does nothing to it; then the descriptor is
+ * opened through /proc, which gives this process a file description of its
+ * own also when the name is a descriptor inherited from somebody. The header
+ * is read into private memory and judged there before anything is mapped.
+ */
+#include "shm/segment/segment.h"
+#include "shm/base/error.h"
+#include "shm/segment/header.h"
+#include "shm/segment/name.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MODE_DEFAULT 0600u
+#define LIVENESS_AT (1ll << 40) /* beyond any file's end: 16 segments' sizes */
+#define LINK_BYTES 32
+#define TEMP_BYTES (NAME_PATH_BYTES + 32)
+
+/* A file that is being built. */
+struct building {
+    const struct segment_name *name; /* NULL: anonymous */
+    int fd;
+    char temp[TEMP_BYTES]; /* "": it has no temporary name */
+};
+
+/* "/proc/self/fd/N", without stdio: it runs between fork and the child. */
+static void descriptor_link(int fd, char link[LINK_BYTES])
+{
+    static const char prefix[] = "/proc/self/fd/";
+    char digits[12];
+    size_t n = 0, at = sizeof(prefix) - 1;
+    unsigned v = (unsigned)fd;
+
+    do {
+        digits[n++] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    memcpy(link, prefix, at);
+    while (n > 0)
+        link[at++] = digits[--n];
+    link[at] = '\0';
+}
+
+static void close_quietly(int fd)
+{
+    int saved = errno;
+
+    /* Nothing is written through descriptors: nothing to lose. */
+    if (fd >= 0)
+        (void)close(fd);
+    errno = saved;
+}
+
+/* ---- creating --------------------------------------------------------- */
+
+static int open_with_temp_name(struct building *b)
+{
+    for (int i = 0; i < 100; i++) {
+        uint64_t r;
+
+        if (getrandom(&r, sizeof(r), 0) != (ssize_t)sizeof(r))
+            continue;
+        snprintf(b->temp, sizeof(b->temp), "%s.new-%016llx", b->name->path,
+                 (unsigned long long)r);
+        b->fd = open(b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW |
+                                  O_CLOEXEC,
+                     MODE_DEFAULT);
+        if (b->fd >= 0)
+            return SHD_OK;
+        if (errno != EEXIST)
+            break;
+    }
+    int rc = error_errno("creating %s", b->name->path);
+
+    b->temp[0] = '\0';
+    return rc;
+}
+
+static int open_named(struct building *b)
+{
+    struct stat st;
+
+    if (lstat(b->name->path, &st) == 0)
+        return error_set(SHD_EXISTS, "%s exists", b->name->path);
+    b->fd = open(b->name->directory, O_TMPFILE | O_RDWR | O_CLOEXEC,
+                 MODE_DEFAULT);
+    if (b->fd >= 0)
+        return SHD_OK;
+    if (errno == EOPNOTSUPP || errno == EISDIR)
+        return open_with_temp_name(b);
+    return error_errno("creating %s", b->name->path);
+}
+
+static int open_building(struct building *b)
+{
+    if (b->name != NULL)
+        return open_named(b);
+    b->fd = memfd_create("shdict", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (b->fd < 0)
+        return error_errno("memfd_create");
+    return SHD_OK;
+}
+
+/* A descriptor's holder may always open it; so an anonymous file keeps its
+ * mode unless one was asked for. */
+static int set_mode(const struct building *b, uint32_t mode)
+{
+    if (mode == 0 && b->name == NULL)
+        return SHD_OK;
+    if (fchmod(b->fd, mode ? mode : MODE_DEFAULT) != 0)
+        return error_errno("setting the mode of the new segment");
+    return SHD_OK;
+}
+
+static int set_size(const struct building *b, uint64_t bytes)
+{
+    struct rlimit limit;
+
+    /* Over the limit ftruncate raises SIGXFSZ, which kills. */
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && bytes > limit.rlim_cur)
+        return error_set(SHD_NOMEM,
+                         "a file of %llu bytes is over the limit of file "
+                         "sizes (ulimit -f): raise it, or give a smaller "
+                         "size_bytes",
+                         (unsigned long long)bytes);
+    if (ftruncate(b->fd, (off_t)bytes) == 0)
+        return SHD_OK;
+    if (errno == EFBIG || errno == EINVAL)
+        return error_set(SHD_UNSUPPORTED,
+                         "the file system has no files of %llu bytes: give "
+                         "a smaller size_bytes",
+                         (unsigned long long)bytes);
+    return error_errno("sizing the new segment to %llu bytes",
+                       (unsigned long long)bytes);
+}
+
+static int publish(struct building *b)
+{
+    char link[LINK_BYTES];
+    int rc;
+
+    if (b->name == NULL) {
+        /* Nobody who holds the descriptor can cut it under our feet. */
+        if (fcntl(b->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
+            return error_errno("sealing the size of the new segment");
+        return SHD_OK;
+    }
+    descriptor_link(b->fd, link);
+    if (b->temp[0] == '\0')
+        rc = linkat(AT_FDCWD, link, AT_FDCWD, b->name->path,
+                    AT_SYMLINK_FOLLOW);
+    else
+        rc = renameat2(AT_FDCWD, b->temp, AT_FDCWD, b->name->path,
+                       RENAME_NOREPLACE);
+    if (rc == 0) {
+        b->temp[0] = '\0';
+        return SHD_OK;
+    }
+    if (errno == EEXIST)
+        return error_set(SHD_EXISTS, "%s exists", b->name->path);
+    return error_errno("giving %s its name", b->name->path);
+}
+
+/* ---- both ------------------------------------------------------------- */
+
+static int map(struct segment *s, uint32_t flags)
+{
+    int protection = s->writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    void *p = mmap(NULL, s->size, protection, MAP_SHARED | MAP_NORESERVE,
+                   s->fd, 0);
+
+    if (p == MAP_FAILED && errno == ENOMEM)
+        return error_set(SHD_NOMEM,
+                         "no %llu bytes of address space: raise the limit "
+                         "(ulimit -v), or create the segment with a smaller "
+                         "size_bytes",
+                         (unsigned long long)s->size);
+    if (p == MAP_FAILED)
+        return error_errno("mapping the segment");
+    s->base = p;
+    /* Refused, it makes core dumps larger and nothing else. */
+    if ((flags & SHD_DUMPABLE) == 0)
+        (void)madvise(p, s->size, MADV_DONTDUMP);
+    return SHD_OK;
+}
+
+/* The private copies; h has been judged. */
+static void take_over(struct segment *s, const struct segment_header *h)
+{
+    s->size = h->size_bytes;
+    s->workers_max = h->workers_max;
+    s->objects_max = h->objects_max;
+    s->locks_max = h->locks_max;
+    s->guards_at = h->guards_at;
+    s->catalogue_at = h->catalogue_at;
+    s->workers_at = h->workers_at;
+    s->extents_at = h->extents_at;
+    s->hash_seed = h->hash_seed;
+}
+
+static int identify(struct segment *s, const struct segment_name *n)
+{
+    struct stat st;
+    char link[LINK_BYTES];
+    ssize_t len;
+
+    if (fstat(s->fd, &st) != 0)
+        return error_errno("fstat of the segment");
+    s->device = st.st_dev;
+    s->inode = st.st_ino;
+    s->path[0] = '\0';
+    if (n != NULL && n->fd < 0) {
+        memcpy(s->path, n->path, sizeof(s->path));
+        return SHD_OK;
+    }
+    /* A descriptor's file may have a name all the same. */
+    descriptor_link(s->fd, link);
+    len = readlink(link, s->path, sizeof(s->path) - 1);
+    if (len < 0)
+        len = 0;
+    s->path[len] = '\0';
+    if (st.st_nlink == 0 || s->path[0] != '/' ||
+        (size_t)len == sizeof(s->path) - 1)
+        s->path[0] = '\0';
+    return SHD_OK;
+}
+
+static int build(struct building *b, const struct shd_segment_options *o,
+                 const struct segment_header *h,
+                 int (*initialize)(struct segment *s), struct segment *out)
+{
+    int rc = open_building(b);
+
+    if (rc == SHD_OK)
+        rc = set_mode(b, o != NULL ? o->mode : 0);
+    if (rc == SHD_OK)
+        rc = set_size(b, h->size_bytes);
+    if (rc != SHD_OK)
+        return rc;
+    out->fd = b->fd;
+    out->writable = true;
+    take_over(out, h);
+    rc = identify(out, b->name);
+    if (rc == SHD_OK)
+        rc = segment_commit(out, 0, sizeof(*h));
+    if (rc == SHD_OK)
+        rc = segment_commit(out, out->catalogue_at,
+                            out->extents_at - out->catalogue_at);
+    if (rc == SHD_OK)
+        rc = map(out, o != NULL ? o->flags : 0);
+    if (rc != SHD_OK)
+        return rc;
+    memcpy(out->base, h, sizeof(*h));
+    rc = initialize(out);
+    return rc == SHD_OK ? publish(b) : rc;
+}
+
+int segment_create(const char *name, const struct shd_segment_options *o,
+                   uint64_t fingerprint, int (*initialize)(struct segment *s),
+                   struct segment *out)
+{
+    struct segment_name parsed;
+    struct segment_header h;
+    struct building b = {.name = name != NULL ? &parsed : NULL, .fd = -1};
+    int rc = header_options_check(o);
+
+    memset(out, 0, sizeof(*out));
+    out->fd = -1;
+    if (rc != SHD_OK)
+        return rc;
+    if (o != NULL && (o->flags & SHD_ATTACH_READONLY) != 0)
+        return error_set(SHD_INVAL, "a segment is not created read-only");
+    if (name != NULL) {
+        rc = name_parse(name, &parsed);
+        if (rc != SHD_OK)
+            return rc;
+        if (parsed.fd >= 0)
+            return error_set(SHD_NAME,
+                             "'%s' can be attached, not created; NULL makes "
+                             "an anonymous segment",
+                             name);
+    }
+    rc = header_fill(&h, o, fingerprint);
+    if (rc == SHD_OK)
+        rc = build(&b, o, &h, initialize, out);
+    if (rc == SHD_OK)
+        return SHD_OK;
+    out->fd = b.fd;
+    segment_close(out);
+    if (b.temp[0] != '\0')
+        (void)unlink(b.temp); /* best effort; the error is reported already */
+    return rc;
+}
+
+/* ---- attaching -------------------------------------------------------- */
+
+static int reopen(int fd, bool writable, const char *label, int *out)
+{
+    char link[LINK_BYTES];
+
+    descriptor_link(fd, link);
+    *out = open(link, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY);
+    if (*out >= 0)
+        return SHD_OK;
+    if (errno == ENOENT)
+        return error_set(SHD_UNSUPPORTED, "%s does not exist: mount /proc",
+                         link);
+    if (errno == EROFS)
+        return error_set(SHD_SYS,
+                         "%s is on a read-only file system: attach it "
+                         "read-only",
+                         label);
+    if (errno == EACCES || errno == EPERM)
+        return error_set(SHD_PERM,
+                         "%s: its mode does not let this user %s", label,
+                         writable ? "write (attach it read-only?)" : "read");
+    return error_errno("opening %s", label);
+}
+
+static int check_is_file(const struct stat *st, const char *label)
+{
+    if (S_ISLNK(st->st_mode))
+        return error_set(SHD_FOREIGN,
+                         "%s is a symbolic link: name the segment itself",
+                         label);
+    if (!S_ISREG(st->st_mode))
+        return error_set(SHD_FOREIGN, "%s is not a regular file", label);
+    return SHD_OK;
+}
+
+/* Opens the file behind a name; what is there is not touched unless it is a
+ * regular file. */
+static int open_segment(const struct segment_name *n, const char *label,
+                        bool writable, int *fd, struct stat *st)
+{
+    int looked = n->fd;
+    int rc;
+
+    if (n->fd < 0)
+        looked = open(n->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (looked < 0 && errno == ENOENT)
+        return error_set(SHD_NOTFOUND, "there is no segment %s (%s)", label,
+                         n->path);
+    if (looked < 0)
+        return error_errno("opening %s", n->path);
+    if (fstat(looked, st) == 0)
+        rc = check_is_file(st, label);
+    else if (errno == EBADF)
+        rc = error_set(SHD_NOTFOUND, "%s is not an open descriptor", label);
+    else
+        rc = error_errno("fstat of %s", label);
+    if (rc == SHD_OK)
+        rc = reopen(looked, writable, label, fd);
+    if (n->fd < 0)
+        close_quietly(looked);
+    return rc;
+}
+
+static int read_header(int fd, const char *label, struct segment_header *h)
+{
+    size_t got = 0;
+
+    memset(h, 0, sizeof(*h));
+    while (got < sizeof(*h)) {
+        ssize_t n = pread(fd, (char *)h + got, sizeof(*h) - got, (off_t)got);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return error_errno("reading %s", label);
+        if (n == 0)
+            break;
+        got += (size_t)n;
+    }
+    if (got == sizeof(*h))
+        return SHD_OK;
+    return error_set(SHD_FOREIGN,
+                     "%s is not a shdict segment, or truncated: it has %zu "
+                     "bytes",
+                     label, got);
+}
+
+/* glibc follows the pointers inside a robust mutex, so whoever may write the
+ * file may run code in us: a plain name, which anybody may have taken first
+ * in a directory open to all, is not enough to trust its owner. */
+static int check_owner(const struct segment_name *n, const struct stat *st,
+                       const char *label)
+{
+    if (!n->in_tmpfs || st->st_uid == geteuid() || st->st_uid == 0)
+        return SHD_OK;
+    return error_set(SHD_PERM,
+                     "%s belongs to user %u, not to this one: attach it "
+                     "read-only, or by its path (%s) if that user is trusted",
+                     label, (unsigned)st->st_uid, n->path);
+}
+
+int segment_attach(const char *name, const struct shd_segment_options *o,
+                   uint64_t fingerprint, struct segment *out)
+{
+    struct segment_name n;
+    struct segment_header h;
+    struct stat st;
+    int rc = header_options_check(o);
+
+    memset(out, 0, sizeof(*out));
+    out->fd = -1;
+    if (rc == SHD_OK)
+        rc = name_parse(name, &n);
+    if (rc != SHD_OK)
+        return rc;
+    out->writable = o == NULL || (o->flags & SHD_ATTACH_READONLY) == 0;
+    rc = open_segment(&n, name, out->writable, &out->fd, &st);
+    if (rc == SHD_OK && out->writable)
+        rc = check_owner(&n, &st, name);
+    if (rc == SHD_OK)
+        rc = read_header(out->fd, name, &h);
+    if (rc == SHD_OK)
+        rc = header_accept(&h, (uint64_t)st.st_size, fingerprint,
+                           out->writable, name);
+    if (rc == SHD_OK) {
+        take_over(out, &h);
+        rc = identify(out, &n);
+    }
+    if (rc == SHD_OK)
+        rc = map(out, o != NULL ? o->flags : 0);
+    if (rc != SHD_OK)
+        segment_close(out);
+    return rc;
+}
+
+int segment_destroy(const char *name)
+{
+    struct segment_name n;
+    struct segment_header h;
+    struct stat st;
+    int fd = -1;
+    int rc = name_parse(name, &n);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (n.fd >= 0)
+        return error_set(SHD_NAME, "%s has no name that could be removed",
+                         name);
+    rc = open_segment(&n, name, false, &fd, &st);
+    if (rc != SHD_OK)
+        return rc;
+    /* The magic is enough: what is damaged or of another layout must be
+     * removable too. */
+    rc = read_header(fd, name, &h);
+    close_quietly(fd);
+    if (rc != SHD_OK && rc != SHD_FOREIGN)
+        return rc;
+    if (!header_is_ours(&h))
+        return error_set(SHD_FOREIGN,
+                         "%s is not a shdict segment and was left alone",
+                         name);
+    if (unlink(n.path) == 0)
+        return SHD_OK;
+    if (errno == ENOENT)
+        return error_set(SHD_NOTFOUND, "there is no segment %s", name);
+    return error_errno("removing %s", n.path);
+}
+
+void segment_close(struct segment *s)
+{
+    /* Neither can fail for what map() and open() gave. */
+    if (s->base != NULL)
+        (void)munmap(s->base, s->size);
+    s->base = NULL;
+    close_quietly(s->fd);
+    s->fd = -1;
+}
+
+void segment_after_fork(struct segment *s)
+{
+    char link[LINK_BYTES];
+    int saved = errno;
+    int fd = -1;
+
+    if (s->fd < 0)
+        return;
+    descriptor_link(s->fd, link);
+    fd = open(link, (s->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    /* dup3 lets go of the inherited description and keeps the number. */
+    if (fd < 0 || dup3(fd, s->fd, O_CLOEXEC) < 0) {
+        (void)close(s->fd);
+        s->fd = -1;
+    }
+    if (fd >= 0)
+        (void)close(fd);
+    errno = saved;
+}
+
+/* ---- memory ----------------------------------------------------------- */
+
+static int check_can_change(const struct segment *s)
+{
+    if (!s->writable)
+        return error_set(SHD_READONLY, "the segment is attached read-only");
+    if (s->fd < 0)
+        return error_set(SHD_SYS,
+                         "this process could not reopen the segment after "
+                         "fork (descriptors, permissions): it can only read");
+    return SHD_OK;
+}
+
+/* fallocate that ends: a large one that a timer's signal cuts off each time
+ * would begin again for ever. */
+static int allocate(int fd, int mode, uint64_t at, uint64_t len)
+{
+    sigset_t all, before;
+    int rc = fallocate(fd, mode, (off_t)at, (off_t)len);
+
+    if (rc == 0 || errno != EINTR)
+        return rc;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    do {
+        rc = fallocate(fd, mode, (off_t)at, (off_t)len);
+    } while (rc != 0 && errno == EINTR);
+    int saved = errno;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = saved;
+    return rc;
+}
+
+int segment_commit(const struct segment *s, uint64_t at, uint64_t len)
+{
+    int rc = check_can_change(s);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (at > s->size || len > s->size - at)
+        return error_set(SHD_CORRUPT,
+                         "memory asked for outside of the segment");
+    if (len == 0 || allocate(s->fd, 0, at, len) == 0)
+        return SHD_OK;
+    if (errno == EOPNOTSUPP || errno == ENOSYS)
+        return error_set(SHD_UNSUPPORTED,
+                         "the file system cannot reserve space (fallocate): "
+                         "put the segment on tmpfs, ext4, xfs or btrfs");
+    if (errno == ENOSPC || errno == EDQUOT || errno == ENOMEM)
+        return error_set(SHD_NOMEM,
+                         "the file system has no room for %llu more bytes: %s",
+                         (unsigned long long)len, strerror(errno));
+    return error_errno("reserving %llu bytes", (unsigned long long)len);
+}
+
+int segment_decommit(const struct segment *s, uint64_t at, uint64_t len)
+{
+    uint64_t first, end;
+    int rc = check_can_change(s);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (at > s->size || len > s->size - at)
+        return error_set(SHD_CORRUPT,
+                         "memory given back outside of the segment");
+    first = (at + SEGMENT_PAGE - 1) & ~(uint64_t)(SEGMENT_PAGE - 1);
+    end = (at + len) & ~(uint64_t)(SEGMENT_PAGE - 1);
+    if (end <= first ||
+        allocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first,
+                 end - first) == 0)
+        return SHD_OK;
+    return error_errno("giving back %llu bytes",
+                       (unsigned long long)(end - first));
+}
+
+int segment_committed(const struct segment *s, uint64_t *bytes)
+{
+    struct stat st;
+
+    if (fstat(s->fd, &st) != 0)
+        return error_errno("fstat of the segment");
+    *bytes = (uint64_t)st.st_blocks * 512;
+    return SHD_OK;
+}
+
+/* ---- liveness --------------------------------------------------------- */
+
+static struct flock liveness(uint32_t index, short type)
+{
+    struct flock l = {.l_type = type,
+                      .l_whence = SEEK_SET,
+                      .l_start = LIVENESS_AT + index,
+                      .l_len = 1};
+
+    return l;
+}
+
+int segment_liveness_lock(const struct segment *s, uint32_t index)
+{
+    struct flock l = liveness(index, F_WRLCK);
+    int rc = check_can_change(s);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (fcntl(s->fd, F_OFD_SETLK, &l) == 0)
+        return SHD_OK;
+    if (errno == EAGAIN || errno == EACCES)
+        return SHD_BUSY;
+    return error_errno("locking a worker's byte of the segment's file");
+}
+
+int segment_liveness_unlock(const struct segment *s, uint32_t index)
+{
+    struct flock l = liveness(index, F_UNLCK);
+
+    if (fcntl(s->fd, F_OFD_SETLK, &l) == 0)
+        return SHD_OK;
+    return error_errno("unlocking a worker's byte of the segment's file");
+}
+
+int segment_liveness_is_locked(const struct segment *s, uint32_t index)
+{
+    struct flock l = liveness(index, F_WRLCK);
+
+    if (fcntl(s->fd, F_OFD_GETLK, &l) == 0)
+        return l.l_type != F_UNLCK;
+    return error_errno("looking at a worker's byte of the segment's file");
+}
+
+/* ---- checking --------------------------------------------------------- */
+
+static int check_failed(char *report, size_t size, const char *what)
+{
+    snprintf(report, size, "header: %s", what);
+    return SHD_CORRUPT;
+}
+
+int segment_check(const struct segment *s, char *report, size_t size)
+{
+    struct segment_header h;
+    struct segment own;
+    struct stat st;
+    int rc;
+
+    memcpy(&h, s->base, sizeof(h));
+    if (h.magic != SEGMENT_MAGIC)
+        return check_failed(report, size, "the magic number is damaged");
+    if (h.byte_order != SEGMENT_BYTE_ORDER)
+        return check_failed(report, size, "the byte order is damaged");
+    if (h.layout_version != SEGMENT_LAYOUT_VERSION)
+        return check_failed(report, size, "the layout version is damaged");
+    rc = header_parts_check(&h, report, size);
+    if (rc != SHD_OK)
+        return rc;
+    own = *s;
+    take_over(&own, &h);
+    if (own.size != s->size || own.workers_max != s->workers_max ||
+        own.objects_max != s->objects_max || own.locks_max != s->locks_max)
+        return check_failed(report, size, "a size has changed since attach");
+    if (own.hash_seed != s->hash_seed)
+        return check_failed(report, size, "the hash seed has changed");
+    if (h.guards_used > s->locks_max)
+        return check_failed(report, size, "guards_used is over locks_max");
+    if (s->fd >= 0 && fstat(s->fd, &st) == 0 &&
+        (uint64_t)st.st_size != s->size)
+        return check_failed(report, size, "the file's size has changed");
+    return SHD_OK;
+}
