@@ -29,15 +29,21 @@ static struct shd_dict *find_open(shd_segment *segment, const char *name,
     return NULL;
 }
 
-/* Handles of destroyed dicts that nobody holds any more make place for new
- * ones, so that creating and destroying for ever takes no memory. */
+/* A closed handle answers SHD_CLOSED for as long as can be: the oldest is used
+ * again only when there are many, so that opening and closing for ever takes
+ * no memory. */
 static struct shd_dict *find_closed(shd_segment *segment)
 {
+    struct shd_dict *oldest = NULL;
+    uint32_t closed = 0;
+
     for (struct shd_dict *d = segment->dicts; d != NULL; d = d->next) {
-        if (d->open == 0)
-            return d;
+        if (d->open == 0) {
+            oldest = d;
+            closed++;
+        }
     }
-    return NULL;
+    return closed >= HANDLE_CLOSED_MAX ? oldest : NULL;
 }
 
 static int intern(shd_segment *segment, const struct dict *dict,
