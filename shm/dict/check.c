@@ -290,25 +290,26 @@ static int shard_check(const struct dict *d, uint32_t shard, char *report,
     return SHD_OK;
 }
 
-/* Without the lock: a report counts only if nothing moved meanwhile. */
-static int shard_check_beside(const struct dict *d, uint32_t shard,
-                              char *report, size_t size)
+/* A report counts only if nothing moved meanwhile. */
+static int shard_check_quiet(const struct dict *d, uint32_t shard,
+                             char *report, size_t size)
 {
-    const struct guard *g = dict_guard(d, shard);
-    uint32_t tries = 0;
+    struct guard *g = dict_guard(d, shard);
+    struct reading r;
+    int rc;
 
+    reading_begin(&r, d->env, g);
     do {
-        uint64_t seq;
-
-        if (read_begin(g, &seq)) {
-            int rc = shard_check(d, shard, report, size);
-
-            if (read_valid(g, seq))
-                return rc;
+        rc = reading_try(&r);
+        if (rc != SHD_OK) {
+            snprintf(report, size, "%s", shd_last_error());
+            return rc;
         }
-    } while (read_pause(&tries, d->env->wait_ms));
-    return error_set(SHD_BUSY, "dict '%s': shard %u never stood still",
-                     d->name, shard);
+        rc = dict_gone(d, shard) ? SHD_GONE : guard_check(g, report, size);
+        if (rc == SHD_OK)
+            rc = shard_check(d, shard, report, size);
+    } while (!reading_done(&r));
+    return rc;
 }
 
 int dict_check(const struct guard_env *env, const struct catalogue_object *o,
@@ -321,22 +322,8 @@ int dict_check(const struct guard_env *env, const struct catalogue_object *o,
         snprintf(report, size, "%s", shd_last_error());
         return rc;
     }
-    for (uint32_t i = 0; i < d.shards && rc == SHD_OK; i++) {
-        if (!env->segment->writable) {
-            rc = shard_check_beside(&d, i, report, size);
-            continue;
-        }
-        rc = dict_lock(&d, i);
-        if (rc == SHD_OK) {
-            rc = guard_check(dict_guard(&d, i), report, size);
-            if (rc == SHD_OK)
-                rc = shard_check(&d, i, report, size);
-            dict_unlock(&d, i);
-        } else if (rc == SHD_GONE) {
-            return SHD_OK;
-        } else {
-            snprintf(report, size, "%s", shd_last_error());
-        }
-    }
-    return rc;
+    for (uint32_t i = 0; i < d.shards && rc == SHD_OK; i++)
+        rc = shard_check_quiet(&d, i, report, size);
+    /* Destroyed while we looked: there is nothing to check any more. */
+    return rc == SHD_GONE ? SHD_OK : rc;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* dict/check.h - every invariant of one dict.
- * LOCK   on a writable attachment each shard in turn, for a moment; else it
- *        reads beside the writers and retries, SHD_BUSY if it never stands
- *        still.
+ * LOCK   none, while a shard stands still for as long as the look at it takes;
+ *        else its lock, or on a read-only attachment SHD_BUSY.
  */
 #ifndef SHD_DICT_CHECK_H
 #define SHD_DICT_CHECK_H

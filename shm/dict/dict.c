@@ -235,6 +235,11 @@ int dict_abandon(const struct dict *d, uint32_t shard)
     return SHD_OK;
 }
 
+int dict_gone_error(const struct dict *d)
+{
+    return error_set(SHD_GONE, "dict '%s' has been destroyed", d->name);
+}
+
 int dict_lock(const struct dict *d, uint32_t shard)
 {
     struct guard *g = dict_guard(d, shard);
@@ -242,8 +247,8 @@ int dict_lock(const struct dict *d, uint32_t shard)
 
     if (rc != SHD_OK)
         return rc;
-    if (atomic_load64(&g->object) != d->generation)
-        rc = error_set(SHD_GONE, "dict '%s' has been destroyed", d->name);
+    if (dict_gone(d, shard))
+        rc = dict_gone_error(d);
     else
         rc = dict_abandon(d, shard);
     if (rc != SHD_OK)

@@ -22,7 +22,7 @@
 #ifndef SHD_DICT_DICT_H
 #define SHD_DICT_DICT_H
 
-#include "shm/guard/read.h"
+#include "shm/guard/reading.h"
 #include "shm/memory/catalogue.h"
 #include "shm/memory/list.h"
 
@@ -124,6 +124,14 @@ enum { PENDING_ENTRY = 0, PENDING_ELEMENT = 1 };
 
 /* With the lock: what is being built becomes garbage. */
 int dict_abandon(const struct dict *d, uint32_t shard);
+
+/* Has the dict been destroyed? Under the lock or in a read section. */
+static inline bool dict_gone(const struct dict *d, uint32_t shard)
+{
+    return atomic_load64(&dict_guard(d, shard)->object) != d->generation;
+}
+
+int dict_gone_error(const struct dict *d);
 
 /* Takes the shard's lock for a change, and puts what a dead holder was
  * building onto the garbage. SHD_GONE: the dict was destroyed. */

@@ -39,49 +39,23 @@ static int result(const struct dict *d, const struct place *at, uint32_t how,
     return rc;
 }
 
-/* The lock is also the way past a dead writer's odd counter. */
-static int look_locked(const struct dict *d, const struct place *at,
-                       const void *key, size_t len, void *buf, size_t size,
-                       uint32_t how, struct shd_value *v)
-{
-    bool live;
-    int rc = dict_lock(d, at->shard);
-
-    if (rc != SHD_OK)
-        return rc;
-    rc = look(d, at, key, len, buf, size, how, v, &live);
-    dict_unlock(d, at->shard);
-    return result(d, at, how, live, rc);
-}
-
 int read_value(const struct dict *d, const void *key, size_t len, void *buf,
                size_t size, uint32_t how, struct shd_value *v)
 {
     struct place at = dict_place(d, key, len);
-    const struct guard *g = dict_guard(d, at.shard);
-    uint32_t tries = 0;
+    struct reading r;
+    bool live = false;
+    int rc;
 
-    for (;;) {
-        uint64_t seq;
-
-        if (read_begin(g, &seq)) {
-            bool gone = atomic_load64(&g->object) != d->generation;
-            bool live;
-            int rc = gone ? SHD_GONE
-                          : look(d, &at, key, len, buf, size, how, v, &live);
-
-            if (read_valid(g, seq)) {
-                if (gone)
-                    return error_set(SHD_GONE, "dict '%s' has been destroyed",
-                                     d->name);
-                return result(d, &at, how, live, rc);
-            }
-        }
-        if (d->env->segment->writable && tries == READ_TRIES)
-            return look_locked(d, &at, key, len, buf, size, how, v);
-        if (!read_pause(&tries, d->env->wait_ms))
-            return error_set(SHD_BUSY, "dict '%s': a change never ended: its "
-                                       "worker is dead or stopped",
-                             d->name);
-    }
+    reading_begin(&r, d->env, dict_guard(d, at.shard));
+    do {
+        rc = reading_try(&r);
+        if (rc != SHD_OK)
+            return rc;
+        rc = dict_gone(d, at.shard)
+                 ? SHD_GONE
+                 : look(d, &at, key, len, buf, size, how, v, &live);
+    } while (!reading_done(&r));
+    return rc == SHD_GONE ? dict_gone_error(d)
+                          : result(d, &at, how, live, rc);
 }

@@ -177,10 +177,11 @@ static int collect_chain(const struct dict *d, uint32_t shard, struct txn *t,
 
 /* Frees the first node of a list on the garbage, or its chain's first cell. */
 static int collect_list(const struct dict *d, uint32_t shard, struct txn *t,
-                        struct entry_list *l)
+                        struct entry_list *l, uint32_t entry)
 {
     uint32_t ref = atomic_load32(&l->first);
     struct cell *node = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+    uint32_t next;
 
     if (node == NULL)
         return damaged(d, "a list leads outside");
@@ -190,7 +191,9 @@ static int collect_list(const struct dict *d, uint32_t shard, struct txn *t,
         if (chain != NULL && atomic_load32(chain) != 0)
             return collect_chain(d, shard, t, chain);
     }
-    txn_store32(t, &l->first, atomic_load32(&node->word[CHAIN_NEXT]));
+    next = atomic_load32(&node->word[CHAIN_NEXT]);
+    /* The last node leads back to the entry. */
+    txn_store32(t, &l->first, next == entry ? 0 : next);
     return slab_free(&d->pages, &d->shard[shard].slab, t, dict_owner(shard),
                      ref);
 }
@@ -224,7 +227,7 @@ static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
             if (l == NULL)
                 return damaged(d, "a list crosses its page");
             if (atomic_load32(&l->first) != 0)
-                return collect_list(d, shard, t, l);
+                return collect_list(d, shard, t, l, ref);
         }
         if ((meta & CELL_TYPE_MASK) != SHD_LIST ||
             entry_has_chain(meta,

@@ -79,36 +79,17 @@ static int look(const struct dict *d, const struct cursor *c,
 static int look_valid(const struct dict *d, const struct cursor *c,
                       const struct found *f, struct place *at)
 {
-    const struct guard *g = dict_guard(d, c->at.shard);
-    uint32_t tries = 0;
-    uint64_t seq;
+    struct reading r;
     int rc;
 
-    for (;;) {
-        if (read_begin(g, &seq)) {
-            bool gone = atomic_load64(&g->object) != d->generation;
-
-            rc = gone ? SHD_GONE : look(d, c, f, at);
-            if (read_valid(g, seq))
-                return gone ? error_set(SHD_GONE,
-                                        "dict '%s' has been destroyed",
-                                        d->name)
-                            : rc;
-        }
-        if (d->env->segment->writable && tries == READ_TRIES)
-            break;
-        if (!read_pause(&tries, d->env->wait_ms))
-            return error_set(SHD_BUSY,
-                             "dict '%s': a change never ended: its worker is "
-                             "dead or stopped",
-                             d->name);
-    }
-    rc = dict_lock(d, c->at.shard);
-    if (rc != SHD_OK)
-        return rc;
-    rc = look(d, c, f, at);
-    dict_unlock(d, c->at.shard);
-    return rc;
+    reading_begin(&r, d->env, dict_guard(d, c->at.shard));
+    do {
+        rc = reading_try(&r);
+        if (rc != SHD_OK)
+            return rc;
+        rc = dict_gone(d, c->at.shard) ? SHD_GONE : look(d, c, f, at);
+    } while (!reading_done(&r));
+    return rc == SHD_GONE ? dict_gone_error(d) : rc;
 }
 
 /* The next entry from the cursor on, which then stands on it. 1, or 0: the

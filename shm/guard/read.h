@@ -34,9 +34,4 @@ static inline bool read_valid(const struct guard *g, uint64_t seq)
     return atomic_load64(&g->seq) == seq;
 }
 
-/* Between two tries of a reader that must not take the lock (a read-only
- * attachment): spins a little, then naps 0.1 ms. False when about wait_ms
- * have passed: SHD_BUSY. *tries starts at 0. */
-bool read_pause(uint32_t *tries, uint32_t wait_ms);
-
 #endif

@@ -4,39 +4,34 @@
 
 #include <time.h>
 
-/* A read-only attachment cannot take the lock: it gives the writers this many
- * rounds of PAUSE_NS more. */
-#define PATIENT_TRIES 50u
-#define PAUSE_NS 1000000l
+#define NAP_NS 100000l
 
-void reading_begin(struct reading *r, const struct guard_env *env,
-                   struct guard *g)
+/* A read-only attachment cannot take the lock: it naps between its tries. */
+static bool nap(const struct reading *r)
 {
-    r->env = env;
-    r->guard = g;
-    r->seq = 0;
-    r->tries = 0;
-    r->locked = false;
+    const struct timespec t = {.tv_nsec = NAP_NS};
+
+    if (r->tries - READ_TRIES > r->env->wait_ms * (1000000l / NAP_NS))
+        return false;
+    /* Cut short by a signal it is a shorter nap, no more. */
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    return true;
 }
 
-int reading_try(struct reading *r)
+int reading_again(struct reading *r)
 {
-    const struct timespec pause = {.tv_nsec = PAUSE_NS};
-    int rc;
-
-    while (r->tries++ < READ_TRIES) {
+    for (; r->tries <= READ_TRIES; r->tries++) {
+        atomic_pause();
         if (read_begin(r->guard, &r->seq))
             return SHD_OK;
-        atomic_pause();
     }
     if (r->env->segment->writable) {
-        rc = guard_lock(r->env, r->guard);
+        int rc = guard_lock(r->env, r->guard);
+
         r->locked = rc == SHD_OK;
         return rc;
     }
-    while (r->tries++ < READ_TRIES + PATIENT_TRIES) {
-        /* Cut short by a signal it is a shorter pause, no more. */
-        (void)nanosleep(&pause, NULL);
+    for (; nap(r); r->tries++) {
         if (read_begin(r->guard, &r->seq))
             return SHD_OK;
     }
@@ -44,13 +39,4 @@ int reading_try(struct reading *r)
                      "the data under a lock never stood still: its writer "
                      "may be stopped or dead (a worker, or `shdict reap`, "
                      "recovers it)");
-}
-
-bool reading_done(struct reading *r)
-{
-    if (!r->locked)
-        return read_valid(r->guard, r->seq);
-    guard_unlock(r->guard);
-    r->locked = false;
-    return true;
 }

@@ -30,14 +30,36 @@ struct reading {
     bool locked;
 };
 
-void reading_begin(struct reading *r, const struct guard_env *env,
-                   struct guard *g);
+static inline void reading_begin(struct reading *r,
+                                 const struct guard_env *env, struct guard *g)
+{
+    r->env = env;
+    r->guard = g;
+    r->tries = 0;
+    r->locked = false;
+}
 
-/* SHD_OK: load now. SHD_BUSY, SHD_CORRUPT: it will not come to rest. */
-int reading_try(struct reading *r);
+/* Another try than the first. */
+int reading_again(struct reading *r);
+
+/* SHD_OK: load now. SHD_BUSY (within wait_ms), SHD_CORRUPT: it will not come
+ * to rest. */
+static inline int reading_try(struct reading *r)
+{
+    if (r->tries++ == 0 && read_begin(r->guard, &r->seq))
+        return SHD_OK;
+    return reading_again(r);
+}
 
 /* Was what has been loaded since reading_try one state? */
-bool reading_done(struct reading *r);
+static inline bool reading_done(struct reading *r)
+{
+    if (!r->locked)
+        return read_valid(r->guard, r->seq);
+    guard_unlock(r->guard);
+    r->locked = false;
+    return true;
+}
 
 /* Copies len bytes, a multiple of 8, by whole words. Both are aligned. */
 static inline void reading_copy(void *to, const void *from, size_t len)
