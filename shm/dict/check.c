@@ -185,10 +185,12 @@ static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t root,
                   : SHD_OK;
 }
 
-/* Cells of chains and lists that hang on the garbage. */
-static uint64_t attached_cells(const struct dict *d, uint32_t chain,
+/* Cells of chains and lists that hang on the garbage: of the chain whose word
+ * that is (NULL: it crosses its page). */
+static uint64_t attached_cells(const struct dict *d, const uint32_t *word,
                                uint64_t limit)
 {
+    uint32_t chain = word == NULL ? 0 : atomic_load32(word);
     uint64_t n = 0;
 
     while (chain != 0 && n <= limit) {
@@ -216,7 +218,7 @@ static uint64_t list_cells(const struct dict *d, struct cell *e, uint32_t ref,
             return limit + 1;
         n++;
         if ((c->meta & CELL_CHAINED) != 0)
-            n += attached_cells(d, *entry_chain(&d->pages, c), limit);
+            n += attached_cells(d, entry_chain(&d->pages, c), limit);
         at = c->word[CHAIN_NEXT];
     }
     return n;
@@ -239,13 +241,13 @@ static int garbage_check(const struct dict *d, uint32_t shard, uint32_t ref,
                         ref);
         n++;
         if (cell_kind(c->meta) == CELL_CHAIN) {
-            n += attached_cells(d, c->word[CHAIN_NEXT], limit);
+            n += attached_cells(d, &c->word[CHAIN_NEXT], limit);
         } else {
             bool is_entry = cell_kind(c->meta) == CELL_ENTRY;
 
             if ((c->meta & CELL_CHAINED) != 0 ||
                 (is_entry && entry_is_long(entry_key_len(e->key_expires))))
-                n += attached_cells(d, *entry_chain(&d->pages, c), limit);
+                n += attached_cells(d, entry_chain(&d->pages, c), limit);
             if (is_entry && (c->meta & CELL_TYPE_MASK) == SHD_LIST)
                 n += list_cells(d, c, ref, limit);
         }
