@@ -60,25 +60,6 @@ static bool fits_in_place(const struct attempt *a, const struct item *item,
     return any_class ? cell >= bytes : cell == bytes;
 }
 
-/* Stores bytes into reachable words; the tail of the last word is the cell's
- * padding. */
-static void txn_store_bytes(struct txn *t, unsigned char *to,
-                            const void *from, size_t len)
-{
-    const unsigned char *in = from;
-    uint64_t w;
-
-    for (; len > 0; to += 8) {
-        size_t n = len < 8 ? len : 8;
-
-        w = 0;
-        memcpy(&w, in, n);
-        txn_store64(t, (uint64_t *)(void *)to, w);
-        in += n;
-        len -= n;
-    }
-}
-
 static int store_in_place(struct attempt *a, const struct item *item)
 {
     struct entry *e = a->entry;
@@ -96,9 +77,9 @@ static int store_in_place(struct attempt *a, const struct item *item)
         txn_store64(&t, (uint64_t *)(void *)(value - 8),
                     (uint32_t)item->flags);
     if (item->type == SHD_STRING)
-        txn_store_bytes(&t, value, item->value, item->len);
+        cell_store(&t, value, item->value, item->len);
     else
-        txn_store_bytes(&t, value, &item->number, sizeof(item->number));
+        cell_store(&t, value, &item->number, sizeof(item->number));
     if ((atomic_load64(&e->key_expires) & ENTRY_EXPIRES_MASK) != item->expires)
         txn_store64(&t, &e->key_expires,
                     item->expires | (uint64_t)item->key_len << 48);

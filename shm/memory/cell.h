@@ -65,6 +65,9 @@ static inline uint32_t cell_room(const struct pages *p, const void *cell)
 void cell_copy_out(void *to, const void *cell, size_t len);
 void cell_fill(void *cell, const void *from, size_t len);
 
+/* cell_fill of a cell that can be reached: (len + 7) / 8 logged stores. */
+void cell_store(struct txn *t, void *cell, const void *from, size_t len);
+
 /* The same bytes? For `<` and `>`: a total order, of little use to people. */
 int cell_compare(const void *cell, const void *with, size_t len);
 

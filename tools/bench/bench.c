@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * shdict-bench - what an operation costs, beside what the machine's floor
+ * costs, in one run.
+ *
+ * The floor is an uncontended lock + unlock of a robust process-shared mutex:
+ * what any design with a lock pays before it does anything. Everything is
+ * given as ns and as a multiple of it. Rounds are interleaved, and the
+ * median round counts, so that a noisy moment does not decide.
+ */
+#include <getopt.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shm/shdict.h"
+
+#define ROUNDS_MAX 99
+#define BATCH 20000
+#define VALUE_BYTES 32
+
+struct bench {
+    shd_dict *dict;
+    uint32_t keys;
+    uint64_t random;
+    pthread_mutex_t *mutex;
+    char value[VALUE_BYTES];
+};
+
+static void die(const char *what, int rc)
+{
+    fprintf(stderr, "shdict-bench: %s: %s (%s)\n", what, shd_strerror(rc),
+            shd_last_error());
+    exit(1);
+}
+
+static double now_ns(void)
+{
+    struct timespec t;
+
+    if (clock_gettime(CLOCK_MONOTONIC, &t) != 0) {
+        perror("clock_gettime");
+        exit(1);
+    }
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+/* xorshift64*: any key as likely as any other. */
+static uint32_t pick(struct bench *b)
+{
+    b->random ^= b->random >> 12;
+    b->random ^= b->random << 25;
+    b->random ^= b->random >> 27;
+    return (uint32_t)((b->random * 0x2545f4914f6cdd1dull >> 32) * b->keys >>
+                      32);
+}
+
+/* "key:N" without printf, which would cost more than what is measured. */
+static size_t make_key(char *to, uint32_t n)
+{
+    char digits[10];
+    size_t d = 0, len = 4;
+
+    memcpy(to, "key:", 4);
+    do {
+        digits[d++] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+    while (d > 0)
+        to[len++] = digits[--d];
+    return len;
+}
+
+static void run_nothing(struct bench *b)
+{
+    char key[16];
+    volatile size_t sink = 0;
+
+    for (int i = 0; i < BATCH; i++)
+        sink += make_key(key, pick(b));
+}
+
+static void run_lock(struct bench *b)
+{
+    for (int i = 0; i < BATCH; i++) {
+        if (pthread_mutex_lock(b->mutex) != 0 ||
+            pthread_mutex_unlock(b->mutex) != 0)
+            exit(1);
+    }
+}
+
+static void one_get(struct bench *b)
+{
+    char key[16], buf[VALUE_BYTES];
+    struct shd_value v;
+    size_t len = make_key(key, pick(b));
+    int rc = shd_get(b->dict, key, len, buf, sizeof(buf), &v);
+
+    if (rc != SHD_OK)
+        die("get", rc);
+}
+
+static void one_set(struct bench *b)
+{
+    char key[16];
+    size_t len = make_key(key, pick(b));
+    int rc = shd_set(b->dict, key, len, b->value, VALUE_BYTES, 0);
+
+    if (rc != SHD_OK)
+        die("set", rc);
+}
+
+static void run_get(struct bench *b)
+{
+    for (int i = 0; i < BATCH; i++)
+        one_get(b);
+}
+
+static void run_set(struct bench *b)
+{
+    for (int i = 0; i < BATCH; i++)
+        one_set(b);
+}
+
+static void run_mixed(struct bench *b)
+{
+    for (int i = 0; i < BATCH; i++) {
+        if (i % 20 == 0)
+            one_set(b);
+        else
+            one_get(b);
+    }
+}
+
+static void run_incr(struct bench *b)
+{
+    double sum;
+
+    for (int i = 0; i < BATCH; i++) {
+        int rc = shd_incr(b->dict, "counter", 7, 1, 1, 0, 0, &sum, NULL);
+
+        if (rc != SHD_OK)
+            die("incr", rc);
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+struct line {
+    const char *name;
+    void (*run)(struct bench *b);
+    uint32_t keys;
+    int key_cost; /* subtract what making a key costs */
+    double ns[ROUNDS_MAX];
+};
+
+static double median(struct line *l, int rounds)
+{
+    qsort(l->ns, (size_t)rounds, sizeof(double), by_value);
+    return l->ns[rounds / 2];
+}
+
+static pthread_mutex_t *make_mutex(void)
+{
+    pthread_mutexattr_t a;
+    pthread_mutex_t *m = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (m == MAP_FAILED || pthread_mutexattr_init(&a) != 0 ||
+        pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED) != 0 ||
+        pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST) != 0 ||
+        pthread_mutex_init(m, &a) != 0) {
+        fprintf(stderr, "shdict-bench: no robust mutex\n");
+        exit(1);
+    }
+    return m;
+}
+
+static shd_dict *make_dict(shd_segment *s, const char *name, uint32_t keys)
+{
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .capacity_bytes = 4096ull * 1024 +
+                                                   (uint64_t)keys * 256};
+    struct bench b = {.keys = keys};
+    int rc = shd_dict_open(s, name, &o, &b.dict);
+
+    for (uint32_t i = 0; rc == SHD_OK && i < keys; i++) {
+        char key[16];
+        size_t len = make_key(key, i);
+
+        rc = shd_set(b.dict, key, len, b.value, VALUE_BYTES, 0);
+    }
+    if (rc != SHD_OK)
+        die(name, rc);
+    return b.dict;
+}
+
+/* ns per operation of each of two processes that run at the same time. */
+static double two_processes(struct bench *b, int rounds)
+{
+    struct bench other = *b;
+    double from;
+    int status;
+    pid_t child = fork();
+
+    if (child < 0) {
+        perror("fork");
+        exit(1);
+    }
+    other.random += 7777;
+    for (int i = 0; child == 0 && i < rounds; i++)
+        run_mixed(&other);
+    if (child == 0)
+        _exit(0);
+    from = now_ns();
+    for (int i = 0; i < rounds; i++)
+        run_mixed(b);
+    from = (now_ns() - from) / ((double)rounds * BATCH);
+    if (waitpid(child, &status, 0) != child || status != 0)
+        exit(1);
+    return from;
+}
+
+static void usage(FILE *to)
+{
+    fputs("usage: shdict-bench [--quick] [--rounds N]\n"
+          "Prints ns per operation, and how many uncontended lock + unlock "
+          "pairs that is.\n"
+          "  --quick     fewer rounds, and 100k keys instead of 1M\n"
+          "  --rounds N  rounds of 20000 operations each (odd, up to 99)\n",
+          to);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"quick", no_argument, NULL, 'q'},
+        {"rounds", required_argument, NULL, 'r'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0}};
+    static struct line lines[] = {
+        {"making a key", run_nothing, 1000, 0, {0}},
+        {"robust mutex lock + unlock", run_lock, 1000, 0, {0}},
+        {"get, few keys", run_get, 1000, 1, {0}},
+        {"get, many keys", run_get, 0, 1, {0}},
+        {"set, few keys", run_set, 1000, 1, {0}},
+        {"set, many keys", run_set, 0, 1, {0}},
+        {"incr, one counter", run_incr, 1000, 0, {0}}};
+    enum { LINES = sizeof(lines) / sizeof(lines[0]) };
+    uint32_t many = 1000000;
+    int rounds = 51, c, rc;
+    shd_segment *segment;
+
+    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        if (c == 'q') {
+            rounds = 11;
+            many = 100000;
+        } else if (c == 'r') {
+            rounds = atoi(optarg);
+        } else {
+            usage(c == 'h' ? stdout : stderr);
+            return c == 'h' ? 0 : 2;
+        }
+    }
+    if (optind != argc || rounds < 1 || rounds > ROUNDS_MAX) {
+        usage(stderr);
+        return 2;
+    }
+    rc = shd_segment_create(NULL, NULL, &segment);
+    if (rc != SHD_OK)
+        die("segment", rc);
+
+    struct bench few = {.dict = make_dict(segment, "few", 1000),
+                        .keys = 1000,
+                        .random = 88172645463325252ull,
+                        .mutex = make_mutex()};
+    struct bench lots = few;
+
+    lots.dict = make_dict(segment, "many", many);
+    lots.keys = many;
+    for (int r = 0; r < rounds; r++) {
+        for (int i = 0; i < LINES; i++) {
+            struct bench *b = lines[i].keys == 0 ? &lots : &few;
+            double from = now_ns();
+
+            lines[i].run(b);
+            lines[i].ns[r] = (now_ns() - from) / BATCH;
+        }
+    }
+
+    double key = median(&lines[0], rounds);
+    double floor = median(&lines[1], rounds);
+    double two = two_processes(&few, rounds) - key;
+
+    printf("few = 1000 keys, many = %u keys, values of %d bytes; median of "
+           "%d rounds\n\n%-34s %8s %8s\n",
+           many, VALUE_BYTES, rounds, "", "ns", "x lock");
+    for (int i = 1; i < LINES; i++) {
+        double ns = median(&lines[i], rounds) - (lines[i].key_cost ? key : 0);
+
+        printf("%-34s %8.1f %8.2f\n", lines[i].name, ns, ns / floor);
+    }
+    printf("%-34s %8.1f %8.2f\n", "95% get 5% set, each of 2 processes", two,
+           two / floor);
+    return 0;
+}
