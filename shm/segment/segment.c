@@ -13,7 +13,8 @@
  * How one is attached: O_PATH first, so that looking at a device or a pipe
  * that lies there by accident does nothing to it; then the descriptor is
  * opened through /proc, which gives this process a file description of its
- * own also when the name is a descriptor inherited from somebody. The header
+ * own also when the name is a descriptor inherited from somebody. (What is
+ * mapped is one more: see map().) The header
  * is read into private memory and judged there before anything is mapped.
  */
 #include "shm/segment/segment.h"
@@ -184,12 +185,43 @@ static int publish(struct building *b)
 
 /* ---- both ------------------------------------------------------------- */
 
-static int map(struct segment *s, uint32_t flags)
+static int reopen(int fd, bool writable, const char *label, int *out)
+{
+    char link[LINK_BYTES];
+
+    descriptor_link(fd, link);
+    *out = open(link, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY);
+    if (*out >= 0)
+        return SHD_OK;
+    if (errno == ENOENT)
+        return error_set(SHD_UNSUPPORTED, "%s does not exist: mount /proc",
+                         link);
+    if (errno == EROFS)
+        return error_set(SHD_SYS,
+                         "%s is on a read-only file system: attach it "
+                         "read-only",
+                         label);
+    if (errno == EACCES || errno == EPERM)
+        return error_set(SHD_PERM,
+                         "%s: its mode does not let this user %s", label,
+                         writable ? "write (attach it read-only?)" : "read");
+    return error_errno("opening %s", label);
+}
+
+/* A mapping keeps its file description, and that its file locks, and children
+ * inherit mappings: so the one that is mapped is not the one that is locked,
+ * or a dead worker would live on in its children. */
+static int map(struct segment *s, uint32_t flags, const char *label)
 {
     int protection = s->writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    void *p = mmap(NULL, s->size, protection, MAP_SHARED | MAP_NORESERVE,
-                   s->fd, 0);
+    int fd = -1;
+    int rc = reopen(s->fd, s->writable, label, &fd);
+    void *p;
 
+    if (rc != SHD_OK)
+        return rc;
+    p = mmap(NULL, s->size, protection, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    close_quietly(fd);
     if (p == MAP_FAILED && errno == ENOMEM)
         return error_set(SHD_NOMEM,
                          "no %llu bytes of address space: raise the limit "
@@ -221,7 +253,7 @@ static void take_over(struct segment *s, const struct segment_header *h)
 
 static int identify(struct segment *s, const struct segment_name *n)
 {
-    struct stat st;
+    struct stat st, named;
     char link[LINK_BYTES];
     ssize_t len;
 
@@ -240,8 +272,8 @@ static int identify(struct segment *s, const struct segment_name *n)
     if (len < 0)
         len = 0;
     s->path[len] = '\0';
-    if (st.st_nlink == 0 || s->path[0] != '/' ||
-        (size_t)len == sizeof(s->path) - 1)
+    if (stat(s->path, &named) != 0 || named.st_dev != st.st_dev ||
+        named.st_ino != st.st_ino)
         s->path[0] = '\0';
     return SHD_OK;
 }
@@ -268,7 +300,7 @@ static int build(struct building *b, const struct shd_segment_options *o,
         rc = segment_commit(out, out->catalogue_at,
                             out->extents_at - out->catalogue_at);
     if (rc == SHD_OK)
-        rc = map(out, o != NULL ? o->flags : 0);
+        rc = map(out, o != NULL ? o->flags : 0, "the new segment");
     if (rc != SHD_OK)
         return rc;
     memcpy(out->base, h, sizeof(*h));
@@ -314,29 +346,6 @@ int segment_create(const char *name, const struct shd_segment_options *o,
 }
 
 /* ---- attaching -------------------------------------------------------- */
-
-static int reopen(int fd, bool writable, const char *label, int *out)
-{
-    char link[LINK_BYTES];
-
-    descriptor_link(fd, link);
-    *out = open(link, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY);
-    if (*out >= 0)
-        return SHD_OK;
-    if (errno == ENOENT)
-        return error_set(SHD_UNSUPPORTED, "%s does not exist: mount /proc",
-                         link);
-    if (errno == EROFS)
-        return error_set(SHD_SYS,
-                         "%s is on a read-only file system: attach it "
-                         "read-only",
-                         label);
-    if (errno == EACCES || errno == EPERM)
-        return error_set(SHD_PERM,
-                         "%s: its mode does not let this user %s", label,
-                         writable ? "write (attach it read-only?)" : "read");
-    return error_errno("opening %s", label);
-}
 
 static int check_is_file(const struct stat *st, const char *label)
 {
@@ -443,7 +452,7 @@ int segment_attach(const char *name, const struct shd_segment_options *o,
         rc = identify(out, &n);
     }
     if (rc == SHD_OK)
-        rc = map(out, o != NULL ? o->flags : 0);
+        rc = map(out, o != NULL ? o->flags : 0, name);
     if (rc != SHD_OK)
         segment_close(out);
     return rc;
