@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Suite pages: memory/pages.c. */
+#include "tests/unit/arena.h"
+
+static uint32_t claim(uint32_t owner)
+{
+    struct txn t;
+    uint32_t n;
+
+    if (pages_prepare(&arena_pages) != SHD_OK)
+        return PAGE_NONE;
+    arena_begin(&t, 0);
+    n = pages_claim(&arena_pages, &t, owner);
+    txn_commit(&t);
+    return n;
+}
+
+static void release(uint32_t n)
+{
+    struct txn t;
+
+    arena_begin(&t, 0);
+    pages_release(&arena_pages, &t, n);
+    txn_commit(&t);
+}
+
+static int check(char *report, size_t size)
+{
+    return pages_check(&arena_pages, 10, report, size);
+}
+
+START_TEST(a_claimed_page_is_the_lowest_free_one)
+{
+    arena_start(200);
+    for (uint32_t n = 0; n < 150; n++)
+        ck_assert_uint_eq(claim(ARENA_OWNER), n);
+    release(130);
+    release(7);
+    release(64);
+    ck_assert_uint_eq(claim(1), 7);
+    ck_assert_uint_eq(claim(2), 64);
+    ck_assert_uint_eq(claim(3), 130);
+    ck_assert_uint_eq(claim(4), 150);
+    ck_assert_uint_eq(arena_pages.table[64].owner, 2);
+    arena_expect_sound(check(report, sizeof(report)));
+    arena_stop();
+}
+END_TEST
+
+START_TEST(all_pages_can_be_claimed_and_then_none)
+{
+    uint32_t counts[] = {1, 63, 64, 65, 700};
+    uint32_t count = counts[_i];
+
+    arena_start(count);
+    ck_assert_uint_eq(pages_free(&arena_pages), count);
+    for (uint32_t n = 0; n < count; n++)
+        ck_assert_uint_eq(claim(ARENA_OWNER), n);
+    ck_assert_int_eq(pages_prepare(&arena_pages), SHD_NOMEM);
+    ck_assert_uint_eq(claim(ARENA_OWNER), PAGE_NONE);
+    ck_assert_uint_eq(pages_free(&arena_pages), 0);
+    arena_expect_sound(check(report, sizeof(report)));
+    for (uint32_t n = 0; n < count; n++)
+        release(n);
+    ck_assert_uint_eq(pages_free(&arena_pages), count);
+    arena_expect_sound(check(report, sizeof(report)));
+    arena_stop();
+}
+END_TEST
+
+START_TEST(memory_is_committed_only_when_it_is_needed)
+{
+    struct txn t;
+    uint64_t before;
+
+    arena_start(600);
+    ck_assert_uint_eq(arena->committed, 0);
+    ck_assert_uint_eq(pages_ready(&arena_pages), 0);
+    arena_begin(&t, 0); /* without pages_prepare */
+    ck_assert_uint_eq(pages_claim(&arena_pages, &t, ARENA_OWNER), PAGE_NONE);
+    txn_abort(&t);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 0);
+    before = arena->committed;
+    ck_assert_uint_gt(before, 0);
+    ck_assert_uint_lt(before, 600);
+    ck_assert_uint_eq(pages_ready(&arena_pages), before - 1);
+    for (uint64_t n = 1; n < before; n++)
+        ck_assert_uint_eq(claim(ARENA_OWNER), n);
+    ck_assert_uint_eq(arena->committed, before);
+    ck_assert_uint_eq(pages_ready(&arena_pages), 0);
+    ck_assert_uint_eq(claim(ARENA_OWNER), before);
+    ck_assert_uint_gt(arena->committed, before);
+    while (pages_extend(&arena_pages) == SHD_OK)
+        ck_assert_uint_le(arena->committed, 600);
+    ck_assert_uint_eq(arena->committed, 600);
+    arena_stop();
+}
+END_TEST
+
+START_TEST(a_page_beyond_what_is_committed_has_no_number)
+{
+    arena_start(600);
+    ck_assert_uint_eq(pages_number(&arena_pages, ARENA_PAGES_AT), PAGE_NONE);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 0);
+    ck_assert_uint_eq(pages_number(&arena_pages, ARENA_PAGES_AT), 0);
+    ck_assert_uint_eq(pages_number(&arena_pages, ARENA_PAGES_AT + 4095), 0);
+    ck_assert_uint_eq(pages_number(&arena_pages, ARENA_PAGES_AT + 4096), 1);
+    ck_assert_uint_eq(pages_number(&arena_pages, ARENA_PAGES_AT - 1),
+                      PAGE_NONE);
+    ck_assert_uint_eq(
+        pages_number(&arena_pages,
+                     ARENA_PAGES_AT + arena->committed * PAGE_BYTES),
+        PAGE_NONE);
+    arena->committed = 1u << 30; /* damage must not lead outside */
+    ck_assert_uint_eq(
+        pages_number(&arena_pages, ARENA_PAGES_AT + 600ull * PAGE_BYTES),
+        PAGE_NONE);
+    ck_assert_uint_eq(
+        pages_number(&arena_pages, ARENA_PAGES_AT + 599ull * PAGE_BYTES),
+        599);
+    ck_assert_uint_eq(
+        pages_number(&arena_pages, ARENA_PAGES_AT + 600ull * PAGE_BYTES),
+        PAGE_NONE);
+    arena_stop();
+}
+END_TEST
+
+START_TEST(what_an_unfinished_transaction_claimed_goes_back)
+{
+    struct txn t;
+
+    arena_start(200);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 0);
+    arena_remember();
+    arena_begin(&t, 0);
+    for (uint32_t n = 1; n <= GUARD_CLAIMS_MAX; n++)
+        ck_assert_uint_eq(pages_claim(&arena_pages, &t, ARENA_OWNER), n);
+    if (_i == 0) {
+        txn_abort(&t);
+    } else {
+        ck_assert_int_eq(txn_recover(&arena_segment, arena_guard), SHD_OK);
+        ck_assert_uint_eq(arena_guard->seq & 1, 0);
+    }
+    arena_expect_remembered();
+    arena_expect_sound(check(report, sizeof(report)));
+    arena_stop();
+}
+END_TEST
+
+START_TEST(a_release_happens_only_with_the_commit)
+{
+    struct txn t;
+
+    arena_start(200);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 0);
+    arena_remember();
+    arena_begin(&t, 0);
+    pages_release(&arena_pages, &t, 0);
+    arena_expect_remembered();
+    txn_abort(&t);
+    arena_expect_remembered();
+    release(0);
+    ck_assert_uint_eq(arena_pages.table[0].owner, 0);
+    ck_assert_uint_eq(pages_free(&arena_pages), 200);
+    arena_stop();
+}
+END_TEST
+
+START_TEST(a_page_whose_owner_word_is_taken_is_passed_over)
+{
+    arena_start(200);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 0);
+    /* Another shard has swapped the word and not cleared the bit yet. */
+    arena_pages.table[1].owner = 3;
+    ck_assert_uint_eq(claim(ARENA_OWNER), 2);
+    ck_assert_uint_eq(arena_pages.table[1].owner, 3);
+    arena_stop();
+}
+END_TEST
+
+START_TEST(check_names_an_owner_that_contradicts_the_map)
+{
+    arena_start(200);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 0);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 1);
+    arena_remember();
+    arena_pages.table[1].owner = 0;
+    arena_expect_named(check(report, sizeof(report)),
+                       "page 1 has owner 0 and is not free in the map");
+    arena_restore();
+    arena_pages.map[0] |= 2;
+    arena_expect_named(check(report, sizeof(report)),
+                       "page 1 has owner 7 and is free in the map");
+    arena_restore();
+    arena_pages.table[1].owner = 10;
+    arena_expect_named(check(report, sizeof(report)), "page 1 has owner 10");
+    arena_restore();
+    arena->committed = 201;
+    arena_expect_named(check(report, sizeof(report)), "201 committed of 200");
+    arena_stop();
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("pages");
+    TCase *c = tcase_create("pages");
+
+    tcase_add_test(c, a_claimed_page_is_the_lowest_free_one);
+    tcase_add_loop_test(c, all_pages_can_be_claimed_and_then_none, 0, 5);
+    tcase_add_test(c, memory_is_committed_only_when_it_is_needed);
+    tcase_add_test(c, a_page_beyond_what_is_committed_has_no_number);
+    tcase_add_loop_test(c, what_an_unfinished_transaction_claimed_goes_back,
+                        0, 2);
+    tcase_add_test(c, a_release_happens_only_with_the_commit);
+    tcase_add_test(c, a_page_whose_owner_word_is_taken_is_passed_over);
+    tcase_add_test(c, check_names_an_owner_that_contradicts_the_map);
+    suite_add_tcase(s, c);
+    return arena_run(s);
+}
