@@ -120,8 +120,8 @@ end
 
 -- Milliseconds, truncated; 0, never, for what is no time: under 1 ms, not a
 -- number, or beyond what an int64_t can tell.
-local function milliseconds(seconds)
-    local ms = seconds * 1000
+local function milliseconds(exptime)
+    local ms = exptime * 1000
     if ms >= 1 and ms < 9e15 then
         return ms
     end
@@ -400,16 +400,16 @@ end
 
 -- ---- lists ---------------------------------------------------------------
 
--- Raises as luaL_argerror does: self of a method call is not counted.
+-- Raises in the caller of the method what luaL_argerror would, which does not
+-- count self in a method call. For functions that are methods, or what a
+-- method turned into by a tail call.
 local function bad_argument(index, expected, value)
-    error(("bad argument #%d (%s expected, got %s)")
-          :format(index, expected, type(value)), 3)
-end
-
-local function list_key_check(key)
-    if key ~= nil and type(key) ~= "number" then
-        error("bad argument #1 (string expected, got " .. type(key) .. ")", 3)
+    local called = debug.getinfo(2, "n")
+    if called.namewhat == "method" then
+        index = index - 1
     end
+    error(("bad argument #%d to '%s' (%s expected, got %s)")
+          :format(index, called.name or "?", expected, type(value)), 3)
 end
 
 local function push(left, n, self, key, value)
@@ -417,8 +417,8 @@ local function push(left, n, self, key, value)
         error("expecting 3 arguments, but only seen " .. n, 2)
     end
     local dict = dict_of(self)
-    if type(key) ~= "string" then
-        list_key_check(key)
+    if type(key) ~= "string" and type(key) ~= "number" and key ~= nil then
+        bad_argument(2, "string", key)
     end
     local err
     key, err = key_text(key)
@@ -460,8 +460,8 @@ local function pop(left, n, self, key)
         error("expecting 2 arguments, but only seen " .. n, 2)
     end
     local dict = dict_of(self)
-    if type(key) ~= "string" then
-        list_key_check(key)
+    if type(key) ~= "string" and type(key) ~= "number" and key ~= nil then
+        bad_argument(2, "string", key)
     end
     local err
     key, err = key_text(key)
@@ -519,8 +519,8 @@ function Dict.llen(...)
     end
     local self, key = ...
     local dict = dict_of(self)
-    if type(key) ~= "string" then
-        list_key_check(key)
+    if type(key) ~= "string" and type(key) ~= "number" and key ~= nil then
+        bad_argument(2, "string", key)
     end
     local err
     key, err = key_text(key)
