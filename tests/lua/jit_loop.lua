@@ -4,6 +4,8 @@
 -- the collector stopped, and the nanoseconds a call took. A first round, in
 -- which LuaJIT makes its traces, does not count.
 
+jit.off() -- the traces of what happens once are not what is asked
+
 local ffi = require "ffi"
 local shdict = require "shdict"
 
@@ -206,6 +208,17 @@ function loops.capacity(n)
     assert(sum == n * 4194304)
 end
 
+-- Types, hits and misses in turn, as a program has them.
+function loops.mixed(n)
+    local keys = { "n", "s", "b", "nothing", "n" }
+    local kinds = { number = 0, string = 0, boolean = 0, ["nil"] = 0 }
+    for i = 1, n do
+        local kind = type((d:get(keys[i % 5 + 1])))
+        kinds[kind] = kinds[kind] + 1
+    end
+    assert(kinds.number == 2 * n / 5 and kinds["nil"] == n / 5)
+end
+
 -- Controls: what the spec must see as not compiled, and as allocating.
 
 function loops.control_not_compiled(n)
@@ -229,6 +242,7 @@ local function round()
     loops[what](calls)
 end
 
+jit.on()
 round()
 round()
 collectgarbage()

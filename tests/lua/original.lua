@@ -1101,8 +1101,8 @@ return {
         "(\"number\", true)",
     },
     ["what can never fit"] = {
-        "(false, \"no memory\", true)",
-        "(false, \"no memory\", false)",
+        "(false, \"no memory\")",
+        "(false, \"no memory\")",
         "(false, \"no memory\", false)",
         "(false, \"no memory\", false)",
         "(nil, \"no memory\")",
