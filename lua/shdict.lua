@@ -1,0 +1,363 @@
+-- SPDX-License-Identifier: BSD-2-Clause
+-- shdict.lua - segments of shared memory, and the dicts in them, for LuaJIT.
+--
+--     local shdict = require "shdict"
+--     local segment = assert(shdict.open("app"))
+--     local cache = assert(segment:dict("cache", { capacity = "64m" }))
+--     cache:set("key", "value", 60)
+--
+-- OWNS   objects around the handles of shdict.h: a handle is closed by
+--        close(), or when its object is collected.
+-- HOLDS  what fails here returns nil, a sentence, and the code's name
+--        ("SHD_NOTFOUND"); only a wrong self raises. A closed object answers
+--        so, and never crashes.
+-- CRASH  see shdict.h: an operation is wholly done or wholly not.
+
+local ffi = require "ffi"
+local library = require "shdict_library"
+local adopt = require("shdict_dict").adopt
+
+local ffi_gc = ffi.gc
+local ffi_istype = ffi.istype
+local ffi_new = ffi.new
+local ffi_string = ffi.string
+
+local lib = library.lib
+local failed = library.failed
+local invalid = library.invalid
+local closed = library.closed
+local options_of = library.options_of
+
+local OK = lib.SHD_OK
+local NOTFOUND = lib.SHD_NOTFOUND
+local INVAL = lib.SHD_INVAL
+
+local read_segment_info = library.struct_reader("shd_segment_info")
+local read_object_info = library.struct_reader("shd_object_info")
+local read_worker_info = library.struct_reader("shd_worker_info")
+
+-- ---- segments ------------------------------------------------------------
+
+local Segment = {}
+Segment.__index = Segment
+
+local segment_ctype = ffi.typeof("shd_segment *")
+local segment_closed = ffi_new(segment_ctype)
+
+local function segment_of(self)
+    local segment = type(self) == "table" and self[1]
+    if not ffi_istype(segment_ctype, segment) then
+        error('bad "segment" argument', 3)
+    end
+    return segment
+end
+
+-- Once nobody refers to the segment or to a dict of it any more.
+local function segment_release(segment)
+    lib.shd_segment_close(segment)
+end
+
+local function segment_new(segment, options)
+    return setmetatable({
+        ffi_gc(segment, segment_release),
+        options = options,
+        dicts = setmetatable({}, { __mode = "k" })
+    }, Segment)
+end
+
+-- The worker's name in it lives as long as the table of checked options.
+local function segment_options(checked)
+    local o = ffi_new("struct shd_segment_options")
+    o.struct_size = ffi.sizeof(o)
+    if checked.readonly then
+        o.flags = lib.SHD_ATTACH_READONLY
+    end
+    if checked.dumpable then
+        o.flags = o.flags + lib.SHD_DUMPABLE
+    end
+    o.size_bytes = checked.size or 0
+    o.mode = checked.mode or 0
+    o.wait_ms = checked.wait_ms or 0
+    o.worker_id = checked.worker_id or 0
+    o.generation = checked.generation or 0
+    o.workers_max = checked.workers_max or 0
+    o.objects_max = checked.objects_max or 0
+    o.locks_max = checked.locks_max or 0
+    o.worker_name = checked.worker_name
+    return o
+end
+
+local function segment_open(call, name, checked)
+    local out = ffi_new("shd_segment *[1]")
+    local o = segment_options(checked)
+    local code = call(name, o, out)
+    if code ~= OK then
+        return failed(code)
+    end
+    return segment_new(out[0], checked)
+end
+
+function Segment.dict(self, name, options)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    if type(name) ~= "string" then
+        return invalid("bad dict name: string expected, got " .. type(name))
+    end
+    if name:find("\0", 1, true) then
+        return invalid("bad dict name: it holds a NUL byte")
+    end
+    local checked, err = options_of(library.DICT_OPTIONS, options)
+    if not checked then
+        return invalid(err)
+    end
+    if options and not checked.capacity then
+        return invalid("bad options: capacity expected")
+    end
+    local o
+    if options then
+        o = ffi_new("struct shd_dict_options")
+        o.struct_size = ffi.sizeof(o)
+        o.capacity_bytes = checked.capacity
+        o.shards = checked.shards or 0
+        o.entries_hint = checked.entries or 0
+    end
+    local out = ffi_new("shd_dict *[1]")
+    local code = lib.shd_dict_open(segment, name, o, out)
+    if code ~= OK then
+        return failed(code)
+    end
+    local dict = adopt(out[0], self)
+    self.dicts[dict] = true
+    return dict
+end
+
+-- Closes the dicts that were opened through this object as well.
+function Segment.close(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    for dict in pairs(self.dicts) do
+        if dict[1] ~= nil then
+            dict:close()
+        end
+    end
+    self[1] = segment_closed
+    local code = lib.shd_segment_close(ffi_gc(segment, nil))
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
+
+function Segment.destroy_dict(self, name)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    if type(name) ~= "string" then
+        return invalid("bad dict name: string expected, got " .. type(name))
+    end
+    local code = lib.shd_dict_destroy(segment, name)
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
+
+-- The number of dead workers whose slots were freed.
+function Segment.reap(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local reaped = ffi_new("uint32_t[1]")
+    local code = lib.shd_reap(segment, reaped)
+    if code ~= OK then
+        return failed(code)
+    end
+    return tonumber(reaped[0])
+end
+
+-- Registers this process as a worker now, and gives its incarnation.
+function Segment.join(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local incarnation = ffi_new("uint64_t[1]")
+    local code = lib.shd_worker_join(segment, incarnation)
+    if code ~= OK then
+        return failed(code)
+    end
+    return tonumber(incarnation[0])
+end
+
+function Segment.leave(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local code = lib.shd_worker_leave(segment)
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
+
+-- All that a reader of slots 0, 1, ... finds, up to the end of the table.
+local function slots(segment, read, call)
+    local found = {}
+    local index = 0
+    local function at(out)
+        return call(segment, index, out)
+    end
+    while true do
+        local slot, code = read(at)
+        if slot then
+            slot.index = index
+            found[#found + 1] = slot
+        elseif code == INVAL then
+            return found
+        elseif code ~= NOTFOUND then
+            return failed(code)
+        end
+        index = index + 1
+    end
+end
+
+function Segment.workers(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local workers, err, code = slots(segment, read_worker_info,
+                                     lib.shd_worker_info)
+    for _, worker in ipairs(workers or {}) do
+        worker.alive = worker.state == lib.SHD_WORKER_ALIVE
+    end
+    return workers, err, code
+end
+
+function Segment.objects(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local objects, err, code = slots(segment, read_object_info,
+                                     lib.shd_object_info)
+    for _, object in ipairs(objects or {}) do
+        if object.kind == lib.SHD_OBJECT_DICT then
+            object.kind = "dict"
+        end
+    end
+    return objects, err, code
+end
+
+function Segment.info(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local info, code = read_segment_info(function(out)
+        return lib.shd_segment_info(segment, out)
+    end)
+    if not info then
+        return failed(code)
+    end
+    return info
+end
+
+-- true, or nil and the first invariant that does not hold.
+function Segment.check(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local report = ffi_new("char[1024]")
+    local code = lib.shd_segment_check(segment, report, 1024)
+    if code == OK then
+        return true
+    end
+    local text = ffi_string(report)
+    if text == "" then
+        return failed(code)
+    end
+    return nil, ffi_string(lib.shd_strerror(code)) .. ": " .. text,
+           ffi_string(lib.shd_strerror_name(code))
+end
+
+-- The descriptor of its file, to be inherited as "fd:N" (close-on-exec).
+function Segment.fd(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local fd = lib.shd_segment_fd(segment)
+    if fd < 0 then
+        return failed(fd)
+    end
+    return fd
+end
+
+-- ---- the module ----------------------------------------------------------
+
+local shdict = { version = library.version }
+
+local function name_error(name)
+    if type(name) ~= "string" then
+        return "bad segment name: string expected, got " .. type(name)
+    end
+    if name:find("\0", 1, true) then
+        return "bad segment name: it holds a NUL byte"
+    end
+end
+
+-- Attaches to the segment of that name, and creates it if there is none,
+-- unless create is false or readonly is true.
+function shdict.open(name, options)
+    local err = name_error(name)
+    if err then
+        return invalid(err)
+    end
+    local checked
+    checked, err = options_of(library.OPEN_OPTIONS, options)
+    if not checked then
+        return invalid(err)
+    end
+    if checked.readonly and checked.create then
+        return invalid("bad options: create and readonly exclude each other")
+    end
+    if checked.readonly or checked.create == false then
+        return segment_open(lib.shd_segment_attach, name, checked)
+    end
+    return segment_open(lib.shd_segment_open, name, checked)
+end
+
+-- A segment without a name, for children that inherit its descriptor.
+function shdict.anonymous(options)
+    local checked, err = options_of(library.OPEN_OPTIONS, options)
+    if not checked then
+        return invalid(err)
+    end
+    if checked.readonly or checked.create == false then
+        return invalid("bad options: an anonymous segment is always created")
+    end
+    return segment_open(lib.shd_segment_create, nil, checked)
+end
+
+function shdict.destroy(name)
+    local err = name_error(name)
+    if err then
+        return invalid(err)
+    end
+    local code = lib.shd_segment_destroy(name)
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
+
+return shdict
