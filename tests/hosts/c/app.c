@@ -259,6 +259,17 @@ static int read_file(const char *path, size_t bytes_max, char **data,
     return err;
 }
 
+static void unlock_page(struct app *app, const char *name)
+{
+    char lock[80];
+    int rc;
+
+    snprintf(lock, sizeof(lock), "lock:%s", name);
+    rc = shd_delete(app->cache, lock, strlen(lock));
+    if (rc && rc != SHD_NOTFOUND) /* then its time to live ends it */
+        fprintf(stderr, "host_c: %s: %s\n", lock, shd_strerror(rc));
+}
+
 static void fill_page(struct app *app, struct evhttp_request *request,
                       const char *name)
 {
@@ -290,10 +301,7 @@ static void fill_page(struct app *app, struct evhttp_request *request,
     if (rc)
         fprintf(stderr, "host_c: %s not cached: %s\n", name,
                 shd_strerror(rc));
-    snprintf(key, sizeof(key), "lock:%s", name);
-    rc = shd_delete(app->cache, key, strlen(key));
-    if (rc && rc != SHD_NOTFOUND) /* then its time to live ends it */
-        fprintf(stderr, "host_c: lock of %s: %s\n", name, shd_strerror(rc));
+    unlock_page(app, name);
 
     if (err && err != ENOENT) {
         fprintf(stderr, "host_c: cannot read %s: %s\n", name, strerror(err));
@@ -399,6 +407,12 @@ static int try_page(struct app *app, struct evhttp_request *request,
     }
     rc = shd_store(app->cache, SHD_ADD, lock, strlen(lock), SHD_NUMBER, NULL,
                    0, (double)getpid(), lock_ttl_ms, 0, NULL);
+    /* Between our look and our lock another may have filled it. */
+    if (!rc && !read_into(body, read_live, app->cache, key, &v)) {
+        unlock_page(app, name);
+        answer_page(app, request, &v, body, "HIT");
+        return 1;
+    }
     if (rc != SHD_EXISTS || waited_ms > lock_ttl_ms) {
         evbuffer_free(body);
         fill_page(app, request, name);

@@ -125,8 +125,15 @@ function App:page(reply, name, waited_ms)
         return self:page_reply(reply, body, "HIT")
     end
     local lock_ms = self.settings.lock_ttl * 1000
-    if waited_ms > lock_ms or
-       self.cache:add("lock:" .. name, self.id, lock_ms / 1000) then
+    if self.cache:add("lock:" .. name, self.id, lock_ms / 1000) then
+        -- Between our look and our lock another may have filled it.
+        body = self.cache:get(key)
+        if body == nil then
+            return self:fill(name, reply)
+        end
+        self.cache:delete("lock:" .. name)
+        return self:page_reply(reply, body, "HIT")
+    elseif waited_ms > lock_ms then
         return self:fill(name, reply)
     end
     local stale = self.cache:get_stale(key)
