@@ -81,12 +81,21 @@ static void answer(struct app *app, struct evhttp_request *request, int code,
                    const char *reason, const char *type,
                    struct evbuffer *body)
 {
-    char pid[16];
+    const size_t len = body ? evbuffer_get_length(body) : 0;
+    char text[24];
 
-    snprintf(pid, sizeof(pid), "%d", (int)getpid());
-    add_field(request, "X-Worker", pid);
-    if (code != HTTP_NOCONTENT)
+    snprintf(text, sizeof(text), "%d", (int)getpid());
+    add_field(request, "X-Worker", text);
+    if (code != HTTP_NOCONTENT) {
+        /* evhttp leaves it out for HEAD and for HTTP/1.0. */
+        snprintf(text, sizeof(text), "%zu", len);
+        add_field(request, "Content-Length", text);
         add_field(request, "Content-Type", type);
+    }
+    /* And it would send the body of an answer to HEAD. */
+    if (evhttp_request_get_command(request) == EVHTTP_REQ_HEAD && body &&
+        evbuffer_drain(body, len))
+        fprintf(stderr, "host_c: cannot drop a body\n");
     if (app->draining)
         add_field(request, "Connection", "close");
     count_pending(app, request);

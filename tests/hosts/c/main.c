@@ -42,6 +42,7 @@ struct host {
     struct evhttp *http;
     struct evhttp_bound_socket *socket;
     struct event *drained;
+    struct event *signals[2];
     const char *segment;
     const char *listen;
     int64_t grace_ms; /* what a silent client has left after SIGTERM */
@@ -188,7 +189,7 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
 static int set_up(struct host *host)
 {
     struct app *app = &host->app;
-    struct event *term, *interrupt;
+    struct event **signals = host->signals;
     int fd = passed_socket();
 
     if (fd < 0)
@@ -207,12 +208,21 @@ static int set_up(struct host *host)
     evhttp_set_gencb(host->http, app_handle, app);
     host->socket = evhttp_accept_socket_with_handle(host->http, fd);
     host->drained = event_new(app->base, -1, EV_PERSIST, drain_tick, host);
-    term = evsignal_new(app->base, SIGTERM, on_signal, host);
-    interrupt = evsignal_new(app->base, SIGINT, on_signal, host);
-    if (!host->socket || !host->drained || !term || !interrupt ||
-        event_add(term, NULL) || event_add(interrupt, NULL))
+    signals[0] = evsignal_new(app->base, SIGTERM, on_signal, host);
+    signals[1] = evsignal_new(app->base, SIGINT, on_signal, host);
+    if (!host->socket || !host->drained || !signals[0] || !signals[1] ||
+        event_add(signals[0], NULL) || event_add(signals[1], NULL))
         return -1;
     return 0;
+}
+
+static void tear_down(struct host *host)
+{
+    evhttp_free(host->http);
+    event_free(host->drained);
+    event_free(host->signals[0]);
+    event_free(host->signals[1]);
+    event_base_free(host->app.base);
 }
 
 int main(int argc, char **argv)
@@ -253,6 +263,7 @@ int main(int argc, char **argv)
     }
     if (event_base_dispatch(host.app.base) < 0)
         return EXIT_FAILURE;
+    tear_down(&host);
     app_close(&host.app);
     if (shd_segment_close(segment)) {
         fprintf(stderr, "host_c: %s\n", shd_last_error());
