@@ -61,14 +61,14 @@ struct load {
     unsigned shares[KINDS]; /* per cent */
     unsigned run;           /* tells this run's jobs from another's */
     uint64_t random;
-    uint64_t file_bytes;    /* of the first answer */
+    uint64_t file_bytes; /* of the first answer */
     uint64_t started_us;
     uint64_t stopped_us;
     uint64_t last_answer_us;
-    uint64_t stall_max_us;  /* longest time without any answer */
-    uint64_t wait_max_us;   /* longest time of one client without one */
+    uint64_t stall_max_us; /* longest time without any answer */
+    uint64_t wait_max_us;  /* longest time of one client without one */
     int stopping;
-    int emptying;           /* the job list, at the end */
+    int emptying; /* the job list, at the end */
     int emptied;
 };
 
@@ -138,8 +138,7 @@ static void send_request(struct client *client)
     case COUNT:
         client->number = next_random(load) % (uint64_t)load->counter_count;
         snprintf(target, sizeof(target), "/count/%s%llu?client=c%d",
-                 load->prefix, (unsigned long long)client->number,
-                 client->id);
+                 load->prefix, (unsigned long long)client->number, client->id);
         break;
     case FILES:
         snprintf(target, sizeof(target), "/files/%s?client=c%d", load->file,
@@ -154,8 +153,7 @@ static void send_request(struct client *client)
                             (unsigned long long)client->number);
         break;
     default:
-        snprintf(target, sizeof(target), "/jobs/next?client=c%d",
-                 client->id);
+        snprintf(target, sizeof(target), "/jobs/next?client=c%d", client->id);
     }
     if (evhttp_add_header(evhttp_request_get_output_headers(request), "Host",
                           load->host))
@@ -250,8 +248,7 @@ static int note_count(struct client *client, const char *body)
     unsigned long long value;
     char newline, more;
 
-    if (!body ||
-        sscanf(body, "%llu%c%c", &value, &newline, &more) != 2 ||
+    if (!body || sscanf(body, "%llu%c%c", &value, &newline, &more) != 2 ||
         newline != '\n' || value == 0 || value > UINT32_MAX)
         return -1;
     tally_counted(&tally->counters[client->number], value);
@@ -282,8 +279,8 @@ static int note_file(struct client *client, struct evhttp_request *request)
     return len && len == load->file_bytes ? 0 : -1;
 }
 
-static void note_answer(struct client *client,
-                        struct evhttp_request *request, int code)
+static void note_answer(struct client *client, struct evhttp_request *request,
+                        int code)
 {
     struct tally *tally = &client->load->tally;
     char buf[128];
@@ -427,12 +424,11 @@ static int report(struct load *load)
         printf("counter %s%zu acked %llu lost %llu max %llu "
                "duplicates %llu\n",
                load->prefix, i, (unsigned long long)c->acked,
-               (unsigned long long)c->lost,
-               (unsigned long long)c->value_max,
+               (unsigned long long)c->lost, (unsigned long long)c->value_max,
                (unsigned long long)c->duplicates);
     }
-    return !duplicates && !t->garbled && !t->jobs.twice &&
-           !t->jobs.unknown && t->jobs.missing <= t->jobs.pops_lost;
+    return !duplicates && !t->garbled && !t->jobs.twice && !t->jobs.unknown &&
+           t->jobs.missing <= t->jobs.pops_lost;
 }
 
 /* ---- options ---------------------------------------------------------- */
@@ -460,8 +456,8 @@ static int integer(const char *text, int min, int max)
     errno = 0;
     value = strtol(text, &end, 10);
     if (errno || *end || end == text || value < min || value > max) {
-        fprintf(stderr, "http_load: \"%s\" is not a number of %d..%d\n",
-                text, min, max);
+        fprintf(stderr, "http_load: \"%s\" is not a number of %d..%d\n", text,
+                min, max);
         exit(2);
     }
     return (int)value;
@@ -475,8 +471,7 @@ static void set_mix(struct load *load, const char *text)
     if (sscanf(text, "%u,%u,%u%c", &counts, &files, &jobs, &more) != 3 ||
         counts > 100 || files > 100 || jobs > 100 ||
         counts + files + jobs != 100) {
-        fputs("http_load: --mix wants three numbers that make 100\n",
-              stderr);
+        fputs("http_load: --mix wants three numbers that make 100\n", stderr);
         exit(2);
     }
     load->shares[COUNT] = counts;
@@ -544,8 +539,8 @@ static void start_client(struct load *load, int id)
 
     client->load = load;
     client->id = id;
-    client->connection = evhttp_connection_base_new(load->base, NULL,
-                                                    load->host, load->port);
+    client->connection =
+        evhttp_connection_base_new(load->base, NULL, load->host, load->port);
     client->timer = evtimer_new(load->base, on_timer, client);
     if (!client->connection || !client->timer)
         fail("evhttp_connection_base_new");
@@ -561,16 +556,14 @@ static void set_up(struct load *load)
     if (signal(SIGPIPE, SIG_IGN) == SIG_ERR)
         fail("signal");
     load->base = event_base_new();
-    load->clients = calloc((size_t)load->client_count,
-                           sizeof(*load->clients));
+    load->clients = calloc((size_t)load->client_count, sizeof(*load->clients));
     if (!load->base || !load->clients)
         fail("event_base_new");
     load->tick = event_new(load->base, -1, EV_PERSIST, on_tick, load);
     term = evsignal_new(load->base, SIGTERM, on_signal, load);
     interrupt = evsignal_new(load->base, SIGINT, on_signal, load);
-    if (!load->tick || !term || !interrupt ||
-        event_add(load->tick, &second) || event_add(term, NULL) ||
-        event_add(interrupt, NULL))
+    if (!load->tick || !term || !interrupt || event_add(load->tick, &second) ||
+        event_add(term, NULL) || event_add(interrupt, NULL))
         fail("event_new");
 }
 

@@ -27,8 +27,7 @@ static void bits_add(struct bits *bits, uint64_t number)
 
         if (!words)
             out_of_memory();
-        memset(words + bits->count, 0,
-               (count - bits->count) * sizeof(*words));
+        memset(words + bits->count, 0, (count - bits->count) * sizeof(*words));
         bits->words = words;
         bits->count = count;
     }

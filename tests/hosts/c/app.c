@@ -39,8 +39,8 @@ static void pending_sent(struct evhttp_request *request, void *arg)
 {
     struct pending *pending = arg;
 
-    evhttp_connection_set_closecb(evhttp_request_get_connection(request),
-                                  NULL, NULL);
+    evhttp_connection_set_closecb(evhttp_request_get_connection(request), NULL,
+                                  NULL);
     pending->app->answers_pending--;
     free(pending);
 }
@@ -78,8 +78,7 @@ static void add_field(struct evhttp_request *request, const char *name,
 
 /* Sends body (consumed; may be NULL). */
 static void answer(struct app *app, struct evhttp_request *request, int code,
-                   const char *reason, const char *type,
-                   struct evbuffer *body)
+                   const char *reason, const char *type, struct evbuffer *body)
 {
     const size_t len = body ? evbuffer_get_length(body) : 0;
     char text[24];
@@ -137,8 +136,8 @@ static void answer_error(struct app *app, struct evhttp_request *request,
 
 /* ---- reading into an evbuffer ----------------------------------------- */
 
-typedef int read_fn(shd_dict *dict, const char *key, size_t key_len,
-                    void *buf, size_t size, struct shd_value *v);
+typedef int read_fn(shd_dict *dict, const char *key, size_t key_len, void *buf,
+                    size_t size, struct shd_value *v);
 
 static int read_live(shd_dict *dict, const char *key, size_t key_len,
                      void *buf, size_t size, struct shd_value *v)
@@ -296,8 +295,7 @@ static void fill_page(struct app *app, struct evhttp_request *request,
     if (!err && (!body || evbuffer_add(body, data, len)))
         err = ENOMEM;
     if (!err) {
-        rc = shd_set(app->cache, key, strlen(key), data, len,
-                     s->page_ttl_ms);
+        rc = shd_set(app->cache, key, strlen(key), data, len, s->page_ttl_ms);
     } else if (err == ENOENT) {
         v.type = SHD_BOOLEAN;
         rc = shd_store(app->cache, SHD_SET, key, strlen(key), SHD_BOOLEAN,
@@ -308,8 +306,7 @@ static void fill_page(struct app *app, struct evhttp_request *request,
     free(data);
     /* A store that fails costs a miss next time, nothing else. */
     if (rc)
-        fprintf(stderr, "host_c: %s not cached: %s\n", name,
-                shd_strerror(rc));
+        fprintf(stderr, "host_c: %s not cached: %s\n", name, shd_strerror(rc));
     unlock_page(app, name);
 
     if (err && err != ENOENT) {
@@ -356,15 +353,15 @@ static void wait_over(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    evhttp_connection_set_closecb(
-        evhttp_request_get_connection(wait->request), NULL, NULL);
+    evhttp_connection_set_closecb(evhttp_request_get_connection(wait->request),
+                                  NULL, NULL);
     wait->waited_ms += POLL_MS;
     if (try_page(wait->app, wait->request, wait->name, wait->waited_ms)) {
         wait_end(wait);
         return;
     }
-    evhttp_connection_set_closecb(
-        evhttp_request_get_connection(wait->request), wait_lost, wait);
+    evhttp_connection_set_closecb(evhttp_request_get_connection(wait->request),
+                                  wait_lost, wait);
     event_add(wait->timer, &pause);
 }
 
@@ -448,8 +445,8 @@ static void get_count(struct app *app, struct evhttp_request *request,
                       const char *name)
 {
     double value;
-    int rc = shd_incr(app->counters, name, strlen(name), 1, 1, 0, 0, &value,
-                      NULL);
+    int rc =
+        shd_incr(app->counters, name, strlen(name), 1, 1, 0, 0, &value, NULL);
 
     if (rc)
         answer_error(app, request, rc);
@@ -679,8 +676,7 @@ int app_open(struct app *app, shd_segment *segment)
 
 void app_close(struct app *app)
 {
-    shd_dict **all[] = {&app->cache, &app->limits, &app->counters,
-                        &app->jobs};
+    shd_dict **all[] = {&app->cache, &app->limits, &app->counters, &app->jobs};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         if (*all[i])

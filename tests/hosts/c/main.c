@@ -25,10 +25,9 @@
 #include <event2/event.h>
 #include <event2/util.h>
 
-enum { /* exit codes, as for the shdict command */
-    EXIT_USAGE = 2,
-    EXIT_ATTACH = 3
-};
+/* Exit codes, as for the shdict command. */
+enum { EXIT_USAGE = 2, EXIT_ATTACH = 3 };
+
 enum {
     HEADER_BYTES = 8192,
     BODY_BYTES = 65536,
@@ -77,15 +76,32 @@ static double number(const char *option, const char *text)
 
 static void parse_options(struct host *host, int argc, char **argv)
 {
-    enum { PAGE_TTL, ABSENT_TTL, LOCK_TTL, RATE_WINDOW, GRACE, STOP, RATE,
-           SEGMENT, LISTEN, DOCROOT, HELP };
+    enum {
+        PAGE_TTL,
+        ABSENT_TTL,
+        LOCK_TTL,
+        RATE_WINDOW,
+        GRACE,
+        STOP,
+        RATE,
+        SEGMENT,
+        LISTEN,
+        DOCROOT,
+        HELP
+    };
     static const struct option options[] = {
-        {"page-ttl", 1, NULL, PAGE_TTL}, {"absent-ttl", 1, NULL, ABSENT_TTL},
-        {"lock-ttl", 1, NULL, LOCK_TTL}, {"grace", 1, NULL, GRACE},
-        {"rate-window", 1, NULL, RATE_WINDOW}, {"stop", 1, NULL, STOP},
-        {"rate", 1, NULL, RATE}, {"segment", 1, NULL, SEGMENT},
-        {"listen", 1, NULL, LISTEN}, {"docroot", 1, NULL, DOCROOT},
-        {"help", 0, NULL, HELP}, {NULL, 0, NULL, 0}};
+        {"page-ttl", 1, NULL, PAGE_TTL},
+        {"absent-ttl", 1, NULL, ABSENT_TTL},
+        {"lock-ttl", 1, NULL, LOCK_TTL},
+        {"grace", 1, NULL, GRACE},
+        {"rate-window", 1, NULL, RATE_WINDOW},
+        {"stop", 1, NULL, STOP},
+        {"rate", 1, NULL, RATE},
+        {"segment", 1, NULL, SEGMENT},
+        {"listen", 1, NULL, LISTEN},
+        {"docroot", 1, NULL, DOCROOT},
+        {"help", 0, NULL, HELP},
+        {NULL, 0, NULL, 0}};
     struct app_settings *s = &host->app.settings;
     int64_t *const times[] = {&s->page_ttl_ms, &s->absent_ttl_ms,
                               &s->lock_ttl_ms, &s->rate_window_ms,
@@ -133,15 +149,14 @@ static int own_socket(const char *text)
     struct sockaddr_storage address;
     int length = sizeof(address), on = 1, fd;
 
-    if (!text || evutil_parse_sockaddr_port(
-                     text, (struct sockaddr *)&address, &length)) {
+    if (!text || evutil_parse_sockaddr_port(text, (struct sockaddr *)&address,
+                                            &length)) {
         fprintf(stderr, "host_c: no socket was passed; "
                         "give --listen ADDRESS:PORT\n");
         exit(EXIT_USAGE);
     }
     fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
         bind(fd, (struct sockaddr *)&address, (socklen_t)length) ||
         listen(fd, BACKLOG)) {
         fprintf(stderr, "host_c: cannot listen on %s: %s\n", text,
@@ -201,10 +216,9 @@ static int set_up(struct host *host)
     evhttp_set_max_headers_size(host->http, HEADER_BYTES);
     evhttp_set_max_body_size(host->http, BODY_BYTES);
     evhttp_set_timeout(host->http, IDLE_S);
-    evhttp_set_allowed_methods(host->http,
-                               EVHTTP_REQ_GET | EVHTTP_REQ_HEAD |
-                                   EVHTTP_REQ_POST | EVHTTP_REQ_PUT |
-                                   EVHTTP_REQ_DELETE);
+    evhttp_set_allowed_methods(
+        host->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST |
+                        EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE);
     evhttp_set_gencb(host->http, app_handle, app);
     host->socket = evhttp_accept_socket_with_handle(host->http, fd);
     host->drained = event_new(app->base, -1, EV_PERSIST, drain_tick, host);
@@ -239,8 +253,8 @@ int main(int argc, char **argv)
                          .rate_window_ms = 1000,
                          .rate = 1e6},
     };
-    const struct shd_segment_options options = {
-        .struct_size = sizeof(options)};
+    const struct shd_segment_options options = {.struct_size =
+                                                    sizeof(options)};
     shd_segment *segment;
 
     parse_options(&host, argc, argv);
