@@ -167,12 +167,8 @@ class Host:
                 if w["state"] == "alive" and w["worker"] is not None]
 
     def wait_workers(self, n=None):
-        """Registration is with the first change: give each some work."""
-        def look():
-            with Client(self) as client:
-                client.get("/jobs", ["X-Client-Id: wait"])
-            return len(self.workers()) == (n or self.n)
-        wait_for(look, f"{n or self.n} workers\n{self.log()}", 20)
+        wait_for(lambda: len(self.workers()) == (n or self.n),
+                 f"{n or self.n} workers", 20)
 
     def shdict(self, *args, status=0):
         done = subprocess.run([SHDICT, *args], stdout=subprocess.PIPE,

@@ -256,6 +256,7 @@ int main(int argc, char **argv)
     const struct shd_segment_options options = {.struct_size =
                                                     sizeof(options)};
     shd_segment *segment;
+    uint64_t incarnation;
 
     parse_options(&host, argc, argv);
     if (!host.segment) {
@@ -271,6 +272,12 @@ int main(int argc, char **argv)
     }
     if (app_open(&host.app, segment))
         return EXIT_ATTACH;
+    /* The first change would do it; so `shdict workers` shows idle ones. */
+    if (shd_worker_join(segment, &incarnation)) {
+        fprintf(stderr, "host_c: cannot join the segment: %s\n",
+                shd_last_error());
+        return EXIT_ATTACH;
+    }
     if (set_up(&host)) {
         fprintf(stderr, "host_c: cannot set up the event loop\n");
         return EXIT_FAILURE;

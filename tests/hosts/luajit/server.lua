@@ -99,6 +99,12 @@ local function open_dicts()
         end
         dicts[name] = dict
     end
+    -- The first change would do it; so `shdict workers` shows idle ones too.
+    local incarnation
+    incarnation, err = segment:join()
+    if not incarnation then
+        fail(3, "cannot join the segment: ", err)
+    end
     return segment, dicts
 end
 
