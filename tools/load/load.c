@@ -49,6 +49,7 @@ struct load {
     struct client *clients;
     struct tally tally;
     struct event *tick;
+    struct event *signals[2];
     const char *prefix; /* of the counters' names */
     const char *file;
     char *host;
@@ -551,7 +552,7 @@ static void start_client(struct load *load, int id)
 static void set_up(struct load *load)
 {
     const struct timeval second = {1, 0};
-    struct event *term, *interrupt;
+    struct event **signals = load->signals;
 
     if (signal(SIGPIPE, SIG_IGN) == SIG_ERR)
         fail("signal");
@@ -560,11 +561,27 @@ static void set_up(struct load *load)
     if (!load->base || !load->clients)
         fail("event_base_new");
     load->tick = event_new(load->base, -1, EV_PERSIST, on_tick, load);
-    term = evsignal_new(load->base, SIGTERM, on_signal, load);
-    interrupt = evsignal_new(load->base, SIGINT, on_signal, load);
-    if (!load->tick || !term || !interrupt || event_add(load->tick, &second) ||
-        event_add(term, NULL) || event_add(interrupt, NULL))
+    signals[0] = evsignal_new(load->base, SIGTERM, on_signal, load);
+    signals[1] = evsignal_new(load->base, SIGINT, on_signal, load);
+    if (!load->tick || !signals[0] || !signals[1] ||
+        event_add(load->tick, &second) || event_add(signals[0], NULL) ||
+        event_add(signals[1], NULL))
         fail("event_new");
+}
+
+static void tear_down(struct load *load)
+{
+    for (int i = 0; i < load->client_count; i++) {
+        event_free(load->clients[i].timer);
+        evhttp_connection_free(load->clients[i].connection);
+    }
+    event_free(load->tick);
+    event_free(load->signals[0]);
+    event_free(load->signals[1]);
+    event_base_free(load->base);
+    free(load->clients);
+    free(load->host);
+    tally_free(&load->tally);
 }
 
 int main(int argc, char **argv)
@@ -573,6 +590,7 @@ int main(int argc, char **argv)
                         .file = "hello.txt",
                         .client_count = 32,
                         .counter_count = 8};
+    int agrees;
 
     parse_options(&load, argc, argv);
     tally_init(&load.tally, (size_t)load.counter_count);
@@ -584,5 +602,7 @@ int main(int argc, char **argv)
         start_client(&load, i);
     if (event_base_dispatch(load.base) < 0)
         fail("event_base_dispatch");
-    return report(&load) ? 0 : 1;
+    agrees = report(&load);
+    tear_down(&load);
+    return agrees && !fflush(stdout) ? 0 : 1;
 }

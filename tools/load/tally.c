@@ -43,6 +43,16 @@ void tally_init(struct tally *tally, size_t counter_count)
     tally->counter_count = counter_count;
 }
 
+void tally_free(struct tally *tally)
+{
+    for (size_t i = 0; i < tally->counter_count; i++)
+        free(tally->counters[i].values.words);
+    free(tally->counters);
+    free(tally->jobs.acked_set.words);
+    free(tally->jobs.lost_set.words);
+    free(tally->jobs.popped_set.words);
+}
+
 void tally_counted(struct tally_counter *counter, uint64_t value)
 {
     counter->acked++;

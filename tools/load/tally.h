@@ -67,6 +67,8 @@ struct tally {
 /* Exits the process when memory is short. */
 void tally_init(struct tally *tally, size_t counter_count);
 
+void tally_free(struct tally *tally);
+
 /* A counter's new value was answered. */
 void tally_counted(struct tally_counter *counter, uint64_t value);
 
