@@ -133,7 +133,9 @@ void attempt_start(struct attempt *a, const struct dict *d,
     a->shard = &d->shard[a->at.shard];
     a->guard = dict_guard(d, a->at.shard);
     a->room.safe = safe;
-    a->room.forcible = forcible;
+    a->admitted = false;
+    a->forced = 0;
+    a->room.forcible = forcible != NULL ? forcible : &a->forced;
     a->pages = 2;
 }
 

@@ -25,6 +25,8 @@ struct attempt {
     uint32_t old;        /* the entry that is there, 0: none */
     struct entry *entry; /* its address */
     bool live;
+    bool admitted;   /* its condition (add, replace) held once */
+    uint32_t forced; /* for room.forcible, if the caller does not ask */
     struct room room;
     uint64_t pages; /* what may be needed of whole pages, for elsewhere */
 };

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "tests/crash/script.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "shm/base/clock.h"
+#include "tests/crash/trace.h"
+
+#define VALUE_MAX (1u << 20)
+#define CHILD_DONE 42
+#define CHILD_FAILED 43
+
+static unsigned char bytes[VALUE_MAX];
+static uint64_t fills; /* makes the next value another one */
+
+/* ---- commands ------------------------------------------------------------ */
+
+struct words {
+    char text[160];
+    char *word[8];
+    int count;
+};
+
+static void split(struct words *w, const char *begin, size_t len)
+{
+    char *save = NULL;
+
+    memset(w, 0, sizeof(*w));
+    if (len >= sizeof(w->text))
+        len = sizeof(w->text) - 1;
+    memcpy(w->text, begin, len);
+    for (char *p = strtok_r(w->text, " ", &save); p != NULL && w->count < 8;
+         p = strtok_r(NULL, " ", &save))
+        w->word[w->count++] = p;
+}
+
+static long number(const struct words *w, int i)
+{
+    return i < w->count ? strtol(w->word[i], NULL, 10) : 0;
+}
+
+static const unsigned char *value(size_t len)
+{
+    uint64_t r = ++fills * 0x9e3779b97f4a7c15ull;
+
+    for (size_t i = 0; i < len; i++) {
+        r = r * 6364136223846793005ull + 1442695040888963407ull;
+        bytes[i] = (unsigned char)(r >> 56);
+    }
+    return bytes;
+}
+
+static int store(struct world *w, uint32_t op, const char *key, size_t len,
+                 int64_t ttl)
+{
+    return shd_store(w->dict, op, key, strlen(key), SHD_STRING, value(len),
+                     len, 0, ttl, (int32_t)(fills % 3), NULL);
+}
+
+/* KEY COUNT ...: the same for KEY0, KEY1, ... */
+static int many(struct world *w, const struct words *c)
+{
+    long step = strcmp(c->word[0], "thin") == 0 ? number(c, 3) : 1;
+    struct shd_value v;
+    char key[64];
+    int rc = SHD_OK;
+
+    for (long i = 0; rc == SHD_OK && i < number(c, 2); i += step) {
+        snprintf(key, sizeof(key), "%.40s%ld", c->word[1], i);
+        if (strcmp(c->word[0], "fill") == 0)
+            rc = store(w, SHD_SET, key, (size_t)number(c, 3), number(c, 4));
+        else if (strcmp(c->word[0], "thin") == 0)
+            rc = shd_delete(w->dict, key, strlen(key));
+        else
+            rc = shd_get(w->dict, key, strlen(key), bytes, sizeof(bytes), &v);
+    }
+    return rc;
+}
+
+static int on_key(struct world *w, const struct words *c, bool *known)
+{
+    const char *verb = c->word[0], *key = c->count > 1 ? c->word[1] : "";
+    size_t len = strlen(key);
+    bool left = verb[0] == 'l';
+    struct shd_value v;
+    double result;
+
+    *known = true;
+    if (strcmp(verb, "set") == 0)
+        return store(w, SHD_SET, key, (size_t)number(c, 2), number(c, 3));
+    if (strcmp(verb, "safe") == 0)
+        return store(w, SHD_SET | SHD_SAFE, key, (size_t)number(c, 2),
+                     number(c, 3));
+    if (strcmp(verb, "add") == 0)
+        return store(w, SHD_ADD, key, (size_t)number(c, 2), number(c, 3));
+    if (strcmp(verb, "replace") == 0)
+        return store(w, SHD_REPLACE, key, (size_t)number(c, 2),
+                     number(c, 3));
+    if (strcmp(verb, "num") == 0)
+        return shd_store(w->dict, SHD_SET, key, len, SHD_NUMBER, NULL, 0,
+                         (double)number(c, 2), 0, 0, NULL);
+    if (strcmp(verb, "del") == 0)
+        return shd_delete(w->dict, key, len);
+    if (strcmp(verb, "get") == 0)
+        return shd_get(w->dict, key, len, bytes, sizeof(bytes), &v);
+    if (strcmp(verb, "incr") == 0 || strcmp(verb, "init") == 0)
+        return shd_incr(w->dict, key, len, (double)number(c, 2),
+                        verb[2] == 'i', 100, 0, &result, NULL);
+    if (strcmp(verb, "expire") == 0)
+        return shd_expire(w->dict, key, len, number(c, 2));
+    if (strcmp(verb, "lpush") == 0 || strcmp(verb, "rpush") == 0)
+        return shd_push(w->dict, left, key, len, SHD_STRING,
+                        value((size_t)number(c, 2)), (size_t)number(c, 2), 0,
+                        NULL);
+    if (strcmp(verb, "lnum") == 0)
+        return shd_push(w->dict, 1, key, len, SHD_NUMBER, NULL, 0,
+                        (double)number(c, 2), NULL);
+    if (strcmp(verb, "lpop") == 0 || strcmp(verb, "rpop") == 0)
+        return shd_pop(w->dict, left, key, len, bytes, sizeof(bytes), &v);
+    *known = false;
+    return SHD_OK;
+}
+
+static int on_world(struct world *w, const struct words *c, bool *known)
+{
+    const char *verb = c->word[0];
+    struct shd_dict_options o = {.struct_size = sizeof(o)};
+    shd_dict *other;
+    uint64_t n;
+    int rc;
+
+    *known = true;
+    if (strcmp(verb, "fill") == 0 || strcmp(verb, "thin") == 0 ||
+        strcmp(verb, "hit") == 0)
+        return many(w, c);
+    if (strcmp(verb, "flush") == 0)
+        return shd_flush_all(w->dict);
+    if (strcmp(verb, "sweep") == 0)
+        return shd_flush_expired(w->dict, (uint64_t)number(c, 1), NULL);
+    if (strcmp(verb, "advance") == 0) {
+        clock_test_advance((uint64_t)number(c, 1));
+        return SHD_OK;
+    }
+    if (strcmp(verb, "open") == 0) {
+        o.capacity_bytes = (uint64_t)number(c, 2);
+        rc = shd_dict_open(w->segment, c->word[1], &o, &other);
+        return rc == SHD_OK ? shd_dict_close(other) : rc;
+    }
+    if (strcmp(verb, "destroy") == 0)
+        return shd_dict_destroy(w->segment, c->word[1]);
+    if (strcmp(verb, "join") == 0)
+        return shd_worker_join(w->segment, &n);
+    if (strcmp(verb, "leave") == 0)
+        return shd_worker_leave(w->segment);
+    if (strcmp(verb, "reap") == 0)
+        return shd_reap(w->segment, NULL);
+    *known = false;
+    return SHD_OK;
+}
+
+static int dead_worker(struct world *w, const char *command, size_t len)
+{
+    char text[160];
+    char *rest;
+    uint64_t stores;
+    unsigned long stop;
+
+    if (len >= sizeof(text))
+        len = sizeof(text) - 1;
+    memcpy(text, command, len);
+    text[len] = '\0';
+    stop = strtoul(text, &rest, 10);
+    if (script_run_apart(w, rest, stop, NULL, &stores) == 1)
+        return 0;
+    printf("    \"%s\" did not die at store %lu\n", rest, stop);
+    return -1;
+}
+
+static int command(struct world *w, const char *text, size_t len)
+{
+    struct words c;
+    bool any, known;
+    int rc;
+
+    while (len > 0 && *text == ' ')
+        text++, len--;
+    if (len > 5 && strncmp(text, "dead ", 5) == 0)
+        return dead_worker(w, text + 5, len - 5);
+    any = len > 0 && *text == '?';
+    split(&c, text + any, len - any);
+    if (c.count == 0)
+        return 0;
+    rc = on_key(w, &c, &known);
+    if (!known)
+        rc = on_world(w, &c, &known);
+    if (!known) {
+        printf("    no such command: %.*s\n", (int)len, text);
+        return -1;
+    }
+    if (rc == SHD_OK || (any && rc != SHD_CORRUPT))
+        return 0;
+    printf("    %.*s gave %s: %s\n", (int)len, text, shd_strerror_name(rc),
+           shd_last_error());
+    return -1;
+}
+
+int script_run(struct world *w, const char *script)
+{
+    while (*script != '\0') {
+        size_t len = strcspn(script, ";");
+
+        if (command(w, script, len) != 0)
+            return -1;
+        script += len;
+        script += *script == ';';
+    }
+    return 0;
+}
+
+/* Where a child tells its number of stores. */
+static uint64_t *shared_count(void)
+{
+    static uint64_t *p;
+
+    if (p == NULL) {
+        p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) {
+            perror("mmap");
+            abort();
+        }
+    }
+    return p;
+}
+
+static _Noreturn void child(struct world *w, const char *script,
+                            uint64_t stop, void (*at_death)(void))
+{
+    const char *first = script + strspn(script, " ");
+    uint64_t incarnation;
+
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
+        _exit(CHILD_FAILED);
+    /* Joining has cases of its own; else it would begin each of them. */
+    if (strncmp(first, "join", 4) != 0 &&
+        shd_worker_join(w->segment, &incarnation) != SHD_OK) {
+        printf("    a child could not join: %s\n", shd_last_error());
+        fflush(stdout);
+        _exit(CHILD_FAILED);
+    }
+    trace_begin(stop, at_death);
+    int rc = script_run(w, script);
+    *shared_count() = trace_end();
+    fflush(stdout);
+    _exit(rc == 0 ? CHILD_DONE : CHILD_FAILED);
+}
+
+int script_run_apart(struct world *w, const char *script, uint64_t stop,
+                     void (*at_death)(void), uint64_t *stores)
+{
+    uint64_t *count = shared_count();
+    int status;
+    pid_t pid;
+
+    fflush(stdout);
+    pid = fork();
+    if (pid < 0) {
+        perror("fork");
+        return -1;
+    }
+    if (pid == 0)
+        child(w, script, stop, at_death);
+    while (waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR) {
+            perror("waitpid");
+            return -1;
+        }
+    }
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && stop != 0)
+        return 1;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_DONE) {
+        *stores = *count;
+        return 0;
+    }
+    if (WIFSIGNALED(status))
+        printf("    a child died of signal %d\n", WTERMSIG(status));
+    return -1;
+}
+
+/* ---- states -------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t h, const void *data, size_t len)
+{
+    const unsigned char *p = data;
+
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ p[i]) * 0x100000001b3ull;
+    return h ^ h >> 31;
+}
+
+static uint64_t mix_value(uint64_t h, const struct shd_value *v)
+{
+    h = mix(h, &v->type, sizeof(v->type));
+    h = mix(h, &v->flags, sizeof(v->flags));
+    h = mix(h, &v->len, sizeof(v->len));
+    h = mix(h, &v->ttl_ms, sizeof(v->ttl_ms));
+    if (v->type == SHD_STRING)
+        return mix(h, bytes, v->len);
+    return v->type == SHD_LIST ? h : mix(h, &v->number, sizeof(v->number));
+}
+
+static int complain(const char *what, int rc)
+{
+    printf("    %s gave %s: %s\n", what, shd_strerror_name(rc),
+           shd_last_error());
+    return -1;
+}
+
+static int read_entries(struct world *w, struct state *s)
+{
+    char after[64];
+    size_t after_len = 0, len;
+    struct shd_value v;
+    int rc;
+
+    for (;;) {
+        struct state_entry *e = &s->entry[s->entries];
+
+        if (s->entries == STATE_ENTRIES) {
+            printf("    more entries than this test can hold\n");
+            return -1;
+        }
+        rc = shd_scan(w->dict, after_len > 0 ? after : NULL, after_len,
+                      SHD_SCAN_EXPIRED, e->key, sizeof(e->key) - 1, &len,
+                      bytes, sizeof(bytes), &v);
+        if (rc == SHD_NOTFOUND)
+            return 0;
+        if (rc != SHD_OK)
+            return complain("scan", rc);
+        e->key[len] = '\0';
+        memcpy(after, e->key, len);
+        after_len = len;
+        e->content = mix_value(17, &v);
+        s->entries++;
+    }
+}
+
+/* What is in the live lists, by taking it out. */
+static int read_lists(struct world *w, struct state *s)
+{
+    for (uint32_t i = 0; i < s->entries; i++) {
+        struct state_entry *e = &s->entry[i];
+        struct shd_value v;
+        int rc;
+
+        while ((rc = shd_pop(w->dict, 1, e->key, strlen(e->key), bytes,
+                             sizeof(bytes), &v)) == SHD_OK) {
+            v.ttl_ms = 0;
+            v.flags = 0;
+            e->content = mix_value(e->content, &v);
+        }
+        if (rc != SHD_NOTLIST && rc != SHD_NOTFOUND)
+            return complain("pop", rc);
+    }
+    return 0;
+}
+
+static int read_order(struct world *w, struct state *s)
+{
+    shd_keys *keys;
+    int rc = shd_keys_get(w->dict, 0, &keys);
+
+    if (rc != SHD_OK)
+        return complain("keys_get", rc);
+    for (uint64_t i = 0; i < shd_keys_count(keys); i++) {
+        size_t len;
+        const char *key = shd_keys_at(keys, i, &len);
+        s->order = mix(s->order, key, len);
+    }
+    shd_keys_free(keys);
+    return 0;
+}
+
+static int read_objects(struct world *w, struct state *s)
+{
+    struct shd_object_info o = {.struct_size = sizeof(o)};
+    int rc;
+
+    for (uint32_t i = 0;
+         (rc = shd_object_info(w->segment, i, &o)) != SHD_INVAL; i++) {
+        if (rc == SHD_OK)
+            s->objects += mix(3, o.name, strlen(o.name)) + o.size_bytes;
+        else if (rc != SHD_NOTFOUND)
+            return complain("object_info", rc);
+    }
+    return 0;
+}
+
+int state_read(struct world *w, struct state *s)
+{
+    s->entries = 0;
+    s->order = s->objects = 0;
+    if (read_objects(w, s) != 0 || read_order(w, s) != 0 ||
+        read_entries(w, s) != 0)
+        return -1;
+    return read_lists(w, s);
+}
+
+static const struct state_entry *find(const struct state *s, const char *key)
+{
+    for (uint32_t i = 0; i < s->entries; i++) {
+        if (strcmp(s->entry[i].key, key) == 0)
+            return &s->entry[i];
+    }
+    return NULL;
+}
+
+int state_compare(const struct state *a, const struct state *b, char *why,
+                  size_t size)
+{
+    if (a->objects != b->objects)
+        snprintf(why, size, "other dicts");
+    else if (a->entries != b->entries)
+        snprintf(why, size, "%u entries instead of %u", a->entries,
+                 b->entries);
+    else
+        why[0] = '\0';
+    for (uint32_t i = 0; why[0] == '\0' && i < a->entries; i++) {
+        if (strcmp(a->entry[i].key, b->entry[i].key) != 0)
+            snprintf(why, size, "key %s instead of %s", a->entry[i].key,
+                     b->entry[i].key);
+        else if (a->entry[i].content != b->entry[i].content)
+            snprintf(why, size, "key %s has another content",
+                     a->entry[i].key);
+    }
+    if (why[0] == '\0' && a->order != b->order)
+        snprintf(why, size, "another order in the LRU");
+    return why[0] == '\0' ? 0 : -1;
+}
+
+int state_between(const struct state *s, const struct state *before,
+                  const struct state *after, char *why, size_t size)
+{
+    why[0] = '\0';
+    if (s->objects != before->objects && s->objects != after->objects)
+        snprintf(why, size, "other dicts");
+    for (uint32_t i = 0; i < s->entries; i++) {
+        const struct state_entry *e = &s->entry[i];
+        const struct state_entry *b = find(before, e->key);
+        const struct state_entry *a = find(after, e->key);
+
+        if ((b == NULL || b->content != e->content) &&
+            (a == NULL || a->content != e->content))
+            snprintf(why, size, "key %s is neither as before nor as after",
+                     e->key);
+    }
+    for (uint32_t i = 0; i < before->entries; i++) {
+        const char *key = before->entry[i].key;
+
+        if (find(s, key) == NULL && find(after, key) != NULL)
+            snprintf(why, size, "key %s is gone", key);
+    }
+    return why[0] == '\0' ? 0 : -1;
+}

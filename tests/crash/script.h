@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tests/crash/script.h - operations as text, and states that can be compared.
+ *
+ * A script is a row of commands separated by ";". A "?" before one allows it
+ * any result that is not SHD_CORRUPT. LEN and TTL are bytes and ms.
+ *   set|safe|add|replace KEY LEN [TTL]   a string, new bytes each time
+ *   num KEY N   del KEY   get KEY   incr KEY N   init KEY N (incr with init)
+ *   expire KEY TTL   lpush|rpush KEY LEN   lnum KEY N   lpop|rpop KEY
+ *   fill KEY COUNT LEN [TTL]    sets KEY0, KEY1 ...
+ *   thin KEY COUNT STEP         deletes KEY0, KEY<STEP> ...
+ *   hit KEY COUNT               gets KEY0 ...
+ *   flush   sweep MAX (flush_expired)   advance MS
+ *   open NAME BYTES   destroy NAME      another dict
+ *   join   leave   reap
+ *   dead STORE COMMAND          a worker that died at that store of COMMAND
+ */
+#ifndef SHD_TESTS_CRASH_SCRIPT_H
+#define SHD_TESTS_CRASH_SCRIPT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "shm/shdict.h"
+
+#define STATE_ENTRIES 2048u
+
+struct state {
+    uint32_t entries;
+    uint64_t order;   /* of the keys in the LRU */
+    uint64_t objects; /* names in the segment */
+    struct state_entry {
+        char key[24];
+        uint64_t content; /* type, value, flags, ttl, elements */
+    } entry[STATE_ENTRIES];
+};
+
+struct world {
+    shd_segment *segment;
+    shd_dict *dict;
+    uint64_t fresh_free;
+};
+
+/* 0, or -1 having printed what went wrong. */
+int script_run(struct world *w, const char *script);
+
+/* Runs a command's script in a child that dies at store `stop` (0: never).
+ * 1: it died there. 0: it came to its end before; *stores tells how many
+ * there were. -1: something else happened, printed. */
+int script_run_apart(struct world *w, const char *script, uint64_t stop,
+                     void (*at_death)(void), uint64_t *stores);
+
+/* Reads everything. Lists are emptied by that. 0 or -1 as above. */
+int state_read(struct world *w, struct state *s);
+
+/* 0: equal, with the order. Else tells the difference in why. */
+int state_compare(const struct state *a, const struct state *b, char *why,
+                  size_t size);
+
+/* Is each entry as in one of the two, and missing only where one lacks it? */
+int state_between(const struct state *s, const struct state *before,
+                  const struct state *after, char *why, size_t size);
+
+#endif

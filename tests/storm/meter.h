@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tests/storm/meter.h - how long operations take, and why.
+ *
+ * An operation's wall time includes what the scheduler let other processes
+ * have of the processor while this one could have run. On a machine with
+ * fewer processors than workers that is most of it, and says nothing about
+ * locks. The kernel counts it (/proc/thread-self/schedstat, second number);
+ * the *stall* of an operation is its wall time without that: running, or
+ * asleep waiting for somebody - also for a lock's holder that the scheduler
+ * has put aside.
+ *
+ * Asking the kernel costs more than an operation, so it is asked only after
+ * something took long, and every METER_BATCH operations: the part of the
+ * delay that can be charged to a wrong operation stays below METER_BATCH
+ * times METER_LONG_NS.
+ */
+#ifndef SHD_TESTS_STORM_METER_H
+#define SHD_TESTS_STORM_METER_H
+
+#include <stdint.h>
+
+#define METER_BATCH 64u
+#define METER_LONG_NS 100000u
+#define METER_BUCKETS 320u
+
+struct histogram {
+    uint64_t count;
+    uint64_t max_ns;
+    uint64_t bucket[METER_BUCKETS]; /* 8 to each power of two */
+};
+
+void histogram_add(struct histogram *h, uint64_t ns);
+void histogram_merge(struct histogram *into, const struct histogram *h);
+
+/* The upper end of the bucket that holds that quantile. */
+uint64_t histogram_quantile(const struct histogram *h, double q);
+
+/* Lies in memory that outlives the worker. */
+struct meter {
+    struct histogram wall, stall;
+    uint64_t busy_since_ns; /* in an operation since then, or 0 */
+    uint32_t worst_wall_kind, worst_stall_kind;
+};
+
+uint64_t meter_now_ns(void);
+
+/* For the calling thread, after every fork. -1: no such file. */
+int meter_open(void);
+
+void meter_begin(struct meter *m);
+void meter_end(struct meter *m, uint32_t kind);
+
+#endif
