@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Wrong command lines, names and files: one clear line, the right exit code,
+and everything is as it was."""
+import os
+import subprocess
+
+from harness import (SHDICT, answer, case, directory, environment, expect,
+                     fresh, path_of, run, segment)
+
+
+@case
+def wrong_command_lines_are_usage():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v")
+    for words in ([], ["nonsense"], ["get"], ["get", name], ["get", name, "d"],
+                  ["get", name, "d", "k", "more"], ["ls", name, "d"],
+                  ["get", name, "d", "k", "--no"], ["get", "-q", name],
+                  ["set", name, "d", "k"], ["set", name, "d", "k", "v", "w"],
+                  ["set", name, "d", "k", "v", "--ttl"],
+                  ["set", name, "d", "k", "v", "--ttl", "-1"],
+                  ["set", name, "d", "k", "v", "--ttl", "soon"],
+                  ["set", name, "d", "k", "v", "--ttl", "nan"],
+                  ["set", name, "d", "k", "v", "--flags", "2147483648"],
+                  ["set", name, "d", "k", "v", "--flags", "1.5"],
+                  ["set", name, "d", "k", "v", "--number"],
+                  ["set", name, "d", "k", "maybe", "--boolean"],
+                  ["set", name, "d", "k", "1", "--boolean", "--number"],
+                  ["set", name, "d", "k", "v", "--add", "--replace"],
+                  ["set", name, "d", "k", "v", "--stdin"],
+                  ["incr", name, "d", "k", "one"],
+                  ["incr", name, "d", "k", "1", "--init-ttl", "1"],
+                  ["keys", name, "d", "--max", "-1"],
+                  ["keys", name, "d", "--max", "99999999999999999999"],
+                  ["create", name + "x", "--size", "1t"],
+                  ["create", name + "x", "--size", "99999999999g"],
+                  ["create", name + "x", "--mode", "0999"],
+                  ["create", name + "x", "--mode", "-1"],
+                  ["create", name + "x", "--dict", "d"],
+                  ["create", name + "x", "--dict", "=1m"],
+                  ["create", name + "x", "--dict", "d=0"],
+                  ["create", name + "x", "--dict", "d=many"],
+                  ["create", name + "x", "--workers-max", "65536"],
+                  ["supervise"], ["supervise", "-n", "0", "--", "true"],
+                  ["supervise", "-n", "x", "--", "true"],
+                  ["supervise", "--listen", "80", "-s", name + "x", "--",
+                   "true"]):
+        expect(2, *words, out=b"")
+    assert answer("dump", name, "d") == [
+        {"key": "k", "type": "string", "value": "v", "flags": 0,
+         "ttl": None}]
+    assert not os.path.exists(path_of(name + "x")) or \
+        run("rm", name + "x").code == 0
+
+
+@case
+def wrong_names_are_refused():
+    for name in ("a/b", "", ".hidden", "a b", "x" * 201, "n\n", "fd:x",
+                 "fd:-1", "\u00e9"):
+        expect(2, "create", "--", name)
+        expect(2, "stat", "--", name)
+    name = segment()
+    for d in ("", "a/b", "x" * 64, "a\nb"):
+        assert run("create", name, "--open", "--dict",
+                   d + "=1m").code == 2, d
+    assert [d["name"] for d in answer("ls", name)] == ["d"]
+
+
+@case
+def wrong_keys_are_refused():
+    name = segment()
+    for verb in (["get", name, "d"], ["delete", name, "d"]):
+        expect(2, *verb, "", err=b"empty key")
+        expect(2, *verb, "k" * 65536, err=b"key too long")
+        expect(1, *verb, "k" * 65535)
+    expect(2, "set", name, "d", "", "v", err=b"empty key")
+    expect(2, "incr", name, "d", "k" * 65536, "1", err=b"key too long")
+
+
+@case
+def what_is_not_there_cannot_be_attached():
+    name = fresh()
+    for words in (["stat", name], ["get", name, "d", "k"], ["check", name],
+                  ["ls", name], ["workers", name], ["dump", name],
+                  ["set", name, "d", "k", "v"], ["reap", name],
+                  ["stat", "/nonexistent/file"], ["stat", "fd:900"]):
+        expect(3, *words, out=b"", err=b"cannot attach")
+    assert not os.path.exists(path_of(name))
+    name = segment()
+    for words in (["get", name, "nodict", "k"], ["stat", name, "nodict"],
+                  ["keys", name, "nodict"], ["dump", name, "nodict"],
+                  ["set", name, "nodict", "k", "v"]):
+        expect(3, *words, out=b"", err=b"no dict")
+    assert len(answer("ls", name)) == 1
+
+
+@case
+def foreign_files_are_left_alone():
+    for content in (b"", b"x", b"GIF89a" * 1000, bytes(1 << 20)):
+        path = os.path.join(directory, "foreign")
+        with open(path, "wb") as f:
+            f.write(content)
+        expect(3, "stat", path)
+        expect(3, "set", path, "d", "k", "v")
+        expect(3, "check", path)
+        expect(3, "rm", path)
+        with open(path, "rb") as f:
+            assert f.read() == content
+    expect(3, "stat", directory)
+    expect(3, "stat", "/dev/null")
+
+
+@case
+def truncated_segments_are_refused():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v")
+    size = os.stat(path_of(name)).st_size
+    with open(path_of(name), "rb") as f:
+        whole = f.read(1 << 20)
+    for length in (1, 4095, 4096, 8192, 1 << 20, size - 1):
+        path = os.path.join(directory, "cut")
+        with open(path, "wb") as f:
+            f.write(whole[:length])
+            f.truncate(length)
+        expect(3, "stat", path)
+        expect(3, "dump", path)
+        expect(3, "set", path, "d", "k", "v")
+        os.unlink(path)
+
+
+@case
+def a_foreign_file_does_not_hide_the_others_from_ls():
+    path = path_of(fresh())
+    name = segment()
+    with open(path, "wb") as f:
+        f.write(b"no segment")
+    found = {s["name"]: s["state"] for s in answer("ls")}
+    assert found[name] == "ok", found
+    assert "not a shdict segment" in found[path[len("/dev/shm/shdict-"):]]
+    assert b"not a shdict segment" in expect(0, "ls").out
+    os.unlink(path)
+
+
+@case
+def other_layouts_and_byte_orders_are_refused_with_a_reason():
+    name = segment()
+    path = path_of(name)
+    for offset, byte, word in ((8, b"\x01\x02\x03\x04", b"byte order"),
+                               (12, b"\xff\0\0\0", b"layout"),
+                               (16, b"\xff" * 8, b"layout")):
+        with open(path, "r+b") as f:
+            f.seek(offset)
+            old = f.read(len(byte))
+            f.seek(offset)
+            f.write(byte)
+        r = expect(3, "stat", name)
+        assert word in r.err.lower(), r
+        expect(3, "set", name, "d", "k", "v")
+        with open(path, "r+b") as f:
+            f.seek(offset)
+            f.write(old)
+    expect(0, "check", name, out=b"clean\n")
+
+
+@case
+def a_damaged_segment_is_corrupt():
+    name = segment("d=1m")
+    for i in range(300):
+        expect(0, "set", name, "d", "key%d" % i, "v" * 64)
+    expect(0, "check", name, out=b"clean\n")
+    path = path_of(name)
+    with open(path, "r+b") as f:
+        content = f.read(16 << 20)
+        at = content.find(b"key7")
+        while at >= 0:  # the stored hash no longer is that of the key
+            f.seek(at)
+            f.write(b"KEY")
+            at = content.find(b"key7", at + 1)
+    r = expect(4, "check", name, out=b"", err=b"corrupt")
+    assert answer("check", name, code=4)["clean"] is False
+    assert len(r.err) > len(b"shdict check: %s: corrupt: \n" % name.encode())
+
+
+def as_nobody(*words):
+    return subprocess.run(
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+         SHDICT] + list(words), env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE)
+
+
+@case
+def a_segment_that_may_only_be_read_can_be_read():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v")
+    os.chmod(path_of(name), 0o644)
+    if os.getuid() == 0:
+        # root may write anything: be somebody else.
+        os.chmod(path_of(name), 0o444)
+        run_as = as_nobody
+        probe = subprocess.run(["setpriv", "--reuid", "65534", "--regid",
+                                "65534", "--clear-groups", "test", "-x",
+                                SHDICT])
+        assert probe.returncode == 0, "nobody cannot run %s" % SHDICT
+    else:
+        os.chmod(path_of(name), 0o400)
+
+        def run_as(*words):
+            return subprocess.run([SHDICT] + list(words), env=environment,
+                                  stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE)
+    r = run_as("get", name, "d", "k")
+    assert (r.returncode, r.stdout, r.stderr) == (0, b"v", b""), r
+    for words in (["dump", name], ["check", name], ["stat", name, "d"],
+                  ["workers", name], ["keys", name, "d"], ["ls", name]):
+        r = run_as(*words)
+        assert r.returncode == 0, (words, r)
+    for words in (["set", name, "d", "k", "w"], ["delete", name, "d", "k"],
+                  ["incr", name, "d", "n", "1", "--init", "0"],
+                  ["reap", name], ["rm", name, "d"]):
+        r = run_as(*words)
+        assert r.returncode == 3 and r.stderr.count(b"\n") == 1, (words, r)
+    expect(0, "get", name, "d", "k", out=b"v")
+
+
+@case
+def a_segment_nobody_may_read_is_refused():
+    if os.getuid() != 0:
+        return
+    name = segment()
+    r = as_nobody("stat", name)
+    assert r.returncode == 3 and b"ermission" in r.stderr, r
+
+
+@case
+def another_pid_namespace_may_only_read():
+    if os.getuid() != 0:
+        return
+    name = segment()
+    expect(0, "set", name, "d", "k", "v")
+
+    def elsewhere(*words):
+        return subprocess.run(["unshare", "--pid", "--fork", SHDICT] +
+                              list(words), env=environment,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    r = elsewhere("get", name, "d", "k")
+    assert (r.returncode, r.stdout) == (0, b"v"), r
+    r = elsewhere("set", name, "d", "k", "w")
+    assert r.returncode == 3 and b"namespace" in r.stderr, r
+    expect(0, "get", name, "d", "k", out=b"v")
+
+
+@case
+def output_that_cannot_be_written_is_a_failure():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v")
+    for words in (["get", name, "d", "k"], ["dump", name, "--json"],
+                  ["--version"], ["stat", name], ["ls"]):
+        with open("/dev/full", "wb") as full:
+            r = subprocess.run([SHDICT] + words, env=environment, stdout=full,
+                               stderr=subprocess.PIPE)
+        assert r.returncode == 5 and b"standard output" in r.stderr, r

@@ -1,0 +1,432 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Each verb does what its page says, in text and in JSON."""
+import base64
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+
+from harness import (SHDICT, WORKER, answer, case, environment, expect,
+                     fresh, path_of, segment, until)
+
+
+@case
+def create_makes_a_segment_that_ls_shows():
+    name = fresh()
+    expect(0, "create", name, "--size", "64m", "--mode", "0640",
+           "--dict", "a=1m", "--dict", "b=8192", out=b"")
+    info = os.stat(path_of(name))
+    assert info.st_size == 64 << 20, info.st_size
+    assert info.st_mode & 0o777 == 0o640, oct(info.st_mode)
+    found = [s for s in answer("ls") if s["name"] == name]
+    assert len(found) == 1 and found[0]["state"] == "ok", found
+    assert found[0]["objects"] == 2 and found[0]["workers"] == 0, found
+    assert re.search(br"^%s +64M .* ok$" % name.encode(),
+                     expect(0, "ls").out, re.M)
+    dicts = answer("ls", name)
+    assert [d["name"] for d in dicts] == ["a", "b"], dicts
+    assert dicts[0]["capacity_bytes"] == 1 << 20, dicts
+    assert expect(0, "ls", name).out.count(b"\n") == 3
+
+
+@case
+def create_with_json_says_the_name():
+    name = fresh()
+    assert answer("create", name) == {"created": name}
+
+
+@case
+def create_twice_is_no():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v")
+    expect(1, "create", name, "--dict", "e=1m", err=b"exists")
+    expect(0, "get", name, "d", "k", out=b"v")
+    assert [d["name"] for d in answer("ls", name)] == ["d"]
+
+
+@case
+def create_open_adds_what_lacks():
+    name = segment("d=1m")
+    expect(0, "set", name, "d", "k", "v")
+    expect(0, "create", name, "--open", "--dict", "d=1m", "--dict", "e=2m")
+    assert [d["name"] for d in answer("ls", name)] == ["d", "e"]
+    expect(0, "get", name, "d", "k", out=b"v")
+    expect(1, "create", name, "--open", "--dict", "d=3m")
+
+
+@case
+def create_that_fails_leaves_nothing():
+    name = fresh()
+    expect(1, "create", name, "--size", "32m", "--dict", "a=1m",
+           "--dict", "b=1g")
+    assert not os.path.exists(path_of(name))
+
+
+@case
+def stat_shows_figures():
+    name = segment("d=1m")
+    expect(0, "set", name, "d", "k", "v")
+    s = answer("stat", name)
+    assert s["path"] == path_of(name) and s["size_bytes"] == 1 << 30, s
+    assert s["deaths"] == 0 and s["workers_max"] == 1024, s
+    assert abs(s["created_ms"] / 1000 - time.time()) < 100, s
+    d = answer("stat", name, "d")
+    assert d["name"] == "d" and d["entries"] == 1, d
+    assert d["capacity_bytes"] == 1 << 20 and 0 < d["free_bytes"], d
+    text = expect(0, "stat", name, "d").out.decode()
+    assert re.search(r"^capacity_bytes +1048576 \(1M\)$", text, re.M), text
+    assert len(text.splitlines()) == len(d)
+    assert len(expect(0, "stat", name).out.splitlines()) == len(s)
+
+
+@case
+def set_and_get_give_back_the_bytes():
+    name = segment()
+    for value in (b"", b"v", b"two\nlines\n", b"\x1b[2J\xff\x80", b"-5 "):
+        expect(0, "set", name, "d", "k", "--", value, out=b"")
+        expect(0, "get", name, "d", "k", out=value)
+    big = os.urandom(300000)
+    expect(0, "set", name, "d", "big", "--stdin", stdin=big)
+    expect(0, "get", name, "d", "big", out=big)
+
+
+@case
+def get_tells_absent_by_its_exit():
+    name = segment()
+    expect(1, "get", name, "d", "k", out=b"", err=b"not found")
+    assert answer("get", name, "d", "k", code=1) == {"key": "k",
+                                                     "found": False}
+
+
+@case
+def get_in_json_tells_all():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v", "--ttl", "100", "--flags", "-7")
+    got = answer("get", name, "d", "k")
+    assert 90 < got.pop("ttl") <= 100
+    assert got == {"key": "k", "found": True, "type": "string", "value": "v",
+                   "flags": -7}, got
+    expect(0, "set", name, "d", "k", "")
+    assert answer("get", name, "d", "k") == {
+        "key": "k", "found": True, "type": "string", "value": "", "flags": 0,
+        "ttl": None}
+
+
+@case
+def numbers_and_booleans_are_typed():
+    name = segment()
+    for text, value in (("0.1", 0.1), ("-3", -3), ("1e300", 1e300),
+                        ("12345678901234", 12345678901234)):
+        expect(0, "set", name, "d", "n", text, "--number")
+        got = answer("get", name, "d", "n")
+        assert got["type"] == "number" and got["value"] == value, got
+        assert float(expect(0, "get", name, "d", "n").out) == value
+    expect(0, "get", name, "d", "n", out=b"12345678901234")
+    expect(0, "set", name, "d", "n", "0.1", "-n")
+    expect(0, "get", name, "d", "n", out=b"0.1")
+    expect(0, "set", name, "d", "n", "inf", "--number")
+    assert answer("get", name, "d", "n")["value"] == "inf"
+    for word, value in (("true", True), ("0", False)):
+        expect(0, "set", name, "d", "b", word, "--boolean")
+        got = answer("get", name, "d", "b")
+        assert got["type"] == "boolean" and got["value"] is value, got
+    expect(0, "get", name, "d", "b", out=b"false")
+
+
+@case
+def ttl_ends_an_entry_and_stale_still_finds_it():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v", "--ttl", "0.05")
+    until(lambda: "k" not in answer("keys", name, "d"), "expiry", 5)
+    expect(1, "get", name, "d", "k")
+    expect(0, "get", name, "d", "k", "--stale", out=b"v")
+    got = answer("get", name, "d", "k", "--stale")
+    assert got["stale"] is True and got["ttl"] < 0, got
+    expect(0, "dump", name, "d", out=b"")
+    assert expect(0, "dump", name, "d", "-x").out.startswith(b"k\tstring\t0"
+                                                             b"\t-")
+    expect(0, "set", name, "d", "k", "v", "--ttl", "0.0001")
+    time.sleep(0.05)
+    expect(1, "get", name, "d", "k")
+
+
+@case
+def add_and_replace_look_first():
+    name = segment()
+    expect(1, "set", name, "d", "k", "v", "--replace", err=b"not found")
+    expect(0, "set", name, "d", "k", "v", "--add")
+    expect(1, "set", name, "d", "k", "w", "--add", err=b"exists")
+    expect(0, "get", name, "d", "k", out=b"v")
+    expect(0, "set", name, "d", "k", "w", "--replace")
+    expect(0, "get", name, "d", "k", out=b"w")
+    assert answer("set", name, "d", "k", "w", "--add", code=1) == {
+        "stored": False, "forcible": False}
+
+
+@case
+def safe_evicts_nothing_and_plain_does():
+    name = segment("d=65536")
+    value = "x" * 1000
+    for i in range(100):
+        r = answer("set", name, "d", "k%d" % i, value)
+        assert r["stored"], r
+        if r["forcible"]:
+            break
+    assert r["forcible"], "100 KB fit into a dict of 64 KiB"
+    before = set(answer("keys", name, "d"))
+    expect(1, "set", name, "d", "new", "y" * 20000, "--safe",
+           err=b"no memory")
+    assert set(answer("keys", name, "d")) == before
+    expect(0, "set", name, "d", "new", "y" * 20000)
+    assert set(answer("keys", name, "d")) < before | {"new"}
+    expect(1, "set", name, "d", "new", "--stdin", stdin=b"z" * 100000,
+           err=b"larger than the dict")
+    expect(0, "get", name, "d", "new", out=b"y" * 20000)
+
+
+@case
+def delete_removes_once():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v")
+    expect(0, "delete", name, "d", "k", out=b"")
+    expect(1, "delete", name, "d", "k", err=b"not found")
+    assert answer("delete", name, "d", "k", code=1) == {"deleted": False}
+
+
+@case
+def incr_counts():
+    name = segment()
+    expect(1, "incr", name, "d", "k", "1", out=b"", err=b"not found")
+    expect(0, "incr", name, "d", "k", "1", "--init", "10", out=b"11\n")
+    expect(0, "incr", name, "d", "k", "-0.5", out=b"10.5\n")
+    assert answer("incr", name, "d", "k", "-10.5") == {"value": 0}
+    expect(0, "set", name, "d", "s", "12")
+    expect(1, "incr", name, "d", "s", "1", err=b"not a number")
+    expect(0, "incr", name, "d", "t", "1", "--init", "0", "--init-ttl", "50")
+    assert 40 < answer("get", name, "d", "t")["ttl"] <= 50
+
+
+@case
+def keys_come_oldest_first_and_at_most_max():
+    name = segment("d=1m")
+    for key in ("c", "a", "b"):
+        expect(0, "set", name, "d", key, "v")
+    expect(0, "keys", name, "d", out=b"c\na\nb\n")
+    expect(0, "keys", name, "d", "--max", "2", out=b"c\na\n")
+    assert answer("keys", name, "d") == ["c", "a", "b"]
+    assert answer("keys", segment(), "d") == []
+
+
+@case
+def binary_keys_come_and_go_escaped():
+    name = segment()
+    raw = b"\x00\x01\t\xff\\ \x1b[31m\xc3\xa9"
+    text = b"\\x00\\x01\\t\\xff\\\\ \\x1b[31m\xc3\xa9"
+    expect(0, "set", name, "d", text, b"v\\x00", "--escaped")
+    expect(0, "keys", name, "d", out=text + b"\n")
+    expect(0, "dump", name, "d", out=text + b"\tstring\t0\t-\tv\\x00\n")
+    expect(0, "get", name, "d", text, "-e", out=b"v\0")
+    assert answer("keys", name, "d") == [
+        {"base64": base64.b64encode(raw).decode()}]
+    got = answer("get", name, "d", text, "-e")
+    assert got["value"] == "v\0", got
+    expect(0, "incr", name, "d", b"\\x00", "1", "-e", "--init", "0")
+    expect(0, "delete", name, "d", text, "-e")
+    expect(0, "keys", name, "d", out=b"\\x00\n")
+    expect(2, "get", name, "d", "\\q", "-e", err=b"escaped")
+    expect(2, "get", name, "d", "\\x0", "-e", err=b"escaped")
+
+
+@case
+def base64_is_right_at_every_length():
+    name = segment()
+    for n in range(1, 8):
+        value = bytes([255 - i for i in range(n)])
+        expect(0, "set", name, "d", "k", "--stdin", stdin=value)
+        got = answer("get", name, "d", "k")["value"]
+        assert base64.b64decode(got["base64"], validate=True) == value, got
+
+
+@case
+def dump_prints_every_entry_once():
+    name = segment("one=1m", "two=1m")
+    wanted = {}
+    for i in range(200):
+        d = ("one", "two")[i % 2]
+        wanted[d, "k%d" % i] = "v" * i
+        expect(0, "set", name, d, "k%d" % i, "v" * i)
+    got = answer("dump", name)
+    assert len(got) == 200
+    assert {(e["dict"], e["key"]): e["value"] for e in got} == wanted
+    lines = expect(0, "dump", name).out.decode().splitlines()
+    assert {tuple(s.split("\t")[:2]): s.split("\t")[5] for s in lines} == \
+        wanted
+    assert len(answer("dump", name, "one")) == 100
+    assert "dict" not in answer("dump", name, "one")[0]
+
+
+@case
+def dump_prints_every_type():
+    name = segment()
+    expect(0, "set", name, "d", "n", "0.25", "-n", "-f", "3")
+    expect(0, "set", name, "d", "b", "true", "-b", "--ttl", "1000")
+    expect(0, "set", name, "d", "big", "--stdin", stdin=b"x" * 200000)
+    subprocess.run(WORKER + ["push", "list", "5"], check=True,
+                   env=dict(environment, SHDICT_SEGMENT=name))
+    got = {e.pop("key"): e for e in answer("dump", name, "d")}
+    assert 900 < got["b"].pop("ttl") <= 1000
+    assert got["big"]["value"] == "x" * 200000
+    assert got["n"] == {"type": "number", "value": 0.25, "flags": 3,
+                        "ttl": None}, got["n"]
+    assert got["b"] == {"type": "boolean", "value": True, "flags": 0}
+    assert got["list"] == {"type": "list", "value": None, "flags": 0,
+                           "ttl": None, "length": 5}, got["list"]
+    text = expect(0, "dump", name, "d").out
+    assert b"list\tlist\t0\t-\t5 elements\n" in text, text[:300]
+    expect(1, "get", name, "d", "list", err=b"list")
+
+
+def on_terminal(*words, locale="C.UTF-8"):
+    """What the command writes when stdout and stderr are a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([SHDICT] + list(words), stdout=theirs,
+                               stderr=theirs, stdin=subprocess.DEVNULL,
+                               env=dict(environment, LC_ALL=locale))
+    os.close(theirs)
+    got = b""
+    while select.select([ours], [], [], 20)[0]:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:
+            part = b""
+        if not part:
+            break
+        got += part
+    os.close(ours)
+    return process.wait(), got.replace(b"\r\n", b"\n")
+
+
+EVIL = b"\x1b[2J\x07\r\xc2\x9b31m\xe2\x80\xaeabc\x7f\xc3\xa9"
+
+
+@case
+def no_control_sequence_reaches_a_terminal():
+    name = segment()
+    expect(0, "set", name, "d", EVIL, EVIL)
+    code, got = on_terminal("get", name, "d", EVIL)
+    assert code == 0
+    assert got == (b"\\x1b[2J\\x07\\r\\xc2\\x9b31m\\xe2\\x80\\xaeabc\\x7f"
+                   b"\xc3\xa9\n"), got
+    code, got = on_terminal("get", name, "d", EVIL, locale="C")
+    assert got.endswith(b"\\xc3\\xa9\n"), got
+    for words in (["keys", name, "d"], ["dump", name], ["get", name, EVIL,
+                  "k"], ["get", name, "d", EVIL + b"x"], [EVIL],
+                  ["ls", b"/" + EVIL], ["get", name, "d", EVIL, "--json"],
+                  ["dump", name, "--json"], ["get", EVIL],
+                  ["set", name, "d", "k", EVIL, "--number"]):
+        code, got = on_terminal(*words)
+        assert got and not re.search(br"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-"
+                                     br"\x9f]|\xe2\x80\xae", got), \
+            (words, got)
+    code, got = on_terminal("get", name, "d", EVIL, "--raw")
+    assert got == EVIL, got
+
+
+@case
+def workers_are_listed_while_they_live():
+    name = segment()
+    worker = subprocess.Popen(
+        WORKER + ["idle"], stdout=subprocess.PIPE,
+        env=dict(environment, SHDICT_SEGMENT=name, SHDICT_WORKER="3",
+                 SHDICT_GENERATION="7"))
+    try:
+        assert worker.stdout.readline() == b"ready\n"
+        found = answer("workers", name)
+        assert len(found) == 1, found
+        w = found[0]
+        assert (w["pid"], w["worker"], w["generation"], w["state"]) == (
+            worker.pid, 3, 7, "alive"), w
+        rows = expect(0, "workers", name).out.decode().splitlines()
+        assert len(rows) == 2 and rows[1].split()[1:5] == [
+            str(worker.pid), "3", "7", "alive"], rows
+        worker.send_signal(signal.SIGSTOP)
+        assert answer("workers", name)[0]["state"] == "alive"
+    finally:
+        worker.kill()
+        worker.wait()
+    until(lambda: answer("workers", name)[0]["state"] == "dead", "death", 5)
+    assert answer("reap", name) == {"reaped": 1, "recovered": 0}
+    assert answer("workers", name) == []
+    expect(0, "reap", name, out=b"0 dead workers reaped, 0 operations "
+           b"undone\n")
+    assert answer("stat", name)["deaths"] == 1
+
+
+@case
+def readers_work_while_a_worker_is_stopped():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v")
+    worker = subprocess.Popen(WORKER + ["hammer"], stdout=subprocess.PIPE,
+                              env=dict(environment, SHDICT_SEGMENT=name))
+    try:
+        assert worker.stdout.readline() == b"ready\n"
+        worker.send_signal(signal.SIGSTOP)
+        expect(0, "dump", name, "d")
+        expect(0, "stat", name, "d")
+        expect(0, "workers", name)
+        expect(0, "get", name, "d", "k", out=b"v")
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+@case
+def check_says_clean():
+    name = segment("a=1m", "b=8m")
+    for i in range(20):
+        expect(0, "set", name, "ab"[i % 2], "k%d" % i, "v" * i * 100)
+    expect(0, "check", name, out=b"clean\n")
+    expect(0, "check", name, "--lock", out=b"clean\n")
+    assert answer("check", name) == {"clean": True, "report": ""}
+
+
+@case
+def rm_removes_a_dict_and_a_segment():
+    name = segment("a=1m", "b=1m")
+    expect(0, "rm", name, "a", out=b"")
+    assert [d["name"] for d in answer("ls", name)] == ["b"]
+    expect(1, "rm", name, "a", err=b"a: ")
+    expect(0, "rm", name)
+    assert not os.path.exists(path_of(name))
+    expect(1, "rm", name, err=b"cannot remove")
+    assert answer("rm", name, code=1) == {"removed": False}
+
+
+@case
+def readers_leave_no_trace():
+    name = segment()
+    expect(0, "set", name, "d", "k", "v")
+    expect(0, "get", name, "d", "k")
+    with open(path_of(name), "rb") as f:
+        before = f.read(32 << 20)
+    for words in (["get", name, "d", "k"], ["keys", name, "d"], ["ls", name],
+                  ["dump", name], ["stat", name], ["stat", name, "d"],
+                  ["check", name], ["workers", name]):
+        expect(0, *words)
+    with open(path_of(name), "rb") as f:
+        assert f.read(32 << 20) == before
+
+
+@case
+def json_lines_of_a_dump_stand_for_themselves():
+    name = segment()
+    for i in range(5):
+        expect(0, "set", name, "d", "k%d" % i, "v")
+    lines = expect(0, "dump", name, "--json").out.decode().splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        assert json.loads(line.strip("[],"))["value"] == "v"

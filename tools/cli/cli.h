@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* cli.h - what the verbs of the `shdict` command share.
+ *
+ * OWNS   the command line, stdout and stderr of this process; nothing in a
+ *        segment: all of that goes through shdict.h.
+ * HOLDS  data on stdout, messages on stderr, one line each; no byte that
+ *        came from a segment or the command line reaches a terminal
+ *        unescaped, unless --raw asks for it.
+ * CRASH  a verb killed anywhere is a dead worker like any other.
+ */
+#ifndef SHDICT_CLI_H
+#define SHDICT_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <jansson.h>
+#include <shdict.h>
+
+/* Exit codes; the manual pages promise them. */
+enum {
+    CLI_YES = 0,     /* done, or: yes */
+    CLI_NO = 1,      /* absent, exists already, wrong type, no room */
+    CLI_USAGE = 2,   /* the command line is wrong */
+    CLI_ATTACH = 3,  /* the segment or the dict cannot be opened */
+    CLI_CORRUPT = 4, /* the segment contradicts itself */
+    CLI_FAILED = 5   /* busy, a system call failed, stdout is closed */
+};
+
+/* ---- verbs and their command lines (args.c) ---------------------------- */
+
+struct cli_option {
+    const char *name; /* long; NULL ends a table */
+    char letter;      /* short, or 0 */
+    const char *arg;  /* name of its argument, NULL: it has none */
+    const char *help; /* one sentence, no line break */
+};
+
+struct cli_args;
+
+struct cli_verb {
+    const char *name;
+    const char *words; /* "SEGMENT [DICT]" */
+    const char *summary;
+    const struct cli_option *options; /* --json and --help come by itself */
+    unsigned words_min;
+    unsigned words_max;
+    bool command; /* the words are a command: options end at the first */
+    int (*run)(struct cli_args *args);
+};
+
+#define CLI_GIVEN_MAX 128
+
+struct cli_args {
+    const struct cli_verb *verb;
+    char **words; /* NULL after the last */
+    unsigned count;
+    bool json;
+    unsigned given_count;
+    struct {
+        const struct cli_option *option;
+        const char *value;
+    } given[CLI_GIVEN_MAX];
+};
+
+extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
+    verb_set, verb_delete, verb_incr, verb_keys, verb_dump, verb_check,
+    verb_create, verb_rm, verb_reap, verb_supervise;
+
+/* Reads argv[1..] (argv[0] is the verb). Prints the help and exits 0, or a
+ * message and exits 2, where that is due. */
+void cli_args_parse(struct cli_args *args, const struct cli_verb *verb,
+                    int argc, char **argv);
+
+/* The value of an option as given last; NULL if not given. "" for one that
+ * takes no argument. */
+const char *cli_option(const struct cli_args *args, const char *name);
+
+/* The values of one given many times: the index-th, or NULL. */
+const char *cli_option_at(const struct cli_args *args, const char *name,
+                          unsigned index);
+
+/* Says what is wrong with the command line and exits 2. */
+void cli_usage(const struct cli_args *args, const char *format, ...)
+    __attribute__((format(printf, 2, 3), noreturn));
+
+/* ---- numbers (number.c) ------------------------------------------------ */
+
+/* These exit 2 with a message that names `what` when the text is wrong. */
+uint64_t cli_size(const struct cli_args *args, const char *what,
+                  const char *text); /* bytes, with k, m, g */
+uint64_t cli_count(const struct cli_args *args, const char *what,
+                   const char *text, uint64_t max);
+double cli_number(const struct cli_args *args, const char *what,
+                  const char *text);
+int64_t cli_seconds_ms(const struct cli_args *args, const char *what,
+                       const char *text); /* seconds, rounded up to ms */
+
+/* The shortest decimal that reads back as the same double. Returns its
+ * digits (1..17). */
+int cli_number_format(double number, char *text, size_t size);
+
+/* "64M", "1.5G", "4096". */
+const char *cli_size_format(uint64_t bytes, char *text, size_t size);
+
+/* Wall clock ms since 1970 as "2024-05-01T12:00:00Z". */
+const char *cli_time_format(uint64_t ms, char *text, size_t size);
+
+/* The same without a message: false if it is none. */
+bool cli_size_read(const char *text, uint64_t *bytes);
+
+/* ---- --dict NAME=SIZE (dicts.c) ---------------------------------------- */
+
+/* Exits 2 if one is malformed: before anything is made. */
+void cli_dicts_parse(const struct cli_args *args);
+
+/* Opens or makes them all; an exit code, with a message if not 0. */
+int cli_dicts_make(const struct cli_args *args, shd_segment *segment);
+
+/* ---- text (text.c) ----------------------------------------------------- */
+
+/* Writes bytes so that they are one line, harmless to a terminal, and can be
+ * read back: \\ \n \r \t and \xNN; printable UTF-8 stays if the terminal
+ * reads it. */
+void cli_escape(FILE *out, const void *bytes, size_t len);
+
+/* Undoes it in place; false if the text is no such thing. */
+bool cli_unescape(char *text, size_t *len);
+
+/* "shdict VERB: message" on stderr, escaped, one line. */
+void cli_message(const struct cli_args *args, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Flushes stdout; CLI_FAILED with a message if what was written before could
+ * not be, else `status`. */
+int cli_finish(const struct cli_args *args, int status);
+
+/* A table for people: a row is count cells separated by tabs, columns are
+ * aligned when the table ends. The cells hold no tabs or newlines. */
+struct cli_table {
+    char *text;
+    size_t len;
+    FILE *out;
+};
+bool cli_table_begin(struct cli_table *table);
+bool cli_table_end(struct cli_table *table);
+
+/* ---- JSON (json.c) ----------------------------------------------------- */
+
+/* A JSON string when the bytes are UTF-8, else {"base64": "..."}. NULL: no
+ * memory. */
+json_t *cli_json_bytes(const void *bytes, size_t len);
+
+/* A number; the strings "inf", "-inf", "nan" for what JSON cannot say. */
+json_t *cli_json_number(double number);
+
+/* null for a time to live of 0 (never), else seconds. */
+json_t *cli_json_ttl(int64_t ttl_ms);
+
+/* Type, value (or length), flags and ttl of what a read found, into object.
+ * `bytes` is the string, NULL if it was not read. */
+int cli_json_value(json_t *object, const struct shd_value *value,
+                   const void *bytes);
+
+/* Writes the document without a newline; takes the reference. NULL (no
+ * memory) or a failed write ends the process with CLI_FAILED. */
+void cli_json_write(const struct cli_args *args, json_t *json);
+
+/* The same with a newline. */
+void cli_json_print(const struct cli_args *args, json_t *json);
+
+/* "string", "number", "boolean", "list". */
+const char *cli_type_name(uint32_t type);
+
+/* ---- segments and dicts (attach.c) ------------------------------------- */
+
+enum cli_mode { CLI_READ, CLI_WRITE };
+
+/* Attaches, or says why not and returns an exit code. 0: *out is attached. */
+int cli_attach(const struct cli_args *args, const char *name,
+               enum cli_mode mode, shd_segment **out);
+
+/* Attaches and opens a dict. */
+int cli_open(const struct cli_args *args, const char *name, const char *dict,
+             enum cli_mode mode, shd_segment **segment, shd_dict **out);
+
+/* Says what an operation answered and gives the exit code for it. `what`
+ * begins the sentence: the name of what was worked on. */
+int cli_answer(const struct cli_args *args, const char *what, int code);
+
+/* The exit code alone. */
+int cli_exit_code(int code);
+
+/* A string value of any length: grows *buf (malloc) as needed. */
+int cli_read(shd_dict *dict, const void *key, size_t key_len, bool stale,
+             char **buf, size_t *size, struct shd_value *value);
+
+/* A buffer of at least `size` bytes in *buf; what it held is lost. */
+int cli_grow(char **buf, size_t *held, size_t size);
+
+/* KEY or VALUE as bytes: as it is, or unescaped in place with --escaped. */
+size_t cli_bytes(const struct cli_args *args, const char *what, char *word);
+
+#endif

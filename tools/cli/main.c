@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The `shdict` command: finds the verb and runs it. */
+#include "cli.h"
+
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct cli_verb *const verbs[] = {
+    &verb_ls,     &verb_stat,  &verb_workers, &verb_get,  &verb_set,
+    &verb_delete, &verb_incr,  &verb_keys,    &verb_dump, &verb_check,
+    &verb_create, &verb_rm,    &verb_reap,    &verb_supervise};
+
+#define VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+static void help(void)
+{
+    puts("usage: shdict VERB [option ...] [word ...]\n"
+         "       shdict --help | --version\n\n"
+         "Looks into, changes and supervises crash-proof dictionaries in "
+         "shared memory.\n");
+    for (size_t i = 0; i < VERBS; i++)
+        printf("  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
+    puts("\nA SEGMENT is a name (/dev/shm/shdict-NAME), a path that starts "
+         "with / ./ or ../,\nor fd:N for an inherited descriptor. "
+         "`shdict VERB --help` tells a verb's options.\n\n"
+         "exit: 0 yes, 1 no (absent), 2 usage, 3 cannot attach, 4 corrupt, "
+         "5 failed");
+}
+
+static const struct cli_verb *find(const char *name)
+{
+    for (size_t i = 0; i < VERBS; i++)
+        if (strcmp(verbs[i]->name, name) == 0)
+            return verbs[i];
+    return NULL;
+}
+
+static bool is(const char *word, const char *a, const char *b)
+{
+    return strcmp(word, a) == 0 || strcmp(word, b) == 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct cli_args args = {0};
+
+    /* For the terminal's character set only: numbers stay as C writes
+     * them. */
+    setlocale(LC_CTYPE, "");
+    if (argc < 2) {
+        cli_message(&args, "no verb given; `shdict --help` lists them");
+        return CLI_USAGE;
+    }
+    if (is(argv[1], "--version", "-V")) {
+        printf("shdict %s\n", shd_version());
+        return cli_finish(&args, CLI_YES);
+    }
+    if (is(argv[1], "--help", "-h") || (argc == 2 && is(argv[1], "help", ""))) {
+        help();
+        return cli_finish(&args, CLI_YES);
+    }
+    const struct cli_verb *verb = find(argv[1]);
+    if (verb == NULL) {
+        cli_message(&args, "no verb \"%s\"; `shdict --help` lists them",
+                    argv[1]);
+        return CLI_USAGE;
+    }
+    cli_args_parse(&args, verb, argc - 1, argv + 1);
+    int status = args.verb->run(&args);
+    free(args.words);
+    return cli_finish(&args, status);
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Bytes as text. A byte stays itself only if it is printable ASCII, or part
+ * of a UTF-8 character that is neither a control nor a change of writing
+ * direction, and the terminal (if stdout is one) reads UTF-8: to a terminal
+ * that does not, bytes from 0x80 to 0x9f are control codes. */
+#include "cli.h"
+
+#include <langinfo.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The length of the UTF-8 character that starts here and its code, or 0. */
+static size_t utf8_at(const unsigned char *p, size_t len, uint32_t *code)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+
+    if (p[0] < 0xc2 || p[0] > 0xf4 || n > len)
+        return 0;
+    uint32_t c = p[0] & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+        c = c << 6 | (p[i] & 0x3f);
+    }
+    if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
+        return 0;
+    *code = c;
+    return n;
+}
+
+/* C1 controls, line and paragraph separators, direction marks, a BOM. */
+static bool is_harmful(uint32_t c)
+{
+    return (c >= 0x80 && c <= 0x9f) || c == 0x61c || c == 0xfeff ||
+           (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
+           (c >= 0x2066 && c <= 0x2069);
+}
+
+static bool reads_utf8(int fd)
+{
+    static int locale = -1;
+
+    if (!isatty(fd))
+        return true;
+    if (locale < 0)
+        locale = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+    return locale != 0;
+}
+
+static void escape_byte(FILE *out, unsigned char c)
+{
+    if (c == '\\')
+        fputs("\\\\", out);
+    else if (c == '\n')
+        fputs("\\n", out);
+    else if (c == '\r')
+        fputs("\\r", out);
+    else if (c == '\t')
+        fputs("\\t", out);
+    else if (c < 0x20 || c >= 0x7f)
+        fprintf(out, "\\x%02x", c);
+    else
+        putc(c, out);
+}
+
+static void escape(FILE *out, const void *bytes, size_t len, bool utf8)
+{
+    const unsigned char *p = bytes;
+    uint32_t code;
+
+    for (size_t i = 0; i < len;) {
+        size_t n = utf8 && p[i] >= 0x80 ? utf8_at(p + i, len - i, &code) : 0;
+        if (n && !is_harmful(code)) {
+            fwrite(p + i, 1, n, out);
+            i += n;
+        } else {
+            escape_byte(out, p[i++]);
+        }
+    }
+}
+
+void cli_escape(FILE *out, const void *bytes, size_t len)
+{
+    static int utf8 = -1;
+
+    if (utf8 < 0)
+        utf8 = reads_utf8(STDOUT_FILENO);
+    escape(out, bytes, len, utf8 != 0);
+}
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+bool cli_unescape(char *text, size_t *len)
+{
+    char *to = text;
+
+    for (const char *p = text; *p; p++) {
+        if (*p != '\\') {
+            *to++ = *p;
+            continue;
+        }
+        p++;
+        if (*p == 'x' && hex(p[1]) >= 0 && hex(p[2]) >= 0) {
+            *to++ = (char)(hex(p[1]) << 4 | hex(p[2]));
+            p += 2;
+        } else if (*p == 'n' || *p == 'r' || *p == 't') {
+            *to++ = *p == 'n' ? '\n' : *p == 'r' ? '\r' : '\t';
+        } else if (*p == '\\') {
+            *to++ = '\\';
+        } else {
+            return false;
+        }
+    }
+    *len = (size_t)(to - text);
+    *to = '\0';
+    return true;
+}
+
+void cli_message(const struct cli_args *args, const char *format, ...)
+{
+    char text[2048];
+    va_list ap;
+
+    va_start(ap, format);
+    vsnprintf(text, sizeof(text), format, ap);
+    va_end(ap);
+    flockfile(stderr);
+    fprintf(stderr, "shdict%s%s: ", args->verb ? " " : "",
+            args->verb ? args->verb->name : "");
+    escape(stderr, text, strlen(text), reads_utf8(STDERR_FILENO));
+    putc('\n', stderr);
+    funlockfile(stderr);
+}
+
+int cli_finish(const struct cli_args *args, int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    cli_message(args, "cannot write to standard output: %m");
+    return CLI_FAILED;
+}
+
+bool cli_table_begin(struct cli_table *table)
+{
+    memset(table, 0, sizeof(*table));
+    table->out = open_memstream(&table->text, &table->len);
+    return table->out != NULL;
+}
+
+#define TABLE_COLUMNS 16
+
+static void table_widths(const char *text, size_t *width)
+{
+    size_t column = 0, cell = 0;
+
+    for (const char *p = text; *p; p++) {
+        if (*p != '\t' && *p != '\n') {
+            cell += ((unsigned char)*p & 0xc0) != 0x80; /* characters */
+            continue;
+        }
+        if (column < TABLE_COLUMNS && cell > width[column])
+            width[column] = cell;
+        column = *p == '\n' ? 0 : column + 1;
+        cell = 0;
+    }
+}
+
+bool cli_table_end(struct cli_table *table)
+{
+    size_t width[TABLE_COLUMNS] = {0};
+    size_t column = 0, cell = 0;
+
+    if (fclose(table->out) != 0) {
+        free(table->text);
+        return false;
+    }
+    table_widths(table->text, width);
+    for (const char *p = table->text; *p; p++) {
+        if (*p == '\t') {
+            size_t w = column < TABLE_COLUMNS ? width[column] : cell;
+            printf("%*s", (int)(w - cell + 2), "");
+            column++;
+            cell = 0;
+        } else {
+            putchar(*p);
+            cell += ((unsigned char)*p & 0xc0) != 0x80;
+            if (*p == '\n')
+                column = cell = 0;
+        }
+    }
+    free(table->text);
+    return true;
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* shdict supervise: the command line, and what is made before the loop. */
+#include "supervise.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int64_t seconds(const struct cli_args *args, const char *name,
+                       int64_t otherwise_ms)
+{
+    const char *text = cli_option(args, name);
+
+    return text ? cli_seconds_ms(args, name, text) : otherwise_ms;
+}
+
+static unsigned number(const struct cli_args *args, const char *name,
+                       unsigned otherwise)
+{
+    const char *text = cli_option(args, name);
+
+    return text ? (unsigned)cli_count(args, name, text, 65535) : otherwise;
+}
+
+static void parse(const struct cli_args *args, struct sup_options *o)
+{
+    o->workers = number(args, "workers", 1);
+    o->restart_limit = number(args, "restart-limit", 10);
+    o->drain_ms = seconds(args, "drain", 10000);
+    o->healthy_ms = seconds(args, "healthy-after", 1000);
+    o->grace_ms = seconds(args, "grace", 1000);
+    o->listen = cli_option(args, "listen");
+    o->command = args->words;
+    if (o->workers == 0)
+        cli_usage(args, "--workers: at least 1");
+    cli_dicts_parse(args);
+}
+
+/* A name the workers can use: of a segment that has only a descriptor, the
+ * number of that descriptor in the worker. */
+static int segment_for_workers(struct supervisor *s, const char *name)
+{
+    s->segment_name = name;
+    s->segment_fd = -1;
+    if (name != NULL && strncmp(name, "fd:", 3) != 0)
+        return CLI_YES;
+    int fd = shd_segment_fd(s->segment);
+    s->segment_fd = fd < 0 ? -1 : sup_move_fd(dup(fd));
+    if (s->segment_fd < 0) {
+        cli_message(s->args, "cannot pass the segment to workers: %m");
+        return CLI_FAILED;
+    }
+    s->segment_name = "fd:4";
+    return CLI_YES;
+}
+
+static int segment_open(struct supervisor *s)
+{
+    struct shd_segment_options o = {.struct_size = sizeof(o),
+                                    .wait_ms = 200, /* never held up long */
+                                    .worker_id = -1,
+                                    .worker_name = SUP_NAME};
+    const char *name = cli_option(s->args, "segment");
+
+    if (name == NULL)
+        name = getenv("SHDICT_SEGMENT");
+    int code = name ? shd_segment_open(name, &o, &s->segment)
+                    : shd_segment_create(NULL, &o, &s->segment);
+    if (code != SHD_OK) {
+        cli_message(s->args, "segment \"%s\": %s", name ? name : "(memfd)",
+                    shd_last_error());
+        return code == SHD_NAME ? CLI_USAGE
+               : code == SHD_CORRUPT ? CLI_CORRUPT
+                                     : CLI_ATTACH;
+    }
+    int status = cli_dicts_make(s->args, s->segment);
+    if (status == CLI_NO)
+        status = CLI_ATTACH; /* not the dict that was asked for */
+    return status == CLI_YES ? segment_for_workers(s, name) : status;
+}
+
+/* Workers of a supervisor that died go on: our generation is a new one, so
+ * that they can be told apart. */
+static void look_around(struct supervisor *s)
+{
+    struct shd_worker_info w = {.struct_size = sizeof(w)};
+    int code;
+
+    for (uint32_t i = 0; (code = shd_worker_info(s->segment, i, &w)) !=
+                         SHD_INVAL; i++) {
+        if (code != SHD_OK || w.state != SHD_WORKER_ALIVE ||
+            (pid_t)w.pid == getpid())
+            continue;
+        if (w.worker_id >= 0 && w.generation > s->generation)
+            s->generation = w.generation;
+        if (strcmp(w.name, SUP_NAME) != 0)
+            continue;
+        sup_log_begin(s, "other_supervisor");
+        sup_log_number("pid", w.pid);
+        sup_log_end();
+    }
+    s->generation_last = ++s->generation;
+}
+
+static void log_segment(const struct supervisor *s)
+{
+    char path[64];
+
+    sup_log_begin(s, "segment");
+    sup_log_text("name", s->segment_name);
+    if (s->segment_fd >= 0) {
+        snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(),
+                 s->segment_fd);
+        sup_log_text("path", path);
+    }
+    sup_log_number("supervisor", getpid());
+    sup_log_number("generation", s->generation);
+    sup_log_end();
+}
+
+/* The first of all tells whether the command can be run at all. */
+static int start_all(struct supervisor *s)
+{
+    for (unsigned i = 0; i < s->options.workers; i++) {
+        struct sup_worker *w =
+            sup_worker_new(s, SUP_CURRENT, i, s->generation);
+        int error = w ? sup_worker_start(s, w) : ENOMEM;
+        if (error == 0)
+            continue;
+        cli_message(s->args, "cannot run \"%s\": %s", s->options.command[0],
+                    strerror(error));
+        sup_drain(s, CLI_FAILED, strerror(error));
+        return CLI_FAILED;
+    }
+    return CLI_YES;
+}
+
+static int run(struct cli_args *args)
+{
+    struct supervisor s = {.args = args, .listen_fd = -1, .epoll_fd = -1,
+                           .signal_fd = -1};
+
+    TAILQ_INIT(&s.workers);
+    parse(args, &s.options);
+    int status = segment_open(&s);
+    if (status != CLI_YES)
+        return status;
+    if (s.options.listen) {
+        s.listen_fd = sup_listen(&s, s.options.listen);
+        if (s.listen_fd < 0)
+            return CLI_FAILED;
+    }
+    status = sup_loop_open(&s);
+    if (status != CLI_YES)
+        return status;
+    sup_reap(&s);
+    look_around(&s);
+    log_segment(&s);
+    start_all(&s);
+    status = sup_loop_run(&s);
+    shd_segment_close(s.segment);
+    return status;
+}
+
+static const struct cli_option options[] = {
+    {"workers", 'n', "N", "Worker processes, 1 by default"},
+    {"segment", 's', "SEGMENT",
+     "Create or open it; else $SHDICT_SEGMENT, else one without a name"},
+    {"dict", 'd', "NAME=SIZE", "Make a dict; may be given many times"},
+    {"listen", 'l', "ADDR:PORT", "Pass workers one shared listening socket"},
+    {"drain", 0, "SECONDS", "From SIGTERM to SIGKILL, 10 by default"},
+    {"restart-limit", 0, "N",
+     "Give up after N early deaths in a row, 10 by default; 0: never"},
+    {"healthy-after", 0, "SECONDS",
+     "A worker that lived so long has run, 1 by default"},
+    {"grace", 0, "SECONDS",
+     "New workers must live so long in a roll, 1 by default"},
+    {NULL}};
+
+const struct cli_verb verb_supervise = {
+    .name = "supervise",
+    .words = "-- COMMAND [ARG ...]",
+    .summary = "Run N workers on a segment, and restart what dies",
+    .options = options,
+    .words_min = 1,
+    .words_max = UINT32_MAX,
+    .command = true,
+    .run = run};
