@@ -61,8 +61,11 @@ static int intern(shd_segment *segment, const struct dict *dict,
             d->next = segment->dicts;
             segment->dicts = d;
         }
-        d->dict = *dict;
     }
+    /* One that was closed may have been so with its segment, which lies
+     * elsewhere since. */
+    if (d->open == 0)
+        d->dict = *dict;
     atomic_store32(&d->open, d->open + 1);
     *out = d;
     return SHD_OK;

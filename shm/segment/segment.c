@@ -523,7 +523,7 @@ void segment_after_fork(struct segment *s)
 
 /* ---- memory ----------------------------------------------------------- */
 
-static int check_can_change(const struct segment *s)
+int segment_can_change(const struct segment *s)
 {
     if (!s->writable)
         return error_set(SHD_READONLY, "the segment is attached read-only");
@@ -556,7 +556,7 @@ static int allocate(int fd, int mode, uint64_t at, uint64_t len)
 
 int segment_commit(const struct segment *s, uint64_t at, uint64_t len)
 {
-    int rc = check_can_change(s);
+    int rc = segment_can_change(s);
 
     if (rc != SHD_OK)
         return rc;
@@ -579,7 +579,7 @@ int segment_commit(const struct segment *s, uint64_t at, uint64_t len)
 int segment_decommit(const struct segment *s, uint64_t at, uint64_t len)
 {
     uint64_t first, end;
-    int rc = check_can_change(s);
+    int rc = segment_can_change(s);
 
     if (rc != SHD_OK)
         return rc;
@@ -621,7 +621,7 @@ static struct flock liveness(uint32_t index, short type)
 int segment_liveness_lock(const struct segment *s, uint32_t index)
 {
     struct flock l = liveness(index, F_WRLCK);
-    int rc = check_can_change(s);
+    int rc = segment_can_change(s);
 
     if (rc != SHD_OK)
         return rc;

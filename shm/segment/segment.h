@@ -132,6 +132,9 @@ void segment_close(struct segment *s);
  * On failure fd is -1 and the segment can only be read. */
 void segment_after_fork(struct segment *s);
 
+/* SHD_OK, SHD_READONLY, or SHD_SYS when fd was lost in fork. */
+int segment_can_change(const struct segment *s);
+
 /* Takes memory for the range from the system, so that touching it can not
  * fault: SHD_NOMEM when there is none. Idempotent, keeps what is there. */
 int segment_commit(const struct segment *s, uint64_t at, uint64_t len);

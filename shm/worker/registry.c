@@ -161,8 +161,10 @@ int registry_join(const struct guard_env *env,
                   const struct registry_self *self, uint64_t *out)
 {
     struct registry_slot slot;
-    int rc = describe(self, &slot);
+    int rc = segment_can_change(env->segment);
 
+    if (rc == SHD_OK)
+        rc = describe(self, &slot);
     if (rc != SHD_OK)
         return rc;
     rc = join_once(env, &slot, out);
