@@ -727,11 +727,11 @@ START_TEST(check_is_clean_beside_a_working_segment)
 {
     shd_segment *r = attach_readonly();
     shd_dict *dict = open_dict(segment);
-    char key[8];
+    char key[16];
 
     for (int i = 0; i < 200; i++) {
         snprintf(key, sizeof(key), "k%d", i);
-        expect(shd_set(dict, key, strlen(key), key, 8, 0), SHD_OK);
+        expect(shd_set(dict, key, strlen(key), key, sizeof(key), 0), SHD_OK);
     }
     expect_clean(segment);
     expect_clean(r);

@@ -1140,14 +1140,18 @@ START_TEST(a_child_without_descriptors_can_only_read)
 {
     struct rlimit limit;
     struct segment s;
+    rlim_t before;
 
     expect(create(NAME, &s), SHD_OK);
     ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    before = limit.rlim_cur;
     limit.rlim_cur = 0;
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
     errno = 123;
     segment_after_fork(&s);
     ck_assert_int_eq(errno, 123);
+    limit.rlim_cur = before;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
     ck_assert_int_eq(s.fd, -1);
     expect(segment_commit(&s, s.extents_at, 4096), SHD_SYS);
     expect_said("after fork");
