@@ -311,6 +311,10 @@ int registry_reap(const struct guard_env *env, uint32_t guards,
     *reaped = 0;
     if (guards > env->segment->locks_max)
         guards = env->segment->locks_max;
+    /* First the registry's own: a worker that died while leaving has its slot
+     * back only then. */
+    if (guards > GUARD_REGISTRY)
+        note(&rc, guard_reap(env, own_guard(env)));
     n = find_dead(env, dead);
     /* Also without a dead worker: a process may die with a lock before it is
      * registered. A damaged guard must not keep the others waiting. */
