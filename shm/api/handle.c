@@ -176,8 +176,8 @@ static int intern(struct segment *s, const struct shd_segment_options *o,
         h->shared_fd = -1;
         h->env.segment = &h->segment;
         h->env.incarnation = 0;
-        h->env.wait_ms = o != NULL && o->wait_ms != 0 ? o->wait_ms
-                                                      : GUARD_WAIT_MS_DEFAULT;
+        h->env.wait_ms =
+            o != NULL && o->wait_ms != 0 ? o->wait_ms : GUARD_WAIT_MS_DEFAULT;
         describe_self(o, &h->self);
     }
     atomic_store32_release(&h->open, h->open + 1);

@@ -84,8 +84,8 @@ static int open_shared_fd(shd_segment *h)
                          "this process could not reopen the segment after "
                          "fork: it has no descriptor");
     snprintf(link, sizeof(link), "/proc/self/fd/%d", h->segment.fd);
-    h->shared_fd = open(link, (h->segment.writable ? O_RDWR : O_RDONLY) |
-                                  O_CLOEXEC);
+    h->shared_fd =
+        open(link, (h->segment.writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (h->shared_fd < 0)
         return error_errno("reopening the segment");
     return SHD_OK;

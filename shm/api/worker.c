@@ -63,8 +63,7 @@ int shd_reap(shd_segment *segment, uint32_t *reaped)
         return rc;
     if (!segment->segment.writable)
         return error_set(SHD_READONLY, "the segment is attached read-only");
-    rc = registry_reap(&segment->env, catalogue_guards(&segment->segment),
-                       &n);
+    rc = registry_reap(&segment->env, catalogue_guards(&segment->segment), &n);
     if (reaped != NULL)
         *reaped = n;
     /* What a stopped worker's lock keeps from being destroyed now can wait

@@ -42,10 +42,9 @@
 static struct catalogue_object *slot_at(const struct segment *s,
                                         uint32_t index)
 {
-    return segment_at(s,
-                      s->catalogue_at +
-                          (uint64_t)index * sizeof(struct catalogue_object),
-                      sizeof(struct catalogue_object));
+    return segment_at(
+        s, s->catalogue_at + (uint64_t)index * sizeof(struct catalogue_object),
+        sizeof(struct catalogue_object));
 }
 
 static struct guard *own_guard(const struct guard_env *env)
@@ -104,8 +103,7 @@ int catalogue_name_check(const char *name)
 static const char *object_fault(const struct segment *s,
                                 const struct catalogue_object *o)
 {
-    uint64_t generations =
-        atomic_load64(&segment_header(s)->generations);
+    uint64_t generations = atomic_load64(&segment_header(s)->generations);
     uint32_t used = catalogue_guards(s);
 
     if (o->state != CATALOGUE_LIVE && o->state != CATALOGUE_DYING)
@@ -361,8 +359,7 @@ static void set_state(const struct guard_env *env,
 }
 
 /* Step 1: the slot as `o` says, and guards_used to cover its guards. */
-static void reserve(const struct guard_env *env,
-                    struct catalogue_object *slot,
+static void reserve(const struct guard_env *env, struct catalogue_object *slot,
                     const struct catalogue_object *o)
 {
     struct segment_header *h = segment_header(env->segment);
@@ -414,13 +411,11 @@ static int fill(const struct guard_env *env, struct catalogue_object *slot,
     return rc;
 }
 
-static int create_locked(const struct guard_env *env,
-                         struct catalogue_object *want,
-                         int (*initialize)(
-                             const struct guard_env *env,
-                             const struct catalogue_object *object,
-                             void *context),
-                         void *context)
+static int create_locked(
+    const struct guard_env *env, struct catalogue_object *want,
+    int (*initialize)(const struct guard_env *env,
+                      const struct catalogue_object *object, void *context),
+    void *context)
 {
     const struct segment *s = env->segment;
     struct owned owned;
@@ -430,9 +425,9 @@ static int create_locked(const struct guard_env *env,
     if (i < s->objects_max) {
         reading_copy(want, slot_at(s, i), sizeof(*want));
         rc = object_check(s, i, want);
-        return rc != SHD_OK ? rc
-                            : error_set(SHD_EXISTS, "object '%s' exists",
-                                        want->name);
+        return rc != SHD_OK
+                   ? rc
+                   : error_set(SHD_EXISTS, "object '%s' exists", want->name);
     }
     rc = owned_collect(s, &owned);
     if (rc == SHD_OK && owned.free_slot == s->objects_max)
@@ -640,8 +635,7 @@ static int copy_table(const struct guard_env *env,
         rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        reading_copy(table, slot_at(s, 0),
-                     s->objects_max * sizeof(*table));
+        reading_copy(table, slot_at(s, 0), s->objects_max * sizeof(*table));
         *seq = atomic_load64(&own_guard(env)->seq);
     } while (!reading_done(&r));
     return SHD_OK;
@@ -659,8 +653,7 @@ static int check_pair(const struct catalogue_object *a,
     if (a->generation == b->generation)
         return check_failed(report, size, index,
                             "another object has its generation");
-    if (overlap(a->extent_at, a->extent_bytes, b->extent_at,
-                b->extent_bytes))
+    if (overlap(a->extent_at, a->extent_bytes, b->extent_at, b->extent_bytes))
         return check_failed(report, size, index,
                             "its extent overlaps another's");
     if (overlap(a->guards_first, a->guards, b->guards_first, b->guards))

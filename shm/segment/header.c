@@ -33,9 +33,8 @@ static struct parts parts_of(uint32_t workers, uint32_t objects,
 
     p.guards_at = sizeof(struct segment_header);
     p.catalogue_at = p.guards_at + (uint64_t)locks * SEGMENT_GUARD_BYTES;
-    p.workers_at =
-        p.catalogue_at + round_to_page((uint64_t)objects *
-                                       SEGMENT_OBJECT_BYTES);
+    p.workers_at = p.catalogue_at +
+                   round_to_page((uint64_t)objects * SEGMENT_OBJECT_BYTES);
     p.extents_at =
         p.workers_at + round_to_page((uint64_t)workers * SEGMENT_WORKER_BYTES);
     return p;
@@ -44,10 +43,14 @@ static struct parts parts_of(uint32_t workers, uint32_t objects,
 /* Everything that must be the same in two programs that share a segment. */
 static uint64_t whole_fingerprint(uint64_t above)
 {
-    uint64_t sizes[] = {sizeof(pthread_mutex_t), CACHE_LINE,
-                        sizeof(struct segment_header), SEGMENT_GUARD_BYTES,
-                        SEGMENT_OBJECT_BYTES, SEGMENT_WORKER_BYTES,
-                        sizeof(void *), above};
+    uint64_t sizes[] = {sizeof(pthread_mutex_t),
+                        CACHE_LINE,
+                        sizeof(struct segment_header),
+                        SEGMENT_GUARD_BYTES,
+                        SEGMENT_OBJECT_BYTES,
+                        SEGMENT_WORKER_BYTES,
+                        sizeof(void *),
+                        above};
 
     return hash_bytes(sizes, sizeof(sizes), SEGMENT_LAYOUT_VERSION);
 }
@@ -57,8 +60,7 @@ int header_pid_namespace(uint64_t *inode)
     struct stat st;
 
     if (stat("/proc/self/ns/pid", &st) != 0)
-        return error_set(SHD_UNSUPPORTED,
-                         "/proc/self/ns/pid: %s; mount /proc",
+        return error_set(SHD_UNSUPPORTED, "/proc/self/ns/pid: %s; mount /proc",
                          strerror(errno));
     *inode = st.st_ino;
     return SHD_OK;
@@ -104,16 +106,15 @@ int header_options_check(const struct shd_segment_options *o)
                          o->struct_size, sizeof(*o));
     if ((o->flags & ~(uint32_t)(SHD_ATTACH_READONLY | SHD_DUMPABLE)) != 0)
         return error_set(SHD_INVAL, "options: unknown flags 0x%x",
-                         o->flags & ~(uint32_t)(SHD_ATTACH_READONLY |
-                                                SHD_DUMPABLE));
+                         o->flags &
+                             ~(uint32_t)(SHD_ATTACH_READONLY | SHD_DUMPABLE));
     if (o->reserved != 0)
         return error_set(SHD_INVAL, "options: reserved is not 0");
     if ((o->mode & ~MODE_MASK) != 0)
         return error_set(SHD_INVAL, "options: mode 0%o has bits over 0777",
                          o->mode);
     if (o->size_bytes > SEGMENT_SIZE_MAX)
-        return error_set(SHD_INVAL,
-                         "options: size_bytes %llu is over 64 GiB",
+        return error_set(SHD_INVAL, "options: size_bytes %llu is over 64 GiB",
                          (unsigned long long)o->size_bytes);
     if (o->workers_max > SEGMENT_COUNT_MAX)
         return error_set(SHD_INVAL, "options: workers_max %u is over %u",

@@ -34,8 +34,8 @@ static int parse_plain(const char *name, struct segment_name *out)
                          "segment name has %zu bytes, at most %d are allowed",
                          len, PLAIN_MAX);
     if (name[0] == '.')
-        return error_set(SHD_NAME,
-                         "segment name '%s' starts with a dot", name);
+        return error_set(SHD_NAME, "segment name '%s' starts with a dot",
+                         name);
     for (size_t i = 0; i < len; i++)
         if (!is_plain_byte(name[i]))
             return error_set(SHD_NAME,
@@ -61,8 +61,8 @@ static int parse_path(const char *name, struct segment_name *out)
                          "path has %zu bytes, at most %d are allowed", len,
                          NAME_PATH_BYTES - 1);
     if (last[0] == '\0' || strcmp(last, ".") == 0 || strcmp(last, "..") == 0)
-        return error_set(SHD_NAME,
-                         "path '%s' names a directory, not a file", name);
+        return error_set(SHD_NAME, "path '%s' names a directory, not a file",
+                         name);
     memcpy(out->path, name, len + 1);
     /* "/x" lies in "/", not in "". */
     if (directory_len > 1)

@@ -34,7 +34,8 @@
 #include <unistd.h>
 
 #define MODE_DEFAULT 0600u
-#define LIVENESS_AT (1ll << 40) /* beyond any file's end: 16 segments' sizes */
+#define LIVENESS_AT (1ll << 40) /* beyond any file's end: 16 segments' sizes  \
+                                 */
 #define LINK_BYTES 32
 #define TEMP_BYTES (NAME_PATH_BYTES + 32)
 
@@ -84,9 +85,9 @@ static int open_with_temp_name(struct building *b)
             continue;
         snprintf(b->temp, sizeof(b->temp), "%s.new-%016llx", b->name->path,
                  (unsigned long long)r);
-        b->fd = open(b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW |
-                                  O_CLOEXEC,
-                     MODE_DEFAULT);
+        b->fd =
+            open(b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                 MODE_DEFAULT);
         if (b->fd >= 0)
             return SHD_OK;
         if (errno != EEXIST)
@@ -104,8 +105,8 @@ static int open_named(struct building *b)
 
     if (lstat(b->name->path, &st) == 0)
         return error_set(SHD_EXISTS, "%s exists", b->name->path);
-    b->fd = open(b->name->directory, O_TMPFILE | O_RDWR | O_CLOEXEC,
-                 MODE_DEFAULT);
+    b->fd =
+        open(b->name->directory, O_TMPFILE | O_RDWR | O_CLOEXEC, MODE_DEFAULT);
     if (b->fd >= 0)
         return SHD_OK;
     if (errno == EOPNOTSUPP || errno == EISDIR)
@@ -169,8 +170,8 @@ static int publish(struct building *b)
     }
     descriptor_link(b->fd, link);
     if (b->temp[0] == '\0')
-        rc = linkat(AT_FDCWD, link, AT_FDCWD, b->name->path,
-                    AT_SYMLINK_FOLLOW);
+        rc =
+            linkat(AT_FDCWD, link, AT_FDCWD, b->name->path, AT_SYMLINK_FOLLOW);
     else
         rc = renameat2(AT_FDCWD, b->temp, AT_FDCWD, b->name->path,
                        RENAME_NOREPLACE);
@@ -202,8 +203,8 @@ static int reopen(int fd, bool writable, const char *label, int *out)
                          "read-only",
                          label);
     if (errno == EACCES || errno == EPERM)
-        return error_set(SHD_PERM,
-                         "%s: its mode does not let this user %s", label,
+        return error_set(SHD_PERM, "%s: its mode does not let this user %s",
+                         label,
                          writable ? "write (attach it read-only?)" : "read");
     return error_errno("opening %s", label);
 }

@@ -31,10 +31,9 @@
 
 static struct registry_slot *slot_at(const struct segment *s, uint32_t index)
 {
-    return segment_at(s,
-                      s->workers_at +
-                          (uint64_t)index * sizeof(struct registry_slot),
-                      sizeof(struct registry_slot));
+    return segment_at(
+        s, s->workers_at + (uint64_t)index * sizeof(struct registry_slot),
+        sizeof(struct registry_slot));
 }
 
 static struct guard *own_guard(const struct guard_env *env)

@@ -6,7 +6,7 @@
 #include "shm/guard/txn.h"
 #include "tests/unit/support.h"
 
-#define NAME "unit-catalogue"
+#define NAME support_name
 #define ROOM (1u << 20)
 
 static struct segment segment;
@@ -14,7 +14,7 @@ static struct guard_env env;
 
 static void set_up(void)
 {
-    (void)unlink("/dev/shm/shdict-" NAME);
+    (void)unlink(support_file);
     support_segment(NAME, &segment, &env);
     env.incarnation = 0x10000;
 }
@@ -22,7 +22,7 @@ static void set_up(void)
 static void tear_down(void)
 {
     segment_close(&segment);
-    (void)unlink("/dev/shm/shdict-" NAME);
+    (void)unlink(support_file);
 }
 
 static struct catalogue_object *slot(uint32_t index)
@@ -38,8 +38,8 @@ static int fill(const struct guard_env *e,
 {
     unsigned char *p =
         segment_at(e->segment, object->extent_at, object->extent_bytes);
-    int rc = segment_commit(e->segment, object->extent_at,
-                            object->extent_bytes);
+    int rc =
+        segment_commit(e->segment, object->extent_at, object->extent_bytes);
 
     (void)context;
     for (uint64_t i = 0; rc == SHD_OK && i < object->extent_bytes; i++)
@@ -122,8 +122,8 @@ START_TEST(a_created_object_is_found_by_name_and_by_slot)
     ck_assert_uint_eq(o.guards, 2);
     ck_assert_uint_gt(o.created_ms, 1700000000000ull);
     for (uint32_t i = 0; i < 2; i++)
-        ck_assert_uint_eq(
-            guard_at(&segment, GUARD_FIRST_OBJECT + i)->object, 1);
+        ck_assert_uint_eq(guard_at(&segment, GUARD_FIRST_OBJECT + i)->object,
+                          1);
     expect(catalogue_find(&env, "page", &o), SHD_NOTFOUND);
     expect(catalogue_find(&env, "pagess", &o), SHD_NOTFOUND);
     expect_sound();
@@ -454,8 +454,7 @@ START_TEST(a_stopped_lock_holder_delays_the_destroyer_not_for_ever)
 
     env.wait_ms = 50;
     dying_child(child, {
-        if (guard_lock(&env, guard_at(&segment, o.guards_first + 1)) !=
-            SHD_OK)
+        if (guard_lock(&env, guard_at(&segment, o.guards_first + 1)) != SHD_OK)
             _exit(1);
         raise(SIGSTOP);
     });
@@ -730,8 +729,7 @@ START_TEST(a_damaged_count_of_guards_is_named)
     make("a", 4096, 1);
     segment_header(&segment)->guards_used = 13;
     ck_assert_uint_eq(catalogue_guards(&segment), 12);
-    expect_named(catalogue_check(&env, report_, sizeof(report_)),
-                 "13 guards");
+    expect_named(catalogue_check(&env, report_, sizeof(report_)), "13 guards");
     segment_header(&segment)->guards_used = 1;
     expect_named(catalogue_check(&env, report_, sizeof(report_)), "1 guards");
 }
@@ -779,8 +777,7 @@ static void add_death_cases(TCase *c)
     tcase_add_loop_test(
         c, a_maker_that_dies_leaves_an_object_that_is_finished_off, 0, 2);
     tcase_add_loop_test(c, a_death_inside_a_transaction_undoes_it, 1, 17);
-    tcase_add_test(c,
-                   a_stopped_lock_holder_delays_the_destroyer_not_for_ever);
+    tcase_add_test(c, a_stopped_lock_holder_delays_the_destroyer_not_for_ever);
     tcase_add_test(c, racing_creators_and_destroyers_keep_it_sound);
     tcase_add_test(c, a_storm_of_deaths_leaks_nothing);
     tcase_add_test(c, a_read_only_attachment_finds_and_checks);
@@ -799,6 +796,7 @@ int main(void)
 {
     Suite *suite = suite_create("catalogue");
 
+    support_names("catalogue");
     add_create_cases(new_case(suite, "create"));
     add_destroy_cases(new_case(suite, "destroy"));
     add_death_cases(new_case(suite, "death"));

@@ -72,7 +72,7 @@ START_TEST(errno_decides_the_code)
 {
     static const struct {
         int number, code;
-    } cases[] = {{EACCES, SHD_PERM}, {EPERM, SHD_PERM},   {ENOSPC, SHD_NOMEM},
+    } cases[] = {{EACCES, SHD_PERM},  {EPERM, SHD_PERM},   {ENOSPC, SHD_NOMEM},
                  {ENOMEM, SHD_NOMEM}, {EDQUOT, SHD_NOMEM}, {EIO, SHD_SYS},
                  {EROFS, SHD_SYS},    {ENOENT, SHD_SYS}};
 

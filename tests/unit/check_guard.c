@@ -17,7 +17,6 @@
 
 #define WORDS 6
 #define GUARD 2 /* the one under test */
-#define NAME "unit-guard"
 
 static struct segment segment;
 static struct guard_env env;
@@ -29,8 +28,7 @@ static uint64_t *map;
 static void set_up(void)
 {
     support_segment(NULL, &segment, &env);
-    expect(segment_commit(&segment, segment.extents_at, SEGMENT_PAGE),
-           SHD_OK);
+    expect(segment_commit(&segment, segment.extents_at, SEGMENT_PAGE), SHD_OK);
     guard = guard_at(&segment, GUARD);
     expect(segment_commit(&segment, segment_offset(&segment, guard),
                           sizeof(*guard)),
@@ -101,9 +99,9 @@ START_TEST(waiting_for_a_live_owner_ends_when_it_lets_go)
     pthread_t thread;
     void *result;
 
-    ck_assert_int_eq(pthread_create(&thread, NULL, lock_for_a_while,
-                                    (void *)(intptr_t)120),
-                     0);
+    ck_assert_int_eq(
+        pthread_create(&thread, NULL, lock_for_a_while, (void *)(intptr_t)120),
+        0);
     while (guard_holder(guard) == 0)
         support_sleep_ms(1);
     expect(guard_trylock(&env, guard), SHD_BUSY);
@@ -239,8 +237,8 @@ START_TEST(a_lost_owner_that_is_a_zombie_is_recovered)
 
     lose_owner(&child);
     ck_assert_int_eq(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
-    ck_assert_uint_eq(
-        (uint32_t)guard->mutex.__data.__lock & FUTEX_OWNER_DIED, 0);
+    ck_assert_uint_eq((uint32_t)guard->mutex.__data.__lock & FUTEX_OWNER_DIED,
+                      0);
     expect(guard_lock(&env, guard), SHD_OK);
     expect_words(100);
     ck_assert_uint_eq(guard->recoveries, 1);
@@ -255,8 +253,8 @@ START_TEST(a_lost_owner_that_is_gone_is_recovered_by_a_reap)
 
     lose_owner(&child);
     support_wait_killed(child);
-    ck_assert_uint_eq(
-        (uint32_t)guard->mutex.__data.__lock & FUTEX_OWNER_DIED, 0);
+    ck_assert_uint_eq((uint32_t)guard->mutex.__data.__lock & FUTEX_OWNER_DIED,
+                      0);
     expect(guard_reap(&env, guard), 1);
     expect_words(100);
     expect(guard_reap(&env, guard), 0);
@@ -730,12 +728,16 @@ static void damage_seq_to_even(void)
     guard->seq++;
 }
 
-static void (*const damages[])(void) = {
-    damage_old_value,     damage_where,
-    damage_where_to_outside, damage_count_of_undo,
-    damage_count_beyond_the_log, damage_with_an_old_log,
-    damage_claims,        damage_releases,
-    damage_upper_bits,    damage_seq_to_even};
+static void (*const damages[])(void) = {damage_old_value,
+                                        damage_where,
+                                        damage_where_to_outside,
+                                        damage_count_of_undo,
+                                        damage_count_beyond_the_log,
+                                        damage_with_an_old_log,
+                                        damage_claims,
+                                        damage_releases,
+                                        damage_upper_bits,
+                                        damage_seq_to_even};
 
 START_TEST(a_damaged_log_is_never_replayed)
 {
@@ -940,8 +942,8 @@ static void add_claim_cases(TCase *c)
     tcase_add_test(c, a_claim_is_given_back_by_abort_and_by_death);
     tcase_add_test(c, a_claim_that_was_logged_and_lost_is_not_given_back);
     tcase_add_test(c, a_release_happens_at_commit_and_not_before);
-    tcase_add_test(
-        c, releases_of_a_dead_committer_are_completed_from_any_point);
+    tcase_add_test(c,
+                   releases_of_a_dead_committer_are_completed_from_any_point);
     tcase_add_test(c, a_release_of_a_dead_committer_spares_the_next_owner);
 }
 
@@ -958,8 +960,8 @@ static void add_reading_cases(TCase *c)
     tcase_add_test(c, a_read_section_sees_that_something_changed);
     tcase_add_test(
         c, a_reader_of_a_dead_writers_data_takes_the_lock_and_recovers);
-    tcase_add_test(
-        c, a_read_only_reader_of_a_dead_writers_data_gives_up_as_busy);
+    tcase_add_test(c,
+                   a_read_only_reader_of_a_dead_writers_data_gives_up_as_busy);
     tcase_add_test(c, a_reader_beside_a_writer_sees_one_state);
 }
 

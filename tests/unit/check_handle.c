@@ -11,16 +11,16 @@
 #include "shm/guard/txn.h"
 #include "tests/unit/support.h"
 
-#define NAME "unit-handle"
-#define OTHER "unit-handle-2"
+#define NAME support_name
+#define OTHER support_other
 
 static shd_segment *segment;
 static struct shd_segment_options options;
 
 static void set_up(void)
 {
-    (void)unlink("/dev/shm/shdict-" NAME);
-    (void)unlink("/dev/shm/shdict-" OTHER);
+    (void)unlink(support_file);
+    (void)unlink(support_other_file);
     unsetenv("SHDICT_WORKER");
     unsetenv("SHDICT_GENERATION");
     options = support_options();
@@ -29,8 +29,8 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-    (void)unlink("/dev/shm/shdict-" NAME);
-    (void)unlink("/dev/shm/shdict-" OTHER);
+    (void)unlink(support_file);
+    (void)unlink(support_other_file);
 }
 
 static struct shd_worker_info worker(shd_segment *s, uint32_t index)
@@ -97,7 +97,7 @@ START_TEST(attaching_twice_gives_the_same_handle_with_two_closes)
     expect(shd_segment_attach(NAME, NULL, &again), SHD_OK);
     ck_assert_ptr_eq(again, segment);
     /* By whatever name. */
-    expect(shd_segment_attach("/dev/shm/shdict-" NAME, NULL, &again), SHD_OK);
+    expect(shd_segment_attach(support_file, NULL, &again), SHD_OK);
     ck_assert_ptr_eq(again, segment);
     expect(shd_segment_close(segment), SHD_OK);
     expect(shd_segment_close(segment), SHD_OK);
@@ -183,9 +183,9 @@ START_TEST(a_closed_handle_is_revived_with_everything_in_it)
     expect(shd_set(dict, "k", 1, "value", 5, 0), SHD_OK);
     expect(shd_segment_close(segment), SHD_OK);
     /* The next mapping must not come to lie where the last one was. */
-    in_the_way = mmap(old_base, 4096, PROT_NONE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
-                      0);
+    in_the_way =
+        mmap(old_base, 4096, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     ck_assert_ptr_eq(in_the_way, old_base);
     expect(shd_segment_attach(NAME, NULL, &again), SHD_OK);
     ck_assert_ptr_eq(again, segment);
@@ -315,7 +315,7 @@ START_TEST(info_tells_what_the_segment_is)
 {
     struct shd_segment_info info = info_of(segment);
 
-    ck_assert_str_eq(info.path, "/dev/shm/shdict-" NAME);
+    ck_assert_str_eq(info.path, support_file);
     ck_assert_uint_eq(info.layout_version, SEGMENT_LAYOUT_VERSION);
     ck_assert_uint_eq(info.size_bytes, segment->segment.size);
     ck_assert_uint_eq(info.workers_max, 4);
@@ -503,9 +503,9 @@ START_TEST(threads_that_change_first_together_are_one_worker)
 
     pthread_barrier_init(&barrier, NULL, 8);
     for (int i = 0; i < 8; i++)
-        ck_assert_int_eq(pthread_create(&thread[i], NULL, join_together,
-                                        &incarnation[i]),
-                         0);
+        ck_assert_int_eq(
+            pthread_create(&thread[i], NULL, join_together, &incarnation[i]),
+            0);
     for (int i = 0; i < 8; i++) {
         ck_assert_int_eq(pthread_join(thread[i], &result), 0);
         ck_assert_ptr_null(result);
@@ -594,9 +594,8 @@ START_TEST(a_child_that_closes_does_not_end_its_parents_registration)
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert_int_eq(status, 0);
     ck_assert_uint_eq(worker(segment, 0).state, SHD_WORKER_ALIVE);
-    ck_assert_int_eq(segment_liveness_is_locked(
-                         &attach_readonly()->segment, 0),
-                     1);
+    ck_assert_int_eq(
+        segment_liveness_is_locked(&attach_readonly()->segment, 0), 1);
 }
 END_TEST
 
@@ -768,8 +767,8 @@ static void damage_dict(void)
 {
     struct catalogue_object *slot =
         segment_at(&segment->segment, segment->segment.catalogue_at, 128);
-    struct dict_header *h = segment_at(&segment->segment, slot->extent_at,
-                                       sizeof(*h));
+    struct dict_header *h =
+        segment_at(&segment->segment, slot->extent_at, sizeof(*h));
 
     h->shards_at = 0;
 }
@@ -871,8 +870,8 @@ static void add_fork_cases(TCase *c)
 {
     tcase_add_test(c, a_forked_child_is_a_worker_of_its_own);
     tcase_add_test(c, a_dead_parent_is_not_kept_alive_by_its_children);
-    tcase_add_test(
-        c, a_child_that_closes_does_not_end_its_parents_registration);
+    tcase_add_test(c,
+                   a_child_that_closes_does_not_end_its_parents_registration);
     tcase_add_test(c, forking_while_other_threads_register_is_safe);
     tcase_add_test(
         c, a_child_without_descriptors_reads_and_says_why_it_cannot_write);
@@ -893,6 +892,7 @@ int main(void)
 {
     Suite *suite = suite_create("handle");
 
+    support_names("handle");
     add_attach_cases(new_case(suite, "attach"));
     add_worker_cases(new_case(suite, "worker"));
     add_fork_cases(new_case(suite, "fork"));

@@ -13,7 +13,7 @@
 #include "shm/guard/txn.h"
 #include "tests/unit/support.h"
 
-#define NAME "unit-registry"
+#define NAME support_name
 #define SLOTS 4u
 
 static struct segment segment;
@@ -23,14 +23,14 @@ static const struct registry_self self = {
 
 static void set_up(void)
 {
-    (void)unlink("/dev/shm/shdict-" NAME);
+    (void)unlink(support_file);
     support_segment(NAME, &segment, &env);
 }
 
 static void tear_down(void)
 {
     segment_close(&segment);
-    (void)unlink("/dev/shm/shdict-" NAME);
+    (void)unlink(support_file);
 }
 
 static struct registry_slot *slot(uint32_t index)
@@ -319,8 +319,7 @@ START_TEST(reaping_undoes_what_the_dead_were_doing)
         struct txn t;
 
         become_worker();
-        if (guard_lock(&env, guard_at(env.segment, GUARD_CATALOGUE)) !=
-            SHD_OK)
+        if (guard_lock(&env, guard_at(env.segment, GUARD_CATALOGUE)) != SHD_OK)
             _exit(1);
         txn_begin(&t, env.segment, guard_at(env.segment, GUARD_CATALOGUE), 1);
         txn_store64(&t, &segment_header(env.segment)->generations, 55);
@@ -445,8 +444,7 @@ START_TEST(a_storm_of_workers_leaves_no_slot_behind)
                     if (registry_leave(&env) != SHD_OK)
                         _exit(3);
                     env.incarnation = 0;
-                    if (registry_join(&env, &self, &env.incarnation) !=
-                        SHD_OK)
+                    if (registry_join(&env, &self, &env.incarnation) != SHD_OK)
                         _exit(4);
                     /* Joining costs more than leaving: linger, so that about
                      * as many die inside as outside. */
@@ -548,6 +546,7 @@ int main(void)
     Suite *suite = suite_create("registry");
     TCase *c = new_case(suite, "join");
 
+    support_names("registry");
     tcase_add_test(c, an_empty_registry_has_no_workers);
     tcase_add_test(c, a_worker_that_joins_is_described);
     tcase_add_test(c, an_incarnation_names_its_slot_and_never_comes_again);

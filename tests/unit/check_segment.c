@@ -22,8 +22,8 @@
 #include "shm/segment/name.h"
 #include "tests/unit/support.h"
 
-#define NAME "unit-segment"
-#define FILE_NAME "/dev/shm/shdict-unit-segment"
+#define NAME support_name
+#define FILE_NAME support_file
 
 static char directory[64]; /* fresh for each test */
 static char path[128];     /* a file in it that does not exist */
@@ -871,9 +871,8 @@ START_TEST(a_read_only_file_system_is_said)
         return;
     expect(create(path, &s), SHD_OK);
     segment_close(&s);
-    ck_assert_int_eq(mount("tmpfs", directory, NULL, MS_REMOUNT | MS_RDONLY,
-                           NULL),
-                     0);
+    ck_assert_int_eq(
+        mount("tmpfs", directory, NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
     expect(attach(path, 0, &s), SHD_SYS);
     expect_said("read-only file system");
     expect(attach(path, SHD_ATTACH_READONLY, &s), SHD_OK);
@@ -1297,13 +1296,13 @@ int main(void)
     Suite *suite = suite_create("segment");
     TCase *check = new_case(suite, "check");
 
+    support_names("segment");
     add_name_cases(new_case(suite, "name"));
     add_create_cases(new_case(suite, "create"));
     add_attach_cases(new_case(suite, "attach"));
     add_memory_cases(new_case(suite, "memory"));
     add_liveness_cases(new_case(suite, "liveness"));
-    tcase_add_loop_test(check, check_names_what_is_damaged, 0,
-                        COUNT(damages));
+    tcase_add_loop_test(check, check_names_what_is_damaged, 0, COUNT(damages));
     tcase_add_test(check, check_notices_a_file_that_was_cut);
     return support_run(suite);
 }

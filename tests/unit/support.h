@@ -21,6 +21,22 @@
 
 #define FINGERPRINT 7u
 
+/* Names of this run alone: the same suite may run beside itself, built
+ * otherwise. Fixed by main(), before Check forks. */
+static char support_name[40], support_file[64], support_other[48],
+    support_other_file[72];
+
+static inline void support_names(const char *suite)
+{
+    snprintf(support_name, sizeof(support_name), "unit-%.20s-%d", suite,
+             (int)getpid());
+    snprintf(support_file, sizeof(support_file), "/dev/shm/shdict-%s",
+             support_name);
+    snprintf(support_other, sizeof(support_other), "%s.2", support_name);
+    snprintf(support_other_file, sizeof(support_other_file),
+             "/dev/shm/shdict-%s", support_other);
+}
+
 /* The result must be `code`; if not, say what it was and what the library
  * says about it. */
 #define expect(expression, code)                                              \
@@ -108,8 +124,7 @@ static inline void support_wait_stopped(pid_t pid)
 
     ck_assert_int_eq(waitpid(pid, &status, WUNTRACED), pid);
     ck_assert_msg(WIFSTOPPED(status),
-                  "the child ended with status 0x%x and did not stop",
-                  status);
+                  "the child ended with status 0x%x and did not stop", status);
 }
 
 static inline void support_kill(pid_t pid)
