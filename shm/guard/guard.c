@@ -87,8 +87,8 @@ static int acquired(const struct guard_env *env, struct guard *g, int rc)
     } else if (rc != 0) {
         return error_set(SHD_CORRUPT, "a lock is damaged: error %d", rc);
     }
-    if (atomic_load64(&g->damaged) != 0 ||
-        (atomic_load64(&g->seq) & 1) != 0 || atomic_load64(&g->state) != 0) {
+    if (atomic_load64(&g->damaged) != 0 || (atomic_load64(&g->seq) & 1) != 0 ||
+        atomic_load64(&g->state) != 0) {
         (void)pthread_mutex_unlock(&g->mutex);
         return error_set(SHD_CORRUPT, "the log of a lock is damaged");
     }
@@ -141,6 +141,31 @@ static void mark_lost_owner(struct guard *g)
         guard_kick(g);
 }
 
+#ifdef __SANITIZE_THREAD__
+/* The thread sanitizer's runtime (gcc 12) does not know
+ * pthread_mutex_clocklock and has to be told. Weak: the same instrumentation
+ * is also used with other hooks. */
+void __tsan_mutex_pre_lock(void *m, unsigned flags) __attribute__((weak));
+void __tsan_mutex_post_lock(void *m, unsigned flags, int recursion)
+    __attribute__((weak));
+
+static int tell_sanitizer(struct guard *g, int rc)
+{
+    if ((rc == 0 || rc == EOWNERDEAD) && __tsan_mutex_pre_lock != NULL &&
+        __tsan_mutex_post_lock != NULL) {
+        __tsan_mutex_pre_lock(&g->mutex, 0);
+        __tsan_mutex_post_lock(&g->mutex, 0, 0);
+    }
+    return rc;
+}
+#else
+static int tell_sanitizer(struct guard *g, int rc)
+{
+    (void)g;
+    return rc;
+}
+#endif
+
 static int wait_in_slices(const struct guard_env *env, struct guard *g)
 {
     struct timespec now, until;
@@ -160,7 +185,7 @@ static int wait_in_slices(const struct guard_env *env, struct guard *g)
         }
         rc = pthread_mutex_clocklock(&g->mutex, CLOCK_MONOTONIC, &until);
         if (!is_contended(rc))
-            return rc;
+            return tell_sanitizer(g, rc);
         mark_lost_owner(g);
         left_ns -= slice;
     }
@@ -184,8 +209,7 @@ int guard_lock(const struct guard_env *env, struct guard *g)
         return error_set(SHD_BUSY,
                          "a lock was not free within %u ms (holder: worker "
                          "%llu; see `shdict workers`)",
-                         env->wait_ms,
-                         (unsigned long long)guard_holder(g));
+                         env->wait_ms, (unsigned long long)guard_holder(g));
     rc = acquired(env, g, rc);
     if (rc == SHD_OK)
         atomic_store64(&g->waits, atomic_load64(&g->waits) + 1);

@@ -528,10 +528,13 @@ int catalogue_sweep(const struct guard_env *env)
     const struct segment *s = env->segment;
     struct catalogue_object copy;
     int first = SHD_OK;
+    /* A death while a slot was being freed: it is dying again only then. */
+    int rc = guard_reap(env, own_guard(env));
 
+    if (rc < 0)
+        return rc;
     for (uint32_t i = 0; i < s->objects_max; i++) {
         const struct catalogue_object *slot = slot_at(s, i);
-        int rc;
 
         if (atomic_load32(&slot->state) != CATALOGUE_DYING)
             continue;

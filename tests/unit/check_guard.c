@@ -85,11 +85,19 @@ START_TEST(a_lock_is_taken_and_let_go)
 }
 END_TEST
 
-static void *lock_for_a_while(void *ms)
+static uint32_t *lock_word(void)
 {
+    return (uint32_t *)(void *)&guard->mutex.__data.__lock;
+}
+
+/* Keeps the lock until somebody sleeps for it. */
+static void *lock_until_wanted(void *unused)
+{
+    (void)unused;
     if (guard_lock(&env, guard) != SHD_OK)
         return "not locked";
-    support_sleep_ms((long)(intptr_t)ms);
+    while ((atomic_load32(lock_word()) & FUTEX_WAITERS) == 0)
+        support_sleep_ms(1);
     guard_unlock(guard);
     return NULL;
 }
@@ -99,12 +107,12 @@ START_TEST(waiting_for_a_live_owner_ends_when_it_lets_go)
     pthread_t thread;
     void *result;
 
-    ck_assert_int_eq(
-        pthread_create(&thread, NULL, lock_for_a_while, (void *)(intptr_t)120),
-        0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, lock_until_wanted, NULL),
+                     0);
     while (guard_holder(guard) == 0)
         support_sleep_ms(1);
     expect(guard_trylock(&env, guard), SHD_BUSY);
+    env.wait_ms = 30000;
     expect(guard_lock(&env, guard), SHD_OK);
     ck_assert_uint_eq(guard->waits, 1);
     guard_unlock(guard);
@@ -146,7 +154,7 @@ END_TEST
 
 START_TEST(a_lock_dropped_without_a_wake_up_is_found_within_slices)
 {
-    uint32_t *word = (uint32_t *)(void *)&guard->mutex.__data.__lock;
+    uint32_t *word = lock_word();
     int status;
     pid_t child;
 
@@ -188,7 +196,7 @@ static bool sleeps_in_futex(pid_t pid)
 
 START_TEST(a_kick_wakes_every_stranded_waiter)
 {
-    uint32_t *word = (uint32_t *)(void *)&guard->mutex.__data.__lock;
+    uint32_t *word = lock_word();
     pid_t child[3];
     int status;
 
@@ -264,7 +272,7 @@ END_TEST
 
 START_TEST(a_lost_live_owner_is_left_alone)
 {
-    uint32_t *word = (uint32_t *)(void *)&guard->mutex.__data.__lock;
+    uint32_t *word = lock_word();
     int pipe_fd[2];
     pid_t child;
     char c;
@@ -847,12 +855,12 @@ START_TEST(a_read_only_reader_of_a_dead_writers_data_gives_up_as_busy)
 }
 END_TEST
 
-static volatile int stop_writing;
+static uint32_t stop_writing;
 
 static void *write_pairs(void *unused)
 {
     (void)unused;
-    for (uint64_t n = 0; !stop_writing; n++) {
+    for (uint64_t n = 0; !atomic_load32(&stop_writing); n++) {
         struct txn t;
 
         if (guard_lock(&env, guard) != SHD_OK)
@@ -890,7 +898,7 @@ START_TEST(a_reader_beside_a_writer_sees_one_state)
         changes += copy[0] != last;
         last = copy[0];
     }
-    stop_writing = 1;
+    atomic_store32(&stop_writing, 1);
     ck_assert_int_eq(pthread_join(thread, &result), 0);
     ck_assert_ptr_null(result);
     ck_assert_uint_gt(changes, 10);

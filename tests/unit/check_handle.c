@@ -599,12 +599,12 @@ START_TEST(a_child_that_closes_does_not_end_its_parents_registration)
 }
 END_TEST
 
-static volatile int stop;
+static uint32_t stop;
 
 static void *join_and_leave(void *unused)
 {
     (void)unused;
-    while (!stop)
+    while (!atomic_load32(&stop))
         if (shd_worker_join(segment, NULL) != SHD_OK ||
             shd_worker_leave(segment) != SHD_OK)
             return "failed";
@@ -631,7 +631,7 @@ START_TEST(forking_while_other_threads_register_is_safe)
         ck_assert_int_eq(waitpid(child, &status, 0), child);
         ck_assert_msg(status == 0, "child %d: 0x%x", i, status);
     }
-    stop = 1;
+    atomic_store32(&stop, 1);
     ck_assert_int_eq(pthread_join(thread, &result), 0);
     ck_assert_ptr_null(result);
     expect_clean(segment);

@@ -3,6 +3,9 @@
  * Suite segment: segment/ (names, header, file, memory, liveness). File
  * systems that are full, read-only or lack something are mounted in a mount
  * namespace of the test's own process; that, and other users, need root.
+ *
+ * valgrind: no. It has no 64 GiB of address space, and mount() and a SIGSEGV
+ * that is meant to be are errors to it.
  */
 #include <endian.h>
 #include <errno.h>
