@@ -311,7 +311,8 @@ describe("a segment", function()
 
     it("answers after close, and so do its dicts", function()
         local d = assert(segment:dict("d", { capacity = "64k" }))
-        d:set("k", 1)
+        assert(d:set("k", 1))
+        assert.equal(1, d:get("k"))
         assert.is_true(segment:close())
         for _, method in ipairs { "close", "reap", "workers", "info",
                                   "objects", "check", "join", "leave",
@@ -325,7 +326,7 @@ describe("a segment", function()
         assert.same({ nil, "the handle is closed" }, { d:get("k") })
         -- Opening it again does not revive what was closed.
         local again = assert(shdict.open(name, { create = false }))
-        assert.equal(1, again:dict("d"):get("k"))
+        assert.same({ 1 }, { again:dict("d"):get("k") })
         assert.same({ nil, "the handle is closed" }, { d:get("k") })
         assert.same({ nil, "the handle is closed" }, { d:close() })
     end)
