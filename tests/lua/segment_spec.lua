@@ -451,6 +451,35 @@ describe("a process that forks", function()
 end)
 
 describe("the library", function()
+    it("has every function that the generated declarations name", function()
+        local library = require "shdict_library"
+        local names = 0
+        for name in require("shdict_cdef"):gmatch("(shd_[%w_]+)%(") do
+            assert.is_truthy(library.lib[name])
+            names = names + 1
+        end
+        assert.is_true(names > 40, names .. " functions")
+        assert.has_error(function()
+            return library.lib.shd_no_such_function
+        end)
+    end)
+
+    it("is declared by its header, or not at all", function()
+        local generator = support.here .. "../../lua/gen_cdef"
+        local header = support.here .. "../../shm/shdict.h"
+        local out = os.tmpname()
+        os.remove(out)
+        local function generate(compiler)
+            return os.execute(("%s %s %s %s 2>/dev/null")
+                              :format(generator, compiler, header, out))
+        end
+        assert.equal(0, generate("cc"))
+        assert.equal(require "shdict_cdef", dofile(out))
+        os.remove(out)
+        assert.is_not.equal(0, generate("false"))
+        assert.is_nil(io.open(out))
+    end)
+
     it("is the one of SHDICT_LIBRARY, or none", function()
         local command = support.luajit("-e 'require(\"shdict\")'", "")
         command = command:gsub("%S+$", "")
