@@ -15,7 +15,7 @@
 
 local ffi = require "ffi"
 local library = require "shdict_library"
-local adopt = require("shdict_dict").adopt
+local dicts = require "shdict_dict"
 
 local ffi_gc = ffi.gc
 local ffi_istype = ffi.istype
@@ -52,14 +52,31 @@ local function segment_of(self)
     return segment
 end
 
--- Once nobody refers to the segment or to a dict of it any more.
-local function segment_release(segment)
-    lib.shd_segment_close(segment)
+-- The library's handles behind an object: the segment's, and those of the
+-- dicts opened through it that are to be closed yet. It outlives the object
+-- until the finalizers of all of them have run.
+local function owner_close(owner)
+    local segment = owner.segment
+    if not segment then
+        return OK
+    end
+    owner.segment = nil
+    for token, handle in pairs(owner.open) do
+        owner.open[token] = nil
+        lib.shd_dict_close(handle)
+    end
+    return lib.shd_segment_close(segment)
 end
 
-local function segment_new(segment, options)
+local function segment_new(handle, options)
+    local owner = { segment = handle, open = {} }
+    -- Runs once nobody refers to the segment or to a dict of it any more.
+    local collected = ffi_gc(ffi_new(segment_ctype, handle), function()
+        owner_close(owner)
+    end)
     return setmetatable({
-        ffi_gc(segment, segment_release),
+        collected,
+        owner = owner,
         options = options,
         dicts = setmetatable({}, { __mode = "k" })
     }, Segment)
@@ -128,7 +145,7 @@ function Segment.dict(self, name, options)
     if code ~= OK then
         return failed(code)
     end
-    local dict = adopt(out[0], self)
+    local dict = dicts.adopt(out[0], self, self.owner.open)
     self.dicts[dict] = true
     return dict
 end
@@ -140,12 +157,10 @@ function Segment.close(self)
         return closed()
     end
     for dict in pairs(self.dicts) do
-        if dict[1] ~= nil then
-            dict:close()
-        end
+        dicts.disown(dict)
     end
     self[1] = segment_closed
-    local code = lib.shd_segment_close(ffi_gc(segment, nil))
+    local code = owner_close(self.owner)
     if code ~= OK then
         return failed(code)
     end

@@ -12,9 +12,9 @@
 --        compiled by LuaJIT with no call back into the interpreter; what is
 --        rare (errors, long values) is kept out of them in functions apart.
 --
--- A dict is { shd_dict *, segment }: the second field keeps the segment
--- attached while the dict is used. A closed one holds NULL, which the library
--- refuses.
+-- A dict is { shd_dict *, segment, release = }: the second field keeps the
+-- segment attached while the dict is used. A closed one holds NULL, which the
+-- library refuses.
 
 local ffi = require "ffi"
 local library = require "shdict_library"
@@ -712,13 +712,28 @@ function Dict.info(self)
     return info
 end
 
-local function release(dict)
-    lib.shd_dict_close(dict)
+-- The object for a handle just opened: closed with the last reference to it,
+-- unless its segment has been closed before. The finalizers of a dict and of
+-- its segment run in any order, and the library gives a closed handle out
+-- again: so both go through `open`, the handles that are still to be closed.
+local function adopt(handle, segment, open)
+    local token = {}
+    local function release()
+        if not open[token] then
+            return CLOSED
+        end
+        open[token] = nil
+        return lib.shd_dict_close(handle)
+    end
+    open[token] = handle
+    -- A copy of the pointer: were it `handle` itself, `open` would keep it.
+    local collected = ffi_gc(ffi_new(dict_ctype, handle), release)
+    return setmetatable({ collected, segment, release = release }, Dict)
 end
 
--- The object for a handle just opened, closed with the last reference to it.
-local function adopt(handle, segment)
-    return setmetatable({ ffi_gc(handle, release), segment }, Dict)
+-- What close() of the segment leaves of a dict.
+local function disown(self)
+    self[1] = dict_closed
 end
 
 function Dict.close(self)
@@ -726,12 +741,12 @@ function Dict.close(self)
     if dict == nil then
         return library.closed()
     end
-    self[1] = dict_closed
-    local code = lib.shd_dict_close(ffi_gc(dict, nil))
+    disown(self)
+    local code = self.release()
     if code ~= OK and code ~= CLOSED then
         return failed(code)
     end
     return true
 end
 
-return { adopt = adopt }
+return { adopt = adopt, disown = disown }

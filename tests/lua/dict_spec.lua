@@ -79,7 +79,7 @@ describe("a dict", function()
     end)
 
     it("reads values longer than any before", function()
-        for _, bytes in ipairs { 4096, 4097, 10000, 100000, 500000 } do
+        for _, bytes in ipairs { 4096, 4097, 10000, 100000, 400000 } do
             local value = ("ab\0c"):rep(bytes / 4 + 1):sub(1, bytes)
             assert.same({ true, nil, false }, { d:set("k", value, 0, 3) })
             assert.same({ value, 3 }, { d:get("k") })
@@ -164,9 +164,9 @@ describe("a dict", function()
     end)
 
     it("expires by the millisecond, and revives", function()
-        d:set("k", "v", 0.05)
+        d:set("k", "v", 0.5)
         assert.equal("v", d:get("k"))
-        support.sleep(0.05)
+        support.sleep(0.5)
         assert.is_nil(d:get("k"))
         assert.is_true(d:ttl("k") < 0)
         assert.is_true(d:expire("k", 10))

@@ -311,7 +311,8 @@ describe("a segment", function()
 
     it("answers after close, and so do its dicts", function()
         local d = assert(segment:dict("d", { capacity = "64k" }))
-        d:set("k", 1)
+        assert(d:set("k", 1))
+        assert.equal(1, d:get("k"))
         assert.is_true(segment:close())
         for _, method in ipairs { "close", "reap", "workers", "info",
                                   "objects", "check", "join", "leave",
@@ -325,9 +326,24 @@ describe("a segment", function()
         assert.same({ nil, "the handle is closed" }, { d:get("k") })
         -- Opening it again does not revive what was closed.
         local again = assert(shdict.open(name, { create = false }))
-        assert.equal(1, again:dict("d"):get("k"))
+        assert.same({ 1 }, { again:dict("d"):get("k") })
         assert.same({ nil, "the handle is closed" }, { d:get("k") })
-        assert.same({ nil, "the handle is closed" }, { d:close() })
+        refused("^the handle is closed$", "SHD_CLOSED", d:close())
+    end)
+
+    it("is found where it is mapped, not where it was", function()
+        local d = assert(segment:dict("d", { capacity = "64k" }))
+        assert(d:set("k", 1))
+        segment:close()
+        -- In the way of a mapping at the same place.
+        local page = support.C.mmap(nil, 4096, 0, 0x22, -1, 0)
+        local again = assert(shdict.open(name, { create = false }))
+        local e = assert(again:dict("d"))
+        assert.equal(1, e:get("k"))
+        assert(e:set("k", 2))
+        assert.equal(2, e:get("k"))
+        assert.is_true(again:check())
+        assert.equal(0, support.C.munmap(page, 4096))
     end)
 
     it("stays open for others in the process", function()
@@ -435,6 +451,35 @@ describe("a process that forks", function()
 end)
 
 describe("the library", function()
+    it("has every function that the generated declarations name", function()
+        local library = require "shdict_library"
+        local names = 0
+        for name in require("shdict_cdef"):gmatch("(shd_[%w_]+)%(") do
+            assert.is_truthy(library.lib[name])
+            names = names + 1
+        end
+        assert.is_true(names > 40, names .. " functions")
+        assert.has_error(function()
+            return library.lib.shd_no_such_function
+        end)
+    end)
+
+    it("is declared by its header, or not at all", function()
+        local generator = support.here .. "../../lua/gen_cdef"
+        local header = support.here .. "../../shm/shdict.h"
+        local out = os.tmpname()
+        os.remove(out)
+        local function generate(compiler)
+            return os.execute(("%s %s %s %s 2>/dev/null")
+                              :format(generator, compiler, header, out))
+        end
+        assert.equal(0, generate("cc"))
+        assert.equal(require "shdict_cdef", dofile(out))
+        os.remove(out)
+        assert.is_not.equal(0, generate("false"))
+        assert.is_nil(io.open(out))
+    end)
+
     it("is the one of SHDICT_LIBRARY, or none", function()
         local command = support.luajit("-e 'require(\"shdict\")'", "")
         command = command:gsub("%S+$", "")

@@ -11,6 +11,8 @@ int fork(void);
 int waitpid(int pid, int *status, int options);
 int kill(int pid, int signal);
 void _exit(int status);
+void *mmap(void *at, size_t size, int access, int flags, int fd, long offset);
+int munmap(void *at, size_t size);
 int poll(void *fds, unsigned long n, int timeout_ms);
 int pipe(int fds[2]);
 int close(int fd);
