@@ -18,7 +18,7 @@ class Supervisor:
     """A running one; its log is read by a thread, line by line."""
 
     def __init__(self, *words, command=("sleep", "1000"), name=None,
-                 dicts=("d=4m",), env=None):
+                 dicts=("d=4m",), env=None, preexec=None):
         self.name = name or fresh()
         args = ["--segment", self.name] if self.name else []
         for d in dicts:
@@ -28,7 +28,7 @@ class Supervisor:
             [SHDICT, "supervise"] + args + list(words) + ["--"] +
             list(command), env=dict(environment, **(env or {})),
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL)
+            stdin=subprocess.DEVNULL, preexec_fn=preexec)
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
@@ -45,9 +45,15 @@ class Supervisor:
         return found
 
     def wait_events(self, kind, count):
-        return until(lambda: len(self.events(kind)) >= count and
-                     self.events(kind), "%d times %s in %s" % (
-                         count, kind, "".join(self.lines)))
+        def seen():
+            over = self.process.poll() is not None and \
+                not self.reader.is_alive()
+            found = self.events(kind)
+            if len(found) >= count:
+                return found
+            assert not over, "it ended: " + "".join(self.lines)
+            return None
+        return until(seen, "%d times %s" % (count, kind))
 
     def wait_starts(self, count):
         return [int(e["pid"]) for e in self.wait_events("start", count)]
@@ -64,10 +70,13 @@ class Supervisor:
         return {worker: pid for pid, worker in pids.items()}
 
     def end(self, sig=signal.SIGTERM):
-        """The exit code after the signal; None: was not running."""
+        """The exit code after the signal; then the whole log is there,
+        unless it left workers behind, which hold the pipe open."""
         self.process.send_signal(sig)
         code = self.process.wait(timeout=30)
-        self.reader.join()
+        if sig != signal.SIGKILL:
+            self.reader.join(timeout=30)
+            assert not self.reader.is_alive(), "somebody holds its stderr"
         return code
 
     def __enter__(self):
@@ -114,8 +123,10 @@ def workers_get_their_environment():
             with open("/proc/%d/status" % pid) as f:
                 text = f.read()
             assert re.search(r"^SigBlk:\s*0+$", text, re.M), text
-            assert re.search(r"^SigIgn:\s*0+$", text, re.M) or \
-                os.path.exists("/proc/self"), text
+            ignored = re.search(r"^SigIgn:\s*(\w+)$", text, re.M).group(1)
+            for sig in (signal.SIGPIPE, signal.SIGHUP, signal.SIGTERM,
+                        signal.SIGINT, signal.SIGCHLD):
+                assert not int(ignored, 16) >> (sig - 1) & 1, (sig, ignored)
             fds = set(os.listdir("/proc/%d/fd" % pid))
             assert fds == {"0", "1", "2"}, fds
         assert [d["name"] for d in answer("ls", s.name)] == ["d"]
@@ -308,6 +319,19 @@ def sighup_rolls_a_generation():
         again = s.wait_starts(5)[4]
         assert environ(again)["SHDICT_GENERATION"] == "2"
         assert s.end() == 0
+
+
+@case
+def signals_count_even_if_the_parent_ignored_them():
+    def like_nohup():
+        for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(sig, signal.SIG_IGN)
+    with Supervisor("--grace", "0.1", preexec=like_nohup) as s:
+        s.wait_starts(1)
+        s.process.send_signal(signal.SIGHUP)
+        s.wait_events("rolled", 1)
+        s.wait_events("exit", 1)
+        assert s.end(signal.SIGINT) == 0
 
 
 @case

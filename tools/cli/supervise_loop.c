@@ -12,23 +12,34 @@
 
 #define EVENTS 64
 
-int sup_loop_open(struct supervisor *s)
+/* The signals may have come ignored from the parent (nohup, a shell's `&`):
+ * signalfd would not see them, and the kernel would collect our children
+ * before we do. */
+static int block_signals(struct supervisor *s, sigset_t *set)
 {
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGCHLD};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     struct sigaction normal = {.sa_handler = SIG_DFL};
+
+    sigemptyset(set);
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        sigaddset(set, signals[i]);
+    if (sigprocmask(SIG_BLOCK, set, &s->mask) != 0)
+        return -1;
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        sigdelset(&s->mask, signals[i]);
+        if (sigaction(signals[i], &normal, NULL) != 0)
+            return -1;
+    }
+    return sigaction(SIGPIPE, &ignore, NULL);
+}
+
+int sup_loop_open(struct supervisor *s)
+{
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     sigset_t set;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGCHLD);
-    /* SIGCHLD may have been left ignored by the parent (nohup-like tools):
-     * the kernel would then collect our children before we do. */
-    if (sigaction(SIGCHLD, &normal, NULL) == 0 &&
-        sigaction(SIGPIPE, &ignore, NULL) == 0 &&
-        sigprocmask(SIG_BLOCK, &set, &s->mask) == 0) {
+    if (block_signals(s, &set) == 0) {
         s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
         s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         if (s->signal_fd >= 0 && s->epoll_fd >= 0 &&
