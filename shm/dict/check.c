@@ -28,11 +28,12 @@ static int compare(const void *context, const unsigned char *a,
     const struct dict *d = context;
     const struct entry *e = (const struct entry *)(const void *)a;
     unsigned char key[ENTRY_KEY_MAX + 8];
+    uint32_t len = entry_key_len(atomic_load64(&e->key_expires));
 
-    if (entry_key(d, e, key) != SHD_OK)
+    if (entry_key(d, e, len, key) != SHD_OK)
         return 1;
     return entry_order(d, atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT,
-                       key, entry_key_len(atomic_load64(&e->key_expires)),
+                       key, len,
                        (const struct entry *)(const void *)b);
 }
 
@@ -120,7 +121,7 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t root,
     t->cells++;
     len = entry_key_len(e->key_expires);
     if (len == 0 || cell_kind(e->cell.meta) != CELL_ENTRY ||
-        entry_key(d, e, key) != SHD_OK ||
+        entry_key(d, e, len, key) != SHD_OK ||
         entry_describe(d, &e->cell, &v) != SHD_OK)
         return fail(report, size, "a tree names what is no entry", ref);
     at = dict_place(d, key, len);

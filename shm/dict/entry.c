@@ -223,10 +223,9 @@ int entry_order(const struct dict *d, uint32_t hash, const void *key,
     return -order;
 }
 
-int entry_key(const struct dict *d, const struct entry *e, void *to)
+int entry_key(const struct dict *d, const struct entry *e, uint32_t len,
+              void *to)
 {
-    uint32_t len = entry_key_len(atomic_load64(&e->key_expires));
-
     if (entry_is_long(len))
         return chain_read(
             &d->pages, atomic_load32((const uint32_t *)(const void *)(e + 1)),
@@ -262,10 +261,8 @@ int entry_describe(const struct dict *d, const struct cell *c,
     v->number = 0;
     v->flags = 0;
     v->ttl_ms = 0;
-    if (at + 8 > cell_room(&d->pages, c) &&
-        !(v->type == SHD_STRING && v->len == 0 &&
-          at <= cell_room(&d->pages, c)) &&
-        !entry_is_long(key_len_of(c)))
+    /* The flags lie just before it. */
+    if (at > cell_room(&d->pages, c))
         return SHD_CORRUPT;
     if (cell_kind(meta) == CELL_ENTRY) {
         v->ttl_ms = ttl_of((const struct entry *)(const void *)c);

@@ -117,8 +117,10 @@ void node_fill(const struct dict *d, uint32_t ref, const struct item *item,
 int entry_order(const struct dict *d, uint32_t hash, const void *key,
                 size_t len, const struct entry *e);
 
-/* Copies the key out (key_len bytes). */
-int entry_key(const struct dict *d, const struct entry *e, void *to);
+/* Copies the key out: `len` bytes, which is its length as the caller loaded it
+ * once and found room for; in a read section a second load may differ. */
+int entry_key(const struct dict *d, const struct entry *e, uint32_t len,
+              void *to);
 
 /* The value of an entry or a node into buf/v; SHD_SPACE, SHD_CORRUPT. With
  * `partial` a value that does not fit is no error. */

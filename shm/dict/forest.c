@@ -62,7 +62,7 @@ static __attribute__((noinline)) int path_of_long(const struct dict *d,
 {
     unsigned char key[ENTRY_KEY_MAX + 8];
     uint32_t len = entry_key_len(atomic_load64(&e->key_expires));
-    int rc = entry_key(d, e, key);
+    int rc = entry_key(d, e, len, key);
 
     return rc != SHD_OK ? rc : forest_path(d, at, key, len, path);
 }

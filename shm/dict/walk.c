@@ -50,7 +50,7 @@ static int look(const struct dict *d, const struct cursor *c,
     *at = c->at;
     for (uint32_t n = 0; n < ROOTS_A_LOOK && at->root < end; n++) {
         const struct entry *e;
-        uint32_t ref;
+        uint32_t ref, len;
         int rc = forest_after(d, at, key, c->len, &ref);
 
         if (rc < 0)
@@ -64,10 +64,11 @@ static int look(const struct dict *d, const struct cursor *c,
         if (e == NULL)
             return SHD_CORRUPT;
         at->hash = atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
-        *f->key_len = entry_key_len(atomic_load64(&e->key_expires));
-        if (*f->key_len > f->key_size)
+        len = entry_key_len(atomic_load64(&e->key_expires));
+        *f->key_len = len;
+        if (len > f->key_size)
             return SHD_SPACE;
-        rc = entry_key(d, e, f->key_buf);
+        rc = entry_key(d, e, len, f->key_buf);
         if (rc == SHD_OK)
             rc = entry_value(d, &e->cell, f->buf, f->size, true, f->v);
         return rc == SHD_OK ? 1 : rc;
@@ -161,7 +162,7 @@ static int batch_fill(const struct dict *d, uint32_t shard, uint32_t from,
     b->shuffles = atomic_load64(&d->shard[shard].shuffles);
     for (uint32_t i = 0; i < BATCH_ENTRIES && ref != 0; i++) {
         const struct entry *e = entry_at(&d->pages, ref);
-        size_t len;
+        uint32_t len;
         int rc;
 
         if (e == NULL)
@@ -172,7 +173,7 @@ static int batch_fill(const struct dict *d, uint32_t shard, uint32_t from,
         if (!entry_is_expired(e)) {
             if (b->used + len > BATCH_BYTES)
                 break;
-            rc = entry_key(d, e, b->bytes + b->used);
+            rc = entry_key(d, e, len, b->bytes + b->used);
             if (rc != SHD_OK)
                 return rc;
             b->len[b->n++] = (uint16_t)len;

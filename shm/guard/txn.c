@@ -3,7 +3,8 @@
  * The state word of a guard is all that recovery believes:
  *
  *   undo > 0 or claims > 0   the transaction had not committed: put the words
- *                            back, newest first, then give back the claims
+ *                            back, newest first, forget them, then give back
+ *                            the claims
  *   releases > 0             it had: do the releases again
  *   0                        nothing to do
  *
@@ -126,6 +127,10 @@ static void undo(const struct segment *s, struct guard *g, uint32_t words,
             atomic_store64(p, u->old);
         atomic_compiler_barrier();
     }
+    /* From here on another guard may own what was claimed, and words of it
+     * that the log has: they must never be put back a second time. */
+    atomic_store64(&g->state, txn_state(0, claims, 0));
+    atomic_compiler_barrier();
     while (claims-- > 0)
         claim_give_back(s, &g->claims[claims]);
     atomic_compiler_barrier();

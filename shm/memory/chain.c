@@ -115,6 +115,10 @@ int chain_read(const struct pages *p, uint32_t head, uint64_t from, void *to,
         if (c == NULL)
             return SHD_CORRUPT;
         if (from >= n) {
+            /* All cells but the last are full: else the next copy would
+             * begin, and end, in the middle of a word. */
+            if (n % 8 != 0)
+                return SHD_CORRUPT;
             from -= n;
         } else {
             uint64_t take = n - from < len ? n - from : len;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "shm/base/error.h"
@@ -585,6 +586,63 @@ START_TEST(a_claim_that_was_logged_and_lost_is_not_given_back)
 }
 END_TEST
 
+/* Dies by its own store: giving back the first of two claims, after it has
+ * given back the second, whose owner word shares 8 bytes with a logged one. */
+static void die_while_giving_back(uint32_t *owners, uint64_t *far_map)
+{
+    struct txn t;
+
+    signal(SIGSEGV, SIG_DFL);
+    if (guard_lock(&env, guard) != SHD_OK)
+        _exit(1);
+    txn_begin(&t, &segment, guard, 1);
+    if (!txn_claim(&t, &owners[0], 5, far_map, 1) ||
+        !txn_claim(&t, &owners[2], 5, map, 2))
+        _exit(1);
+    txn_store32(&t, &owners[3], 77);
+    if (mprotect(far_map, SEGMENT_PAGE, PROT_READ) != 0)
+        _exit(1);
+    txn_abort(&t);
+}
+
+START_TEST(undoing_that_was_cut_off_spares_who_claimed_since)
+{
+    uint32_t *owners = (uint32_t *)(void *)&words[16];
+    uint64_t *far_map = segment_at(
+        &segment, segment.extents_at + SEGMENT_PAGE, SEGMENT_PAGE);
+    pid_t child;
+    int status;
+
+    expect(segment_commit(&segment, segment.extents_at, 2 * SEGMENT_PAGE),
+           SHD_OK);
+    *far_map = ~0ull;
+    owners[3] = 33;
+    child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        die_while_giving_back(owners, far_map);
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV,
+                  "the child ended with status 0x%x", status);
+    ck_assert_uint_eq(owners[0], 5);
+    ck_assert_uint_eq(owners[2], 0);
+    ck_assert_uint_eq(owners[3], 33);
+    /* Another guard's transaction takes it, and uses its words. */
+    owners[2] = 9;
+    owners[3] = 99;
+    *map &= ~(1ull << 2);
+    expect(guard_reap(&env, guard), 1);
+    ck_assert_uint_eq(owners[2], 9);
+    ck_assert_uint_eq(owners[3], 99);
+    ck_assert_uint_eq(*map, ~(1ull << 2));
+    ck_assert_uint_eq(owners[0], 0);
+    ck_assert_uint_eq(*far_map, ~0ull);
+    expect_at_rest();
+}
+END_TEST
+
 START_TEST(a_release_happens_at_commit_and_not_before)
 {
     struct txn t;
@@ -949,6 +1007,7 @@ static void add_claim_cases(TCase *c)
     tcase_add_test(c, a_claim_takes_what_is_free_and_only_that);
     tcase_add_test(c, a_claim_is_given_back_by_abort_and_by_death);
     tcase_add_test(c, a_claim_that_was_logged_and_lost_is_not_given_back);
+    tcase_add_test(c, undoing_that_was_cut_off_spares_who_claimed_since);
     tcase_add_test(c, a_release_happens_at_commit_and_not_before);
     tcase_add_test(c,
                    releases_of_a_dead_committer_are_completed_from_any_point);

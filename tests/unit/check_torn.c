@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Suite torn: what a reader does with bytes that change, or make no sense,
+ * while it looks at them. It may answer anything, but touches nothing outside
+ * the page it was led to and writes nothing outside the caller's buffer.
+ */
+#include <pthread.h>
+
+#include "shm/api/handle.h"
+#include "shm/dict/forest.h"
+#include "tests/unit/support.h"
+
+#define SCANS 200000
+#define SHORT 8u
+#define LONG 1000u
+#define KEY "12345678"
+static_assert(sizeof(KEY) - 1 == SHORT, "key");
+
+static shd_segment *segment;
+static shd_dict *dict;
+static bool stop;
+
+static void set_up(void)
+{
+    struct shd_segment_options so = support_options();
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .capacity_bytes = 65536};
+
+    expect(shd_segment_create(NULL, &so, &segment), SHD_OK);
+    expect(shd_dict_open(segment, "torn", &o, &dict), SHD_OK);
+    expect(shd_set(dict, KEY, SHORT, "value", 5, 0), SHD_OK);
+    stop = false;
+}
+
+static void tear_down(void)
+{
+    expect(shd_segment_close(segment), SHD_OK);
+}
+
+static struct entry *entry_of_key(void)
+{
+    struct place at = dict_place(&dict->dict, KEY, SHORT);
+    struct entry *e;
+    uint32_t ref;
+
+    ck_assert_int_eq(forest_find(&dict->dict, &at, KEY, SHORT, &ref), 1);
+    e = entry_at(&dict->dict.pages, ref);
+    ck_assert_ptr_nonnull(e);
+    return e;
+}
+
+/* As if the cell went back and forth between two entries. */
+static void *flip_key_length(void *entry)
+{
+    struct entry *e = entry;
+
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+        atomic_store64(&e->key_expires, (uint64_t)LONG << 48);
+        atomic_store64(&e->key_expires, (uint64_t)SHORT << 48);
+    }
+    return NULL;
+}
+
+START_TEST(a_key_that_grows_after_it_was_measured_stays_in_its_buffer)
+{
+    unsigned char buffer[SHORT + LONG], beyond[LONG];
+    struct shd_value v;
+    pthread_t thread;
+    size_t len;
+
+    ck_assert_int_eq(pthread_create(&thread, NULL, flip_key_length,
+                                    entry_of_key()),
+                     0);
+    memset(buffer, 0xee, sizeof(buffer));
+    memset(beyond, 0xee, sizeof(beyond));
+    for (int i = 0; i < SCANS; i++) {
+        int rc = shd_scan(dict, NULL, 0, 0, buffer, SHORT, &len, NULL, 0, &v);
+
+        ck_assert(rc == SHD_OK || rc == SHD_SPACE || rc == SHD_CORRUPT);
+        if (memcmp(buffer + SHORT, beyond, LONG) != 0)
+            ck_abort_msg("scan number %d wrote past the buffer's end", i);
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
+/* A cell of the test's own, `room` bytes before the end of the dict's first
+ * page. */
+static struct cell *cell_before_end(uint32_t room, uint32_t *ref)
+{
+    const struct pages *p = &dict->dict.pages;
+    struct cell *c;
+
+    *ref = (uint32_t)((p->at + PAGE_BYTES - room) / SEGMENT_UNIT);
+    c = cell_at(p, *ref, sizeof(*c));
+    ck_assert_ptr_nonnull(c);
+    memset(c, 0, room);
+    return c;
+}
+
+START_TEST(flags_past_the_pages_end_are_not_followed)
+{
+    struct shd_value v;
+    uint32_t ref;
+    struct cell *c = cell_before_end(48, &ref);
+    struct entry *e = (struct entry *)(void *)c;
+
+    c->meta = SHD_STRING | CELL_ENTRY << CELL_KIND_SHIFT | CELL_FLAGS |
+              CELL_CHAINED;
+    e->key_expires = (uint64_t)(ENTRY_KEY_INLINE + 1) << 48;
+    expect(entry_describe(&dict->dict, c, &v), SHD_CORRUPT);
+    expect(entry_value(&dict->dict, c, NULL, 0, true, &v), SHD_CORRUPT);
+}
+END_TEST
+
+START_TEST(a_chain_is_skipped_by_whole_words_or_not_at_all)
+{
+    unsigned char out[8];
+    uint32_t ref;
+    struct cell *c = cell_before_end(64, &ref);
+
+    c->meta = SHD_STRING | CELL_CHAIN << CELL_KIND_SHIFT;
+    c->word[CHAIN_NEXT] = ref;
+    c->len = 37;
+    expect(chain_read(&dict->dict.pages, ref, 40, out, 1), SHD_CORRUPT);
+    c->len = 40;
+    expect(chain_read(&dict->dict.pages, ref, 40, out, 1), SHD_OK);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("torn");
+    TCase *c = tcase_create("reading");
+
+    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_set_timeout(c, 60);
+    tcase_add_test(c,
+                   a_key_that_grows_after_it_was_measured_stays_in_its_buffer);
+    tcase_add_test(c, flags_past_the_pages_end_are_not_followed);
+    tcase_add_test(c, a_chain_is_skipped_by_whole_words_or_not_at_all);
+    suite_add_tcase(suite, c);
+    return support_run(suite);
+}
