@@ -93,6 +93,13 @@ START_TEST(memory_is_committed_only_when_it_is_needed)
     while (pages_extend(&arena_pages) == SHD_OK)
         ck_assert_uint_le(arena->committed, 600);
     ck_assert_uint_eq(arena->committed, 600);
+    arena->committed = 100; /* in the middle of a word of the map */
+    release(50);
+    release(70);
+    ck_assert_uint_eq(pages_ready(&arena_pages), 2);
+    release(100);
+    ck_assert_uint_eq(pages_ready(&arena_pages), 2);
+    ck_assert_uint_eq(pages_free(&arena_pages), 600 - before - 1 + 3);
     arena_stop();
 }
 END_TEST

@@ -304,7 +304,9 @@ START_TEST(the_page_that_expires_first_comes_first)
         ck_assert(alloc(13)); /* a page each */
     for (uint32_t i = 0; i < 5000; i++) {
         uint32_t n = arena_random(60), first;
-        uint64_t ms = arena_random(8) == 0 ? 0 : 1 + arena_random(50);
+        uint64_t ms = arena_random(8) == 0
+                          ? 0
+                          : 1 + arena_random(i % 2 == 0 ? 50 : 5000);
         uint64_t least = 0;
         int rc;
 
@@ -319,6 +321,8 @@ START_TEST(the_page_that_expires_first_comes_first)
         }
         ck_assert_int_eq(rc, SHD_OK);
         txn_commit(&t);
+        ck_assert_uint_eq(arena_pages.table[n].expiry & PAGE_EXPIRY_MASK,
+                          bound[n]);
         for (uint32_t k = 0; k < 60; k++) {
             if (bound[k] != 0 && (least == 0 || bound[k] < least))
                 least = bound[k];
