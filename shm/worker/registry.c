@@ -309,6 +309,8 @@ int registry_reap(const struct guard_env *env, uint32_t guards,
     *reaped = 0;
     if (guards > env->segment->locks_max)
         guards = env->segment->locks_max;
+    /* First, for one that died while it freed a slot hides that slot. */
+    note(&rc, guard_reap(env, own_guard(env)));
     n = find_dead(env, dead);
     /* Also without a dead worker: a process may die with a lock before it is
      * registered. A damaged guard must not keep the others waiting. */
