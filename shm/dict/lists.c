@@ -135,7 +135,12 @@ static int prepare(const struct attempt *a, const struct push_call *c,
     if (rc != SHD_OK || live)
         return rc;
     *class = c->list.class;
-    return slab_prepare(&a->d->pages, &a->shard->slab, *class);
+    rc = slab_prepare(&a->d->pages, &a->shard->slab, *class);
+    /* Either may want a page of its own, in one transaction. Without a second
+     * one the transaction says so. */
+    if (rc == SHD_OK && pages_ready(&a->d->pages) < 2)
+        (void)pages_extend(&a->d->pages);
+    return rc;
 }
 
 static int push_locked(struct attempt *a, struct push_call *c)
