@@ -270,20 +270,34 @@ static int owned_collect(const struct segment *s, struct owned *o)
     return SHD_OK;
 }
 
-/* First fit. */
-static int find_extent(const struct segment *s, const struct owned *o,
-                       struct catalogue_object *want)
+/* The first gap from `at` on that is large enough; the segment's size if there
+ * is none. */
+static uint64_t fit_from(const struct segment *s, const struct owned *o,
+                         uint64_t at, uint64_t bytes)
 {
-    uint64_t at = s->extents_at;
-
     for (uint32_t i = 0; i < o->extents_count; i++) {
-        if (o->extents[i].first >= at &&
-            o->extents[i].first - at >= want->extent_bytes)
+        if (o->extents[i].first >= at && o->extents[i].first - at >= bytes)
             break;
         if (o->extents[i].end > at)
             at = o->extents[i].end;
     }
-    if (at > s->size || s->size - at < want->extent_bytes)
+    return at > s->size || s->size - at < bytes ? s->size : at;
+}
+
+/* Next fit. A process that was in the middle of a read when an object was
+ * destroyed may still set a mark, or commit a page, in its extent: so an
+ * address is given out again only when all others have been. */
+static int find_extent(const struct segment *s, const struct owned *o,
+                       struct catalogue_object *want)
+{
+    uint64_t next = atomic_load64(&segment_header(s)->extents_next);
+    uint64_t at = s->size;
+
+    if (next % SEGMENT_PAGE == 0 && next > s->extents_at)
+        at = fit_from(s, o, next, want->extent_bytes);
+    if (at == s->size)
+        at = fit_from(s, o, s->extents_at, want->extent_bytes);
+    if (at == s->size)
         return error_set(SHD_NOMEM,
                          "the segment has no %llu bytes of address room in "
                          "one piece for '%s': create it with a larger "
@@ -368,9 +382,10 @@ static void reserve(const struct guard_env *env, struct catalogue_object *slot,
     struct txn t;
 
     memcpy(words, o, sizeof(words));
-    txn_begin(&t, env->segment, own_guard(env), SLOT_WORDS + 1);
+    txn_begin(&t, env->segment, own_guard(env), SLOT_WORDS + 2);
     for (size_t i = 0; i < SLOT_WORDS; i++)
         txn_store64(&t, (uint64_t *)(void *)slot + i, words[i]);
+    txn_store64(&t, &h->extents_next, o->extent_at + o->extent_bytes);
     if (end > atomic_load32(&h->guards_used))
         txn_store32(&t, &h->guards_used, end);
     txn_commit(&t);

@@ -68,7 +68,8 @@ struct segment_header {
     uint32_t guards_used;     /* 328 guards ever handed out (all below are
                                      committed mutexes for ever) */
     uint32_t pad2;            /* 332 */
-    uint8_t pad3[48];         /* 336 */
+    uint64_t extents_next;    /* 336 where the next extent is looked for */
+    uint8_t pad3[40];         /* 344 */
     uint8_t pad4[3712];       /* 384 */
 };
 static_assert(offsetof(struct segment_header, guards_at) == 72, "layout");
