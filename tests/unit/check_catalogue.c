@@ -328,6 +328,15 @@ START_TEST(a_successor_gets_zeroes_a_new_generation_and_the_old_locks)
 }
 END_TEST
 
+START_TEST(what_a_late_writer_left_in_free_room_is_gone)
+{
+    /* A hit mark of an object that is no more, set after its end. */
+    expect(segment_commit(&segment, segment.extents_at, 4096), SHD_OK);
+    segment.base[segment.extents_at + 100] = 1;
+    make("a", 8192, 1); /* fill() looks for the zeroes */
+}
+END_TEST
+
 START_TEST(free_locks_at_the_end_are_joined_by_new_ones)
 {
     struct catalogue_object o;
@@ -773,6 +782,7 @@ static void add_destroy_cases(TCase *c)
     tcase_add_test(c, destroying_gives_everything_back);
     tcase_add_test(c,
                    a_successor_gets_zeroes_a_new_generation_and_the_old_locks);
+    tcase_add_test(c, what_a_late_writer_left_in_free_room_is_gone);
     tcase_add_test(c, free_locks_at_the_end_are_joined_by_new_ones);
     tcase_add_test(c, a_damaged_lock_is_never_given_out_again);
     tcase_add_test(c, a_large_extent_is_given_back_piece_by_piece);

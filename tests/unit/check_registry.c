@@ -398,6 +398,30 @@ START_TEST(a_damaged_lock_does_not_keep_the_dead_from_being_reaped)
 }
 END_TEST
 
+START_TEST(a_death_inside_leave_is_a_death_and_reaped_at_once)
+{
+    pid_t child;
+
+    dying_child(child, {
+        struct guard *g;
+        struct txn t;
+
+        become_worker();
+        g = guard_at(env.segment, GUARD_REGISTRY);
+        if (guard_lock(&env, g) != SHD_OK)
+            _exit(1);
+        txn_begin(&t, env.segment, g, 1);
+        txn_store64(&t, segment_at(env.segment, env.segment->workers_at, 8),
+                    0);
+    });
+    support_wait_killed(child);
+    ck_assert_uint_eq(slot(0)->incarnation, 0);
+    ck_assert_uint_eq(reap(), 1);
+    ck_assert_uint_eq(slot(0)->incarnation, 0);
+    ck_assert_uint_eq(segment_header(&segment)->deaths, 1);
+}
+END_TEST
+
 START_TEST(a_death_inside_join_leaves_a_free_slot)
 {
     /* As publish() does it, cut off after each of its stores. */
@@ -454,8 +478,8 @@ START_TEST(a_storm_of_workers_leaves_no_slot_behind)
             }
         }
         /* On a busy machine the first may be long in coming. */
-        for (int ms = 0; ms < 10000 && atomic_load64(&header->incarnations) ==
-                                           incarnations;
+        for (int ms = 0; ms < 10000 &&
+                         atomic_load64(&header->incarnations) == incarnations;
              ms++)
             support_sleep_ms(1);
         support_sleep_ms(n % 4);
@@ -565,6 +589,7 @@ int main(void)
     tcase_add_test(c, a_death_before_registration_is_undone_too);
     tcase_add_test(c, reaping_wakes_all_waiters);
     tcase_add_test(c, a_damaged_lock_does_not_keep_the_dead_from_being_reaped);
+    tcase_add_test(c, a_death_inside_leave_is_a_death_and_reaped_at_once);
     tcase_add_test(c, a_death_inside_join_leaves_a_free_slot);
     tcase_add_test(c, a_storm_of_workers_leaves_no_slot_behind);
     c = new_case(suite, "check");
