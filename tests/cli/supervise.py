@@ -103,6 +103,11 @@ def is_running(pid):
         return False
 
 
+def name_of(pid):
+    with open("/proc/%d/comm" % pid) as f:
+        return f.read().strip()
+
+
 def environ(pid):
     with open("/proc/%d/environ" % pid, "rb") as f:
         return dict(v.decode().split("=", 1)
@@ -353,6 +358,7 @@ def a_generation_that_does_not_come_up_does_not_replace_one_that_runs():
     command = ("sh", "-c", "test -e %s && exit 1; exec sleep 1000" % flag)
     with Supervisor("-n", "2", "--grace", "1", command=command) as s:
         old = s.wait_starts(2)
+        until(lambda: [name_of(p) for p in old] == ["sleep"] * 2, "asleep")
         with open(flag, "w"):
             pass
         s.process.send_signal(signal.SIGHUP)
@@ -475,8 +481,11 @@ def a_segment_without_a_name_is_passed_as_a_descriptor():
     try:
         first = json.loads(process.stderr.readline())
         assert first["event"] == "segment" and first["name"] == "fd:4", first
-        until(lambda: answer("dump", first["path"], "d"), "the list")
-        entry = answer("dump", first["path"], "d")[0]
+        fd = os.open(first["path"], os.O_RDONLY)
+        name = "fd:%d" % fd
+        until(lambda: answer("dump", name, "d", pass_fds=[fd]), "the list")
+        entry = answer("dump", name, "d", pass_fds=[fd])[0]
+        os.close(fd)
         assert entry["key"] == "list" and entry["type"] == "list", entry
         process.terminate()
         rest = [json.loads(line) for line in process.stderr]

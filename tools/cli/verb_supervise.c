@@ -80,6 +80,19 @@ static int segment_open(struct supervisor *s)
     return status == CLI_YES ? segment_for_workers(s, name) : status;
 }
 
+/* As a worker, so that another supervisor, and `shdict workers`, sees it. */
+static int join(struct supervisor *s)
+{
+    uint64_t incarnation;
+
+    sup_reap(s);
+    int code = shd_worker_join(s->segment, &incarnation);
+    if (code == SHD_OK)
+        return CLI_YES;
+    cli_message(s->args, "cannot join as a worker: %s", shd_last_error());
+    return code == SHD_CORRUPT ? CLI_CORRUPT : CLI_FAILED;
+}
+
 /* Workers of a supervisor that died go on: our generation is a new one, so
  * that they can be told apart. */
 static void look_around(struct supervisor *s)
@@ -146,6 +159,9 @@ static int run(struct cli_args *args)
     int status = segment_open(&s);
     if (status != CLI_YES)
         return status;
+    status = join(&s);
+    if (status != CLI_YES)
+        return status;
     if (s.options.listen) {
         s.listen_fd = sup_listen(&s, s.options.listen);
         if (s.listen_fd < 0)
@@ -154,7 +170,6 @@ static int run(struct cli_args *args)
     status = sup_loop_open(&s);
     if (status != CLI_YES)
         return status;
-    sup_reap(&s);
     look_around(&s);
     log_segment(&s);
     start_all(&s);
