@@ -523,17 +523,19 @@ def killing_workers_that_hammer_leaves_the_segment_clean():
                     command=WORKER + ["hammer"]) as s:
         s.wait_starts(4)
         until(lambda: len(answer("workers", s.name)) == 5, "joined")
-        killed = 0
-        while killed < 60:
+        killed = set()
+        while len(killed) < 60:
             time.sleep(rng.uniform(0.02, 0.15))
-            victims = list(s.live().values())
+            victims = sorted(set(s.live().values()) - killed)
             if not victims:
                 continue
-            os.kill(rng.choice(victims), signal.SIGKILL)
-            killed += 1
-            if killed % 20 == 0:
+            victim = rng.choice(victims)
+            os.kill(victim, signal.SIGKILL)
+            killed.add(victim)
+            if len(killed) % 20 == 0:
                 expect(0, "check", s.name, "--lock", out=b"clean\n")
-        until(lambda: len(s.events("death")) == killed, "every death told")
+        until(lambda: len(s.events("death")) == len(killed),
+              "every death told")
         assert not s.events("reap_failed"), s.lines
         assert s.end() == 0
     expect(0, "check", s.name, out=b"clean\n")
