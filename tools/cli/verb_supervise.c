@@ -51,7 +51,7 @@ static int segment_for_workers(struct supervisor *s, const char *name)
         cli_message(s->args, "cannot pass the segment to workers: %m");
         return CLI_FAILED;
     }
-    s->segment_name = "fd:4";
+    s->segment_name = SUP_SEGMENT_FD_NAME;
     return CLI_YES;
 }
 
@@ -70,7 +70,7 @@ static int segment_open(struct supervisor *s)
     if (code != SHD_OK) {
         cli_message(s->args, "segment \"%s\": %s", name ? name : "(memfd)",
                     shd_last_error());
-        return code == SHD_NAME ? CLI_USAGE
+        return code == SHD_NAME      ? CLI_USAGE
                : code == SHD_CORRUPT ? CLI_CORRUPT
                                      : CLI_ATTACH;
     }
@@ -100,8 +100,8 @@ static void look_around(struct supervisor *s)
     struct shd_worker_info w = {.struct_size = sizeof(w)};
     int code;
 
-    for (uint32_t i = 0; (code = shd_worker_info(s->segment, i, &w)) !=
-                         SHD_INVAL; i++) {
+    for (uint32_t i = 0;
+         (code = shd_worker_info(s->segment, i, &w)) != SHD_INVAL; i++) {
         if (code != SHD_OK || w.state != SHD_WORKER_ALIVE ||
             (pid_t)w.pid == getpid())
             continue;
@@ -151,8 +151,8 @@ static int start_all(struct supervisor *s)
 
 static int run(struct cli_args *args)
 {
-    struct supervisor s = {.args = args, .listen_fd = -1, .epoll_fd = -1,
-                           .signal_fd = -1};
+    struct supervisor s = {
+        .args = args, .listen_fd = -1, .epoll_fd = -1, .signal_fd = -1};
 
     TAILQ_INIT(&s.workers);
     parse(args, &s.options);

@@ -139,10 +139,10 @@ static int walk(struct cli_args *args, struct walk *w)
     const char *dict_name = args->words[1];
     shd_segment *segment;
     shd_dict *dict;
-    int status = dict_name ? cli_open(args, args->words[0], dict_name,
-                                      CLI_READ, &segment, &dict)
-                           : cli_attach(args, args->words[0], CLI_READ,
-                                        &segment);
+    int status = dict_name
+                     ? cli_open(args, args->words[0], dict_name, CLI_READ,
+                                &segment, &dict)
+                     : cli_attach(args, args->words[0], CLI_READ, &segment);
 
     if (status != CLI_YES)
         return status;
@@ -254,8 +254,8 @@ static int keys_run(struct cli_args *args)
 
     w->max = max;
     w->print = key_print;
-    int status = cli_option(args, "oldest") ? keys_oldest(args, w)
-                                            : walk(args, w);
+    int status =
+        cli_option(args, "oldest") ? keys_oldest(args, w) : walk(args, w);
     free(w);
     return status;
 }
@@ -265,11 +265,10 @@ static const struct cli_option keys_options[] = {
     {"oldest", 'o', NULL, "The least recently stored first; takes locks"},
     {NULL}};
 
-const struct cli_verb verb_keys = {
-    .name = "keys",
-    .words = "SEGMENT DICT",
-    .summary = "Print the live keys",
-    .options = keys_options,
-    .words_min = 2,
-    .words_max = 2,
-    .run = keys_run};
+const struct cli_verb verb_keys = {.name = "keys",
+                                   .words = "SEGMENT DICT",
+                                   .summary = "Print the live keys",
+                                   .options = keys_options,
+                                   .words_min = 2,
+                                   .words_max = 2,
+                                   .run = keys_run};
