@@ -93,6 +93,28 @@ def path_of(name):
     return "/dev/shm/shdict-" + name
 
 
+def pages(name):
+    """The segment's pages that are not all zeroes, as {offset: bytes}. (That
+    memory reserved before is read for the first time shows in the holes of
+    the file, and is no change.)"""
+    found, at = {}, 0
+    with open(path_of(name), "rb") as f:
+        end = f.seek(0, os.SEEK_END)
+        while at < end:
+            try:
+                begin = os.lseek(f.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            at = os.lseek(f.fileno(), begin, os.SEEK_HOLE)
+            f.seek(begin)
+            for page in range(begin, at, 4096):
+                content = f.read(4096)
+                if any(content):
+                    found[page] = content
+    assert len(found) > 2
+    return found
+
+
 def until(condition, what, seconds=15):
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -7,106 +7,11 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 from harness import (SHDICT, WORKER, answer, case, environment, expect,
                      fresh, path_of, run, until)
-
-
-class Supervisor:
-    """A running one; its log is read by a thread, line by line."""
-
-    def __init__(self, *words, command=("sleep", "1000"), name=None,
-                 dicts=("d=4m",), env=None, preexec=None):
-        self.name = name or fresh()
-        args = ["--segment", self.name] if self.name else []
-        for d in dicts:
-            args += ["--dict", d]
-        self.lines = []
-        self.process = subprocess.Popen(
-            [SHDICT, "supervise"] + args + list(words) + ["--"] +
-            list(command), env=dict(environment, **(env or {})),
-            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL, preexec_fn=preexec)
-        self.reader = threading.Thread(target=self.read, daemon=True)
-        self.reader.start()
-
-    def read(self):
-        for line in self.process.stderr:
-            self.lines.append(line.decode())
-
-    def events(self, kind):
-        found = []
-        for line in list(self.lines):
-            fields = dict(re.findall(r'(\w+)=("[^"]*"|\S*)', line))
-            if fields.get("event") == kind:
-                found.append(fields)
-        return found
-
-    def wait_events(self, kind, count):
-        def seen():
-            over = self.process.poll() is not None and \
-                not self.reader.is_alive()
-            found = self.events(kind)
-            if len(found) >= count:
-                return found
-            assert not over, "it ended: " + "".join(self.lines)
-            return None
-        return until(seen, "%d times %s" % (count, kind))
-
-    def wait_starts(self, count):
-        return [int(e["pid"]) for e in self.wait_events("start", count)]
-
-    def live(self):
-        """worker id -> pid of those running, by the log."""
-        pids = {}
-        for line in list(self.lines):
-            fields = dict(re.findall(r'(\w+)=("[^"]*"|\S*)', line))
-            if fields.get("event") == "start":
-                pids[int(fields["pid"])] = int(fields["worker"])
-            elif fields.get("event") in ("death", "exit"):
-                pids.pop(int(fields["pid"]), None)
-        return {worker: pid for pid, worker in pids.items()}
-
-    def end(self, sig=signal.SIGTERM):
-        """The exit code after the signal; then the whole log is there,
-        unless it left workers behind, which hold the pipe open."""
-        self.process.send_signal(sig)
-        code = self.process.wait(timeout=30)
-        if sig != signal.SIGKILL:
-            self.reader.join(timeout=30)
-            assert not self.reader.is_alive(), "somebody holds its stderr"
-        return code
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pids = list(self.live().values())
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-            pids += list(self.live().values())
-        for pid in pids:
-            try:
-                os.killpg(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
-
-def is_running(pid):
-    try:
-        with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def environ(pid):
-    with open("/proc/%d/environ" % pid, "rb") as f:
-        return dict(v.decode().split("=", 1)
-                    for v in f.read().split(b"\0") if b"=" in v)
+from supervisor import Supervisor, environ, is_running, name_of
 
 
 @case
@@ -353,6 +258,7 @@ def a_generation_that_does_not_come_up_does_not_replace_one_that_runs():
     command = ("sh", "-c", "test -e %s && exit 1; exec sleep 1000" % flag)
     with Supervisor("-n", "2", "--grace", "1", command=command) as s:
         old = s.wait_starts(2)
+        until(lambda: [name_of(p) for p in old] == ["sleep"] * 2, "asleep")
         with open(flag, "w"):
             pass
         s.process.send_signal(signal.SIGHUP)
@@ -475,8 +381,11 @@ def a_segment_without_a_name_is_passed_as_a_descriptor():
     try:
         first = json.loads(process.stderr.readline())
         assert first["event"] == "segment" and first["name"] == "fd:4", first
-        until(lambda: answer("dump", first["path"], "d"), "the list")
-        entry = answer("dump", first["path"], "d")[0]
+        fd = os.open(first["path"], os.O_RDONLY)
+        name = "fd:%d" % fd
+        until(lambda: answer("dump", name, "d", pass_fds=[fd]), "the list")
+        entry = answer("dump", name, "d", pass_fds=[fd])[0]
+        os.close(fd)
         assert entry["key"] == "list" and entry["type"] == "list", entry
         process.terminate()
         rest = [json.loads(line) for line in process.stderr]
@@ -514,17 +423,19 @@ def killing_workers_that_hammer_leaves_the_segment_clean():
                     command=WORKER + ["hammer"]) as s:
         s.wait_starts(4)
         until(lambda: len(answer("workers", s.name)) == 5, "joined")
-        killed = 0
-        while killed < 60:
+        killed = set()
+        while len(killed) < 60:
             time.sleep(rng.uniform(0.02, 0.15))
-            victims = list(s.live().values())
+            victims = sorted(set(s.live().values()) - killed)
             if not victims:
                 continue
-            os.kill(rng.choice(victims), signal.SIGKILL)
-            killed += 1
-            if killed % 20 == 0:
+            victim = rng.choice(victims)
+            os.kill(victim, signal.SIGKILL)
+            killed.add(victim)
+            if len(killed) % 20 == 0:
                 expect(0, "check", s.name, "--lock", out=b"clean\n")
-        until(lambda: len(s.events("death")) == killed, "every death told")
+        until(lambda: len(s.events("death")) == len(killed),
+              "every death told")
         assert not s.events("reap_failed"), s.lines
         assert s.end() == 0
     expect(0, "check", s.name, out=b"clean\n")

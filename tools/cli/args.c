@@ -11,8 +11,8 @@
 
 #define OPTIONS_MAX 24
 
-static const struct cli_option option_json = {
-    "json", 0, NULL, "Write JSON instead of text"};
+static const struct cli_option option_json = {"json", 0, NULL,
+                                              "Write JSON instead of text"};
 static const struct cli_option option_help = {"help", 'h', NULL,
                                               "Print this help"};
 

@@ -7,9 +7,9 @@
 #include <string.h>
 
 static const struct cli_verb *const verbs[] = {
-    &verb_ls,     &verb_stat,  &verb_workers, &verb_get,  &verb_set,
-    &verb_delete, &verb_incr,  &verb_keys,    &verb_dump, &verb_check,
-    &verb_create, &verb_rm,    &verb_reap,    &verb_supervise};
+    &verb_ls,     &verb_stat, &verb_workers, &verb_get,      &verb_set,
+    &verb_delete, &verb_incr, &verb_keys,    &verb_dump,     &verb_check,
+    &verb_create, &verb_rm,   &verb_reap,    &verb_supervise};
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
@@ -56,7 +56,8 @@ int main(int argc, char **argv)
         printf("shdict %s\n", shd_version());
         return cli_finish(&args, CLI_YES);
     }
-    if (is(argv[1], "--help", "-h") || (argc == 2 && is(argv[1], "help", ""))) {
+    if (is(argv[1], "--help", "-h") ||
+        (argc == 2 && is(argv[1], "help", ""))) {
         help();
         return cli_finish(&args, CLI_YES);
     }

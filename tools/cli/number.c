@@ -46,8 +46,8 @@ uint64_t cli_size(const struct cli_args *args, const char *what,
     uint64_t bytes;
 
     if (!cli_size_read(text, &bytes))
-        cli_usage(args, "%s: \"%s\" is no size (bytes, or with k, m, g)",
-                  what, text);
+        cli_usage(args, "%s: \"%s\" is no size (bytes, or with k, m, g)", what,
+                  text);
     return bytes;
 }
 
@@ -58,8 +58,8 @@ uint64_t cli_count(const struct cli_args *args, const char *what,
     char *end;
 
     if (!read_u64(text, &end, &n) || *end != '\0' || n > max)
-        cli_usage(args, "%s: \"%s\" is no whole number up to %llu", what,
-                  text, (unsigned long long)max);
+        cli_usage(args, "%s: \"%s\" is no whole number up to %llu", what, text,
+                  (unsigned long long)max);
     return n;
 }
 
@@ -94,7 +94,9 @@ int cli_number_format(double number, char *text, size_t size)
 
     if (!isfinite(number)) {
         snprintf(text, size, "%s",
-                 isnan(number) ? "nan" : number < 0 ? "-inf" : "inf");
+                 isnan(number) ? "nan"
+                 : number < 0  ? "-inf"
+                               : "inf");
         return digits;
     }
     if (fabs(number) < 1e15 && number == trunc(number)) {

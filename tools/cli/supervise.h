@@ -18,8 +18,9 @@
 #include "cli.h"
 
 #define SUP_NAME "shdict-supervise" /* in the segment's table of workers */
-#define SUP_SEGMENT_FD 4            /* of a segment without a name, in workers */
-#define SUP_LISTEN_FD 3             /* fixed by systemd's protocol */
+#define SUP_SEGMENT_FD 4 /* of a segment without a name, in workers */
+#define SUP_SEGMENT_FD_NAME "fd:4"
+#define SUP_LISTEN_FD 3  /* fixed by systemd's protocol */
 
 struct sup_options {
     unsigned workers;
@@ -42,8 +43,8 @@ struct sup_worker {
     enum sup_role role;
     unsigned id;
     uint32_t generation;
-    unsigned strikes;   /* deaths soon after start, in a row */
-    pid_t pid;          /* 0: not running */
+    unsigned strikes; /* deaths soon after start, in a row */
+    pid_t pid;        /* 0: not running */
     int pidfd;
     int64_t started_ms;
     int64_t due_ms; /* not running: start it then; old: SIGKILL then */

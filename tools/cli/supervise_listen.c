@@ -53,15 +53,14 @@ static bool split(const char *address, char *host, size_t size,
 static int open_socket(const struct addrinfo *a)
 {
     int on = 1;
-    int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC,
-                    a->ai_protocol);
+    int fd =
+        socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
 
     if (fd < 0)
         return -1;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
         setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0 &&
-        bind(fd, a->ai_addr, a->ai_addrlen) == 0 &&
-        listen(fd, SOMAXCONN) == 0)
+        bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0)
         return sup_move_fd(fd);
     int error = errno;
     close(fd);
@@ -76,8 +75,8 @@ static void log_address(const struct supervisor *s, int fd)
     char host[256], port[32];
 
     if (getsockname(fd, (struct sockaddr *)&address, &len) != 0 ||
-        getnameinfo((struct sockaddr *)&address, len, host, sizeof(host),
-                    port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port,
+                    sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
         return;
     sup_log_begin(s, "listen");
     sup_log_text("address", host);
@@ -98,8 +97,7 @@ int sup_listen(const struct supervisor *s, const char *address)
                   address);
     int error = getaddrinfo(host[0] ? host : NULL, port, &hints, &found);
     if (error != 0) {
-        cli_message(s->args, "--listen %s: %s", address,
-                    gai_strerror(error));
+        cli_message(s->args, "--listen %s: %s", address, gai_strerror(error));
         return -1;
     }
     int fd = -1;

@@ -94,8 +94,7 @@ static void put_time(void)
     if (clock_gettime(CLOCK_REALTIME, &now) == 0 &&
         gmtime_r(&now.tv_sec, &tm) != NULL) {
         size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-        snprintf(text + n, sizeof(text) - n, ".%03ldZ",
-                 now.tv_nsec / 1000000);
+        snprintf(text + n, sizeof(text) - n, ".%03ldZ", now.tv_nsec / 1000000);
     }
     sup_log_text("time", text);
 }

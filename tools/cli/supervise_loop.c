@@ -74,8 +74,8 @@ static bool is_worker(const struct supervisor *s, pid_t pid)
     const struct sup_worker *w;
 
     TAILQ_FOREACH(w, &s->workers, link)
-        if (w->pid == pid)
-            return true;
+    if (w->pid == pid)
+        return true;
     return false;
 }
 
@@ -126,8 +126,8 @@ static struct sup_worker *next_due(struct supervisor *s)
     struct sup_worker *w;
 
     TAILQ_FOREACH(w, &s->workers, link)
-        if (is_due(w, now))
-            return w;
+    if (is_due(w, now))
+        return w;
     return NULL;
 }
 
@@ -160,8 +160,8 @@ static int timeout(const struct supervisor *s)
     if (s->phase == SUP_ROLLING && s->roll_due_ms < due)
         due = s->roll_due_ms;
     TAILQ_FOREACH(w, &s->workers, link)
-        if (w->due_ms != 0 && w->due_ms < due)
-            due = w->due_ms;
+    if (w->due_ms != 0 && w->due_ms < due)
+        due = w->due_ms;
     int64_t left = due - sup_now_ms();
     return left < 0 ? 0 : (int)left;
 }

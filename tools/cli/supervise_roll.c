@@ -68,12 +68,12 @@ void sup_roll_check(struct supervisor *s)
     if (s->phase != SUP_ROLLING || sup_now_ms() < s->roll_due_ms)
         return;
     TAILQ_FOREACH(w, &s->workers, link)
-        if (w->role == SUP_NEXT && w->pid == 0)
-            return; /* killed, and about to be started again */
+    if (w->role == SUP_NEXT && w->pid == 0)
+        return; /* killed, and about to be started again */
     stop_role(s, SUP_CURRENT);
     TAILQ_FOREACH(w, &s->workers, link)
-        if (w->role == SUP_NEXT)
-            w->role = SUP_CURRENT;
+    if (w->role == SUP_NEXT)
+        w->role = SUP_CURRENT;
     s->generation = s->generation_last;
     roll_end(s, "rolled");
     sup_log_end();
@@ -88,7 +88,7 @@ void sup_drain(struct supervisor *s, int status, const char *why)
     if (s->phase == SUP_DRAINING) {
         /* Asked again: no more patience. */
         TAILQ_FOREACH(w, &s->workers, link)
-            w->due_ms = sup_now_ms();
+        w->due_ms = sup_now_ms();
         return;
     }
     s->phase = SUP_DRAINING;

@@ -73,8 +73,7 @@ static int child_environment(const struct supervisor *s,
     if (s->listen_fd < 0)
         return unsetenv("LISTEN_FDS") || unsetenv("LISTEN_PID") ||
                unsetenv("LISTEN_FDNAMES");
-    return set_number("LISTEN_FDS", 1) ||
-           set_number("LISTEN_PID", getpid()) ||
+    return set_number("LISTEN_FDS", 1) || set_number("LISTEN_PID", getpid()) ||
            setenv("LISTEN_FDNAMES", "http", 1);
 }
 
@@ -265,8 +264,7 @@ static void log_death(const struct supervisor *s, const struct sup_worker *w,
     sup_log_end();
 }
 
-static void collect(struct supervisor *s, struct sup_worker *w,
-                    siginfo_t *how)
+static void collect(struct supervisor *s, struct sup_worker *w, siginfo_t *how)
 {
     memset(how, 0, sizeof(*how));
     while (waitid(P_PIDFD, (id_t)w->pidfd, how, WEXITED) != 0 &&

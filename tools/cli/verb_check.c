@@ -39,8 +39,7 @@ static int check_run(struct cli_args *args)
 }
 
 static const struct cli_option check_options[] = {
-    {"lock", 'l', NULL,
-     "Attach read-write and lock each shard for a moment"},
+    {"lock", 'l', NULL, "Attach read-write and lock each shard for a moment"},
     {NULL}};
 
 const struct cli_verb verb_check = {
@@ -72,9 +71,9 @@ static int reap_run(struct cli_args *args)
         return cli_answer(args, args->words[0], code);
     unsigned long long undone = after.recoveries - before.recoveries;
     if (args->json)
-        cli_json_print(args, json_pack("{s:I, s:I}", "reaped",
-                                       (json_int_t)reaped, "recovered",
-                                       (json_int_t)undone));
+        cli_json_print(args,
+                       json_pack("{s:I, s:I}", "reaped", (json_int_t)reaped,
+                                 "recovered", (json_int_t)undone));
     else
         printf("%u dead worker%s reaped, %llu operation%s undone\n", reaped,
                reaped == 1 ? "" : "s", undone, undone == 1 ? "" : "s");

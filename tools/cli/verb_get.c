@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static void print_text(const struct cli_args *args,
-                       const struct shd_value *v, const char *bytes)
+static void print_text(const struct cli_args *args, const struct shd_value *v,
+                       const char *bytes)
 {
     bool raw = cli_option(args, "raw") || !isatty(STDOUT_FILENO);
     char number[64];
@@ -33,8 +33,7 @@ static void print_json(const struct cli_args *args, const char *key,
 
     json_object_set_new(json, "key", cli_json_bytes(key, len));
     json_object_set_new(json, "found", json_boolean(code == SHD_OK));
-    if (code == SHD_OK &&
-        cli_json_value(json, v, v->len ? bytes : "") != 0) {
+    if (code == SHD_OK && cli_json_value(json, v, v->len ? bytes : "") != 0) {
         json_decref(json);
         json = NULL;
     }
@@ -59,8 +58,8 @@ static int run(struct cli_args *args)
         return status;
     int code = cli_grow(&buf, &size, 65536) ? SHD_NOMEM : SHD_OK;
     if (code == SHD_OK)
-        code = cli_read(dict, key, len, cli_option(args, "stale"), &buf,
-                        &size, &value);
+        code = cli_read(dict, key, len, cli_option(args, "stale"), &buf, &size,
+                        &value);
     if (args->json && (code == SHD_OK || code == SHD_NOTFOUND))
         print_json(args, key, len, code, &value, buf);
     else if (code == SHD_OK)
@@ -78,11 +77,10 @@ static const struct cli_option options[] = {
     {"escaped", 'e', NULL, "KEY is in the form dump and keys print"},
     {NULL}};
 
-const struct cli_verb verb_get = {
-    .name = "get",
-    .words = "SEGMENT DICT KEY",
-    .summary = "Print the value of a key",
-    .options = options,
-    .words_min = 3,
-    .words_max = 3,
-    .run = run};
+const struct cli_verb verb_get = {.name = "get",
+                                  .words = "SEGMENT DICT KEY",
+                                  .summary = "Print the value of a key",
+                                  .options = options,
+                                  .words_min = 3,
+                                  .words_max = 3,
+                                  .run = run};

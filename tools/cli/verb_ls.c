@@ -116,15 +116,13 @@ static int list_segments(struct cli_args *args)
 static json_t *object_json(const struct shd_object_info *o,
                            const struct shd_dict_info *d)
 {
-    return json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I}", "name",
-                     cli_json_bytes(o->name, strnlen(o->name,
-                                                     sizeof(o->name))),
-                     "kind", o->kind == SHD_OBJECT_DICT ? "dict" : "unknown",
-                     "capacity_bytes", (json_int_t)o->size_bytes,
-                     "free_bytes", (json_int_t)d->free_bytes, "entries",
-                     (json_int_t)d->entries, "created_ms",
-                     (json_int_t)o->created_ms, "generation",
-                     (json_int_t)o->generation);
+    return json_pack(
+        "{s:o, s:s, s:I, s:I, s:I, s:I, s:I}", "name",
+        cli_json_bytes(o->name, strnlen(o->name, sizeof(o->name))), "kind",
+        o->kind == SHD_OBJECT_DICT ? "dict" : "unknown", "capacity_bytes",
+        (json_int_t)o->size_bytes, "free_bytes", (json_int_t)d->free_bytes,
+        "entries", (json_int_t)d->entries, "created_ms",
+        (json_int_t)o->created_ms, "generation", (json_int_t)o->generation);
 }
 
 static void object_row(FILE *out, const struct shd_object_info *o,

@@ -69,10 +69,10 @@ static int create_run(struct cli_args *args)
         cli_message(args, "\"%s\" is left behind: %s", args->words[0],
                     shd_last_error());
     if (status == CLI_YES && args->json)
-        cli_json_print(args, json_pack("{s:o}", "created",
-                                       cli_json_bytes(
-                                           args->words[0],
-                                           strlen(args->words[0]))));
+        cli_json_print(
+            args,
+            json_pack("{s:o}", "created",
+                      cli_json_bytes(args->words[0], strlen(args->words[0]))));
     return status;
 }
 
@@ -86,14 +86,14 @@ static const struct cli_option create_options[] = {
     {"locks-max", 0, "N", "Locks, one a shard, 4096 by default"},
     {NULL}};
 
-const struct cli_verb verb_create = {
-    .name = "create",
-    .words = "SEGMENT",
-    .summary = "Make a segment, and dicts in it",
-    .options = create_options,
-    .words_min = 1,
-    .words_max = 1,
-    .run = create_run};
+const struct cli_verb verb_create = {.name = "create",
+                                     .words = "SEGMENT",
+                                     .summary =
+                                         "Make a segment, and dicts in it",
+                                     .options = create_options,
+                                     .words_min = 1,
+                                     .words_max = 1,
+                                     .run = create_run};
 
 static int rm_segment(struct cli_args *args)
 {
@@ -124,8 +124,7 @@ static int rm_run(struct cli_args *args)
     int status = args->count == 1 ? rm_segment(args) : rm_dict(args);
 
     if (args->json)
-        cli_json_print(args, json_pack("{s:b}", "removed",
-                                       status == CLI_YES));
+        cli_json_print(args, json_pack("{s:b}", "removed", status == CLI_YES));
     return status;
 }
 

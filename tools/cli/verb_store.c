@@ -46,7 +46,9 @@ static uint32_t store_op(const struct cli_args *args)
 
     if (add && replace)
         cli_usage(args, "--add and --replace exclude each other");
-    return (add ? SHD_ADD : replace ? SHD_REPLACE : SHD_SET) |
+    return (add       ? SHD_ADD
+            : replace ? SHD_REPLACE
+                      : SHD_SET) |
            (cli_option(args, "safe") ? SHD_SAFE : 0);
 }
 
@@ -85,8 +87,8 @@ static int read_input(struct item *item)
             errno = ENOMEM;
             return -1;
         }
-        ssize_t n = read(STDIN_FILENO, item->bytes + item->len,
-                         size - item->len);
+        ssize_t n =
+            read(STDIN_FILENO, item->bytes + item->len, size - item->len);
         if (n == 0)
             return 0;
         if (n < 0 && errno != EINTR)
@@ -146,9 +148,9 @@ static int set_run(struct cli_args *args)
     int status = target_open(args, &t);
     if (status != CLI_YES)
         goto out;
-    int code = shd_store(t.dict, item.op, t.key, t.len, item.type, item.bytes,
-                         item.len, item.number, item.ttl_ms, item.flags,
-                         &forcible);
+    int code =
+        shd_store(t.dict, item.op, t.key, t.len, item.type, item.bytes,
+                  item.len, item.number, item.ttl_ms, item.flags, &forcible);
     status = code == SHD_OK ? CLI_YES : cli_answer(args, t.key, code);
     if (args->json)
         cli_json_print(args, json_pack("{s:b, s:b}", "stored", code == SHD_OK,
@@ -172,14 +174,13 @@ static const struct cli_option set_options[] = {
     {"escaped", 'e', NULL, "KEY and VALUE are in the form dump prints"},
     {NULL}};
 
-const struct cli_verb verb_set = {
-    .name = "set",
-    .words = "SEGMENT DICT KEY VALUE",
-    .summary = "Store a value under a key",
-    .options = set_options,
-    .words_min = 3,
-    .words_max = 4,
-    .run = set_run};
+const struct cli_verb verb_set = {.name = "set",
+                                  .words = "SEGMENT DICT KEY VALUE",
+                                  .summary = "Store a value under a key",
+                                  .options = set_options,
+                                  .words_min = 3,
+                                  .words_max = 4,
+                                  .run = set_run};
 
 /* ---- delete ------------------------------------------------------------- */
 
@@ -199,17 +200,15 @@ static int delete_run(struct cli_args *args)
 }
 
 static const struct cli_option delete_options[] = {
-    {"escaped", 'e', NULL, "KEY is in the form dump and keys print"},
-    {NULL}};
+    {"escaped", 'e', NULL, "KEY is in the form dump and keys print"}, {NULL}};
 
-const struct cli_verb verb_delete = {
-    .name = "delete",
-    .words = "SEGMENT DICT KEY",
-    .summary = "Remove a key",
-    .options = delete_options,
-    .words_min = 3,
-    .words_max = 3,
-    .run = delete_run};
+const struct cli_verb verb_delete = {.name = "delete",
+                                     .words = "SEGMENT DICT KEY",
+                                     .summary = "Remove a key",
+                                     .options = delete_options,
+                                     .words_min = 3,
+                                     .words_max = 3,
+                                     .run = delete_run};
 
 /* ---- incr --------------------------------------------------------------- */
 
@@ -233,8 +232,8 @@ static int incr_run(struct cli_args *args)
                         &result, NULL);
     status = code == SHD_OK ? CLI_YES : cli_answer(args, t.key, code);
     if (code == SHD_OK && args->json) {
-        cli_json_print(args, json_pack("{s:o}", "value",
-                                       cli_json_number(result)));
+        cli_json_print(args,
+                       json_pack("{s:o}", "value", cli_json_number(result)));
     } else if (code == SHD_OK) {
         cli_number_format(result, text, sizeof(text));
         puts(text);
@@ -249,11 +248,11 @@ static const struct cli_option incr_options[] = {
     {"escaped", 'e', NULL, "KEY is in the form dump and keys print"},
     {NULL}};
 
-const struct cli_verb verb_incr = {
-    .name = "incr",
-    .words = "SEGMENT DICT KEY BY",
-    .summary = "Add to a number, and print the sum",
-    .options = incr_options,
-    .words_min = 4,
-    .words_max = 4,
-    .run = incr_run};
+const struct cli_verb verb_incr = {.name = "incr",
+                                   .words = "SEGMENT DICT KEY BY",
+                                   .summary =
+                                       "Add to a number, and print the sum",
+                                   .options = incr_options,
+                                   .words_min = 4,
+                                   .words_max = 4,
+                                   .run = incr_run};

@@ -51,7 +51,7 @@ static int segment_for_workers(struct supervisor *s, const char *name)
         cli_message(s->args, "cannot pass the segment to workers: %m");
         return CLI_FAILED;
     }
-    s->segment_name = "fd:4";
+    s->segment_name = SUP_SEGMENT_FD_NAME;
     return CLI_YES;
 }
 
@@ -70,7 +70,7 @@ static int segment_open(struct supervisor *s)
     if (code != SHD_OK) {
         cli_message(s->args, "segment \"%s\": %s", name ? name : "(memfd)",
                     shd_last_error());
-        return code == SHD_NAME ? CLI_USAGE
+        return code == SHD_NAME      ? CLI_USAGE
                : code == SHD_CORRUPT ? CLI_CORRUPT
                                      : CLI_ATTACH;
     }
@@ -80,6 +80,19 @@ static int segment_open(struct supervisor *s)
     return status == CLI_YES ? segment_for_workers(s, name) : status;
 }
 
+/* As a worker, so that another supervisor, and `shdict workers`, sees it. */
+static int join(struct supervisor *s)
+{
+    uint64_t incarnation;
+
+    sup_reap(s);
+    int code = shd_worker_join(s->segment, &incarnation);
+    if (code == SHD_OK)
+        return CLI_YES;
+    cli_message(s->args, "cannot join as a worker: %s", shd_last_error());
+    return code == SHD_CORRUPT ? CLI_CORRUPT : CLI_FAILED;
+}
+
 /* Workers of a supervisor that died go on: our generation is a new one, so
  * that they can be told apart. */
 static void look_around(struct supervisor *s)
@@ -87,8 +100,8 @@ static void look_around(struct supervisor *s)
     struct shd_worker_info w = {.struct_size = sizeof(w)};
     int code;
 
-    for (uint32_t i = 0; (code = shd_worker_info(s->segment, i, &w)) !=
-                         SHD_INVAL; i++) {
+    for (uint32_t i = 0;
+         (code = shd_worker_info(s->segment, i, &w)) != SHD_INVAL; i++) {
         if (code != SHD_OK || w.state != SHD_WORKER_ALIVE ||
             (pid_t)w.pid == getpid())
             continue;
@@ -138,12 +151,15 @@ static int start_all(struct supervisor *s)
 
 static int run(struct cli_args *args)
 {
-    struct supervisor s = {.args = args, .listen_fd = -1, .epoll_fd = -1,
-                           .signal_fd = -1};
+    struct supervisor s = {
+        .args = args, .listen_fd = -1, .epoll_fd = -1, .signal_fd = -1};
 
     TAILQ_INIT(&s.workers);
     parse(args, &s.options);
     int status = segment_open(&s);
+    if (status != CLI_YES)
+        return status;
+    status = join(&s);
     if (status != CLI_YES)
         return status;
     if (s.options.listen) {
@@ -154,7 +170,6 @@ static int run(struct cli_args *args)
     status = sup_loop_open(&s);
     if (status != CLI_YES)
         return status;
-    sup_reap(&s);
     look_around(&s);
     log_segment(&s);
     start_all(&s);

@@ -1,73 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* shdict keys, dump: what a dict holds. A dump walks by shd_scan and keeps
- * one entry in memory; it holds up no worker. */
+/* shdict keys, dump: what a dict holds. Both walk by shd_scan and keep one
+ * entry in memory; they hold up no worker. */
 #include "cli.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define KEY_MAX_BYTES 65535
-
-/* ---- keys --------------------------------------------------------------- */
-
-static void keys_print(const struct cli_args *args, const shd_keys *keys)
-{
-    uint64_t n = shd_keys_count(keys);
-    const char *separator = "";
-
-    if (args->json)
-        putchar('[');
-    for (uint64_t i = 0; i < n; i++) {
-        size_t len;
-        const char *key = shd_keys_at(keys, i, &len);
-        if (args->json) {
-            fputs(separator, stdout);
-            cli_json_write(args, cli_json_bytes(key, len));
-            separator = ",\n";
-        } else {
-            cli_escape(stdout, key, len);
-            putchar('\n');
-        }
-    }
-    if (args->json)
-        puts("]");
-}
-
-static int keys_run(struct cli_args *args)
-{
-    const char *text = cli_option(args, "max");
-    uint64_t max = text ? cli_count(args, "--max", text, INT64_MAX) : 0;
-    shd_segment *segment;
-    shd_keys *keys;
-    shd_dict *dict;
-    int status = cli_open(args, args->words[0], args->words[1], CLI_READ,
-                          &segment, &dict);
-
-    if (status != CLI_YES)
-        return status;
-    int code = shd_keys_get(dict, max, &keys);
-    if (code == SHD_OK) {
-        keys_print(args, keys);
-        shd_keys_free(keys);
-    } else {
-        status = cli_answer(args, args->words[1], code);
-    }
-    shd_dict_close(dict);
-    shd_segment_close(segment);
-    return status;
-}
-
-static const struct cli_option keys_options[] = {
-    {"max", 'm', "N", "At most N keys; 0, the default, is all"}, {NULL}};
-
-const struct cli_verb verb_keys = {
-    .name = "keys",
-    .words = "SEGMENT DICT",
-    .summary = "Print the live keys, the oldest first",
-    .options = keys_options,
-    .words_min = 2,
-    .words_max = 2,
-    .run = keys_run};
 
 /* ---- dump --------------------------------------------------------------- */
 
@@ -76,7 +15,10 @@ struct walk {
     const char *dict; /* printed before each entry, NULL: it was asked for */
     const char *separator; /* JSON: before the next entry */
     uint32_t flags;
-    char *value;
+    uint64_t max; /* entries, 0: all */
+    void (*print)(struct walk *w, const char *key, size_t len,
+                  const struct shd_value *v);
+    char *value; /* NULL: keys only */
     size_t value_size;
     char keys[2][KEY_MAX_BYTES]; /* the last one, and the next */
 };
@@ -138,7 +80,7 @@ static int walk_next(struct walk *w, shd_dict *dict, unsigned at,
     for (;;) {
         int code = shd_scan(dict, after, after_len, w->flags, w->keys[!at],
                             KEY_MAX_BYTES, len, w->value, w->value_size, v);
-        if (code != SHD_OK || v->type != SHD_STRING ||
+        if (code != SHD_OK || v->type != SHD_STRING || w->value == NULL ||
             v->len <= w->value_size)
             return code;
         if (cli_grow(&w->value, &w->value_size, (size_t)v->len) != 0) {
@@ -154,18 +96,16 @@ static int walk_dict(struct walk *w, shd_dict *dict)
     size_t len = 0, next;
     struct shd_value v;
     unsigned at = 0;
+    uint64_t n = 0;
     int code;
 
     while ((code = walk_next(w, dict, at, after, len, &next, &v)) == SHD_OK) {
         at = !at;
         after = w->keys[at];
         len = next;
-        if (w->args->json)
-            entry_json(w, after, len, &v);
-        else
-            entry_text(w, after, len, &v);
-        if (ferror(stdout))
-            break; /* cli_finish says why */
+        w->print(w, after, len, &v);
+        if (++n == w->max || ferror(stdout)) /* cli_finish says why */
+            return SHD_OK;
     }
     return code == SHD_NOTFOUND ? SHD_OK : code;
 }
@@ -193,15 +133,16 @@ static int walk_segment(struct walk *w, shd_segment *segment)
     }
 }
 
-static int dump(struct cli_args *args, struct walk *w)
+/* Opens what the words name, and walks it. */
+static int walk(struct cli_args *args, struct walk *w)
 {
     const char *dict_name = args->words[1];
     shd_segment *segment;
     shd_dict *dict;
-    int status = dict_name ? cli_open(args, args->words[0], dict_name,
-                                      CLI_READ, &segment, &dict)
-                           : cli_attach(args, args->words[0], CLI_READ,
-                                        &segment);
+    int status = dict_name
+                     ? cli_open(args, args->words[0], dict_name, CLI_READ,
+                                &segment, &dict)
+                     : cli_attach(args, args->words[0], CLI_READ, &segment);
 
     if (status != CLI_YES)
         return status;
@@ -218,18 +159,30 @@ static int dump(struct cli_args *args, struct walk *w)
     return status;
 }
 
-static int dump_run(struct cli_args *args)
+static struct walk *walk_new(struct cli_args *args)
 {
     struct walk *w = calloc(1, sizeof(*w));
 
-    if (w == NULL || cli_grow(&w->value, &w->value_size, 65536) != 0) {
+    if (w == NULL) {
         cli_message(args, "out of memory");
         exit(CLI_FAILED);
     }
     w->args = args;
     w->separator = "";
+    return w;
+}
+
+static int dump_run(struct cli_args *args)
+{
+    struct walk *w = walk_new(args);
+
     w->flags = cli_option(args, "expired") ? SHD_SCAN_EXPIRED : 0;
-    int status = dump(args, w);
+    w->print = args->json ? entry_json : entry_text;
+    if (cli_grow(&w->value, &w->value_size, 65536) != 0) {
+        cli_message(args, "out of memory");
+        exit(CLI_FAILED);
+    }
+    int status = walk(args, w);
     free(w->value);
     free(w);
     return status;
@@ -247,3 +200,75 @@ const struct cli_verb verb_dump = {
     .words_min = 1,
     .words_max = 2,
     .run = dump_run};
+
+/* ---- keys --------------------------------------------------------------- */
+
+static void key_print(struct walk *w, const char *key, size_t len,
+                      const struct shd_value *v)
+{
+    (void)v;
+    if (w->args->json) {
+        fputs(w->separator, stdout);
+        w->separator = ",\n";
+        cli_json_write(w->args, cli_json_bytes(key, len));
+    } else {
+        cli_escape(stdout, key, len);
+        putchar('\n');
+    }
+}
+
+/* The order of age is kept in lists that only the lock makes readable. */
+static int keys_oldest(struct cli_args *args, struct walk *w)
+{
+    shd_segment *segment;
+    shd_keys *keys;
+    shd_dict *dict;
+    int status = cli_open(args, args->words[0], args->words[1], CLI_WRITE,
+                          &segment, &dict);
+
+    if (status != CLI_YES)
+        return status;
+    int code = shd_keys_get(dict, w->max, &keys);
+    shd_dict_close(dict);
+    shd_segment_close(segment);
+    if (code != SHD_OK)
+        return cli_answer(args, args->words[1], code);
+    if (args->json)
+        putchar('[');
+    for (uint64_t i = 0; i < shd_keys_count(keys); i++) {
+        size_t len;
+        const char *key = shd_keys_at(keys, i, &len);
+        key_print(w, key, len, NULL);
+    }
+    if (args->json)
+        puts("]");
+    shd_keys_free(keys);
+    return CLI_YES;
+}
+
+static int keys_run(struct cli_args *args)
+{
+    const char *text = cli_option(args, "max");
+    uint64_t max = text ? cli_count(args, "--max", text, INT64_MAX) : 0;
+    struct walk *w = walk_new(args);
+
+    w->max = max;
+    w->print = key_print;
+    int status =
+        cli_option(args, "oldest") ? keys_oldest(args, w) : walk(args, w);
+    free(w);
+    return status;
+}
+
+static const struct cli_option keys_options[] = {
+    {"max", 'm', "N", "At most N keys; 0, the default, is all"},
+    {"oldest", 'o', NULL, "The least recently stored first; takes locks"},
+    {NULL}};
+
+const struct cli_verb verb_keys = {.name = "keys",
+                                   .words = "SEGMENT DICT",
+                                   .summary = "Print the live keys",
+                                   .options = keys_options,
+                                   .words_min = 2,
+                                   .words_max = 2,
+                                   .run = keys_run};

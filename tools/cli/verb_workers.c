@@ -19,11 +19,10 @@ static json_t *worker_json(uint32_t slot, const struct shd_worker_info *w)
         (int)slot, "incarnation", (json_int_t)w->incarnation, "pid",
         (json_int_t)w->pid, "worker",
         w->worker_id < 0 ? json_null() : json_integer(w->worker_id),
-        "generation", (json_int_t)w->generation, "state",
-        state_name(w->state), "locks_held", (json_int_t)w->locks_held,
-        "joined_ms", (json_int_t)w->joined_ms, "start_time",
-        (json_int_t)w->start_time, "pid_namespace",
-        (json_int_t)w->pid_namespace, "name",
+        "generation", (json_int_t)w->generation, "state", state_name(w->state),
+        "locks_held", (json_int_t)w->locks_held, "joined_ms",
+        (json_int_t)w->joined_ms, "start_time", (json_int_t)w->start_time,
+        "pid_namespace", (json_int_t)w->pid_namespace, "name",
         cli_json_bytes(w->name, strnlen(w->name, sizeof(w->name))));
 }
 
