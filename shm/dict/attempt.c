@@ -149,7 +149,7 @@ static int round_end(struct attempt *a)
     r.keep = 0;
     if (pages > a->d->pages.count)
         pages = a->d->pages.count;
-    return room_elsewhere(a->d, pages, &r);
+    return room_elsewhere(a->d, a->at.shard, pages, &r);
 }
 
 int attempt_run(struct attempt *a,
