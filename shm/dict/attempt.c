@@ -164,12 +164,10 @@ int attempt_run(struct attempt *a,
             return rc;
         rc = body(a, context);
         dict_unlock(a->d, a->at.shard);
-        if (atomic_load32(&a->shard->garbage) != 0) {
-            int settled = room_settle(a->d, a->at.shard);
-
-            if (settled != SHD_OK && rc == SHD_OK)
-                rc = settled;
-        }
+        /* What has been done is done: garbage that cannot be freed just now
+         * (the lock is busy) stays for the next one. */
+        if (atomic_load32(&a->shard->garbage) != 0)
+            (void)room_settle(a->d, a->at.shard);
         if (rc != ATTEMPT_NEED_ROOM)
             return rc;
         rc = round_end(a);
