@@ -305,6 +305,9 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
         info->moves += atomic_load64(&s->moves);
         info->recoveries += atomic_load64(&g->recoveries);
         info->lock_waits += atomic_load64(&g->waits);
+        /* Else what has been summed up may be another object's bytes. */
+        if (dict_gone(d, i))
+            return dict_gone_error(d);
     }
     info->cells_bytes = cells;
     info->free_bytes = info->pages * PAGE_BYTES > cells

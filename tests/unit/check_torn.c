@@ -129,6 +129,48 @@ START_TEST(a_chain_is_skipped_by_whole_words_or_not_at_all)
 }
 END_TEST
 
+START_TEST(a_hit_leaves_its_mark_only_under_the_lock)
+{
+    const struct dict *d = &dict->dict;
+    struct place at = dict_place(d, KEY, SHORT);
+    struct shd_value v;
+    char buffer[8];
+
+    /* Whoever destroys the dict has had the lock: a mark without it may fall
+     * into what has come to lie there since. */
+    expect(guard_lock(d->env, dict_guard(d, at.shard)), SHD_OK);
+    expect(shd_get(dict, KEY, SHORT, buffer, sizeof(buffer), &v), SHD_OK);
+    ck_assert_uint_eq(d->marks[at.root], 0);
+    guard_unlock(dict_guard(d, at.shard));
+    expect(shd_get(dict, KEY, SHORT, buffer, sizeof(buffer), &v), SHD_OK);
+    ck_assert_uint_eq(d->marks[at.root], 1);
+}
+END_TEST
+
+START_TEST(a_destroyed_dict_is_gone_for_every_question)
+{
+    struct shd_dict_info info = {.struct_size = sizeof(info)};
+    struct shd_keys *keys;
+    struct shd_value v;
+    uint64_t bytes;
+    size_t len;
+    char key[8];
+
+    expect(shd_dict_destroy(segment, "torn"), SHD_OK);
+    expect(shd_get(dict, KEY, SHORT, NULL, 0, &v), SHD_GONE);
+    expect(shd_set(dict, KEY, SHORT, "value", 5, 0), SHD_GONE);
+    expect(shd_delete(dict, KEY, SHORT), SHD_GONE);
+    expect(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, NULL, 0, &v),
+           SHD_GONE);
+    expect(shd_keys_get(dict, 0, &keys), SHD_GONE);
+    expect(shd_flush_expired(dict, 0, NULL), SHD_GONE);
+    expect(shd_flush_all(dict), SHD_GONE);
+    expect(shd_dict_info(dict, &info), SHD_GONE);
+    expect(shd_capacity(dict, &bytes), SHD_GONE);
+    expect(shd_free_space(dict, &bytes), SHD_GONE);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("torn");
@@ -140,6 +182,11 @@ int main(void)
                    a_key_that_grows_after_it_was_measured_stays_in_its_buffer);
     tcase_add_test(c, flags_past_the_pages_end_are_not_followed);
     tcase_add_test(c, a_chain_is_skipped_by_whole_words_or_not_at_all);
+    suite_add_tcase(suite, c);
+    c = tcase_create("destroyed");
+    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_test(c, a_hit_leaves_its_mark_only_under_the_lock);
+    tcase_add_test(c, a_destroyed_dict_is_gone_for_every_question);
     suite_add_tcase(suite, c);
     return support_run(suite);
 }
