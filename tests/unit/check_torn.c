@@ -171,6 +171,18 @@ START_TEST(a_destroyed_dict_is_gone_for_every_question)
 }
 END_TEST
 
+START_TEST(an_lru_list_in_a_circle_ends_as_corrupt)
+{
+    struct entry *e = entry_of_key();
+    struct shd_keys *keys;
+    uint32_t ref = dict->dict.shard[0].lru.first;
+
+    e->cell.word[LIST_PREV] = ref;
+    expect(shd_keys_get(dict, 0, &keys), SHD_CORRUPT);
+    expect_said("circles");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("torn");
@@ -182,6 +194,7 @@ int main(void)
                    a_key_that_grows_after_it_was_measured_stays_in_its_buffer);
     tcase_add_test(c, flags_past_the_pages_end_are_not_followed);
     tcase_add_test(c, a_chain_is_skipped_by_whole_words_or_not_at_all);
+    tcase_add_test(c, an_lru_list_in_a_circle_ends_as_corrupt);
     suite_add_tcase(suite, c);
     c = tcase_create("destroyed");
     tcase_add_checked_fixture(c, set_up, tear_down);
