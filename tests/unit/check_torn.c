@@ -183,6 +183,44 @@ START_TEST(an_lru_list_in_a_circle_ends_as_corrupt)
 }
 END_TEST
 
+static void make_and_destroy(void)
+{
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .capacity_bytes = 65536};
+    shd_dict *d;
+
+    for (int i = 0; i < 2000; i++) {
+        if (shd_dict_open(segment, "brief", &o, &d) != SHD_OK ||
+            shd_dict_close(d) != SHD_OK ||
+            shd_dict_destroy(segment, "brief") != SHD_OK)
+            _exit(1);
+    }
+}
+
+START_TEST(opening_beside_destroying_finds_a_dict_or_none)
+{
+    pid_t child;
+
+    dying_child(child, make_and_destroy());
+    for (;;) {
+        siginfo_t ended = {0};
+        shd_dict *d;
+        int rc = shd_dict_open(segment, "brief", NULL, &d);
+
+        ck_assert_msg(rc == SHD_OK || rc == SHD_NOTFOUND, "%s: %s",
+                      shd_strerror_name(rc), shd_last_error());
+        if (rc == SHD_OK)
+            expect(shd_dict_close(d), SHD_OK);
+        ck_assert_int_eq(
+            waitid(P_PID, (id_t)child, &ended, WEXITED | WNOHANG | WNOWAIT),
+            0);
+        if (ended.si_pid == child)
+            break;
+    }
+    support_wait_killed(child);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("torn");
@@ -200,6 +238,7 @@ int main(void)
     tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_test(c, a_hit_leaves_its_mark_only_under_the_lock);
     tcase_add_test(c, a_destroyed_dict_is_gone_for_every_question);
+    tcase_add_test(c, opening_beside_destroying_finds_a_dict_or_none);
     suite_add_tcase(suite, c);
     return support_run(suite);
 }
