@@ -63,7 +63,11 @@ int shd_reap(shd_segment *segment, uint32_t *reaped)
         return rc;
     if (!segment->segment.writable)
         return error_set(SHD_READONLY, "the segment is attached read-only");
+    /* With the tables: this process's own locks do not show as another's
+     * would, so a slot that a thread is just taking would seem dead. */
+    handle_tables_lock();
     rc = registry_reap(&segment->env, catalogue_guards(&segment->segment), &n);
+    handle_tables_unlock();
     if (reaped != NULL)
         *reaped = n;
     /* What a stopped worker's lock keeps from being destroyed now can wait

@@ -149,7 +149,7 @@ static int round_end(struct attempt *a)
     r.keep = 0;
     if (pages > a->d->pages.count)
         pages = a->d->pages.count;
-    return room_elsewhere(a->d, pages, &r);
+    return room_elsewhere(a->d, a->at.shard, pages, &r);
 }
 
 int attempt_run(struct attempt *a,
@@ -164,12 +164,10 @@ int attempt_run(struct attempt *a,
             return rc;
         rc = body(a, context);
         dict_unlock(a->d, a->at.shard);
-        if (atomic_load32(&a->shard->garbage) != 0) {
-            int settled = room_settle(a->d, a->at.shard);
-
-            if (settled != SHD_OK && rc == SHD_OK)
-                rc = settled;
-        }
+        /* What has been done is done: garbage that cannot be freed just now
+         * (the lock is busy) stays for the next one. */
+        if (atomic_load32(&a->shard->garbage) != 0)
+            (void)room_settle(a->d, a->at.shard);
         if (rc != ATTEMPT_NEED_ROOM)
             return rc;
         rc = round_end(a);

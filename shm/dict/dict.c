@@ -11,6 +11,9 @@
 /* 40 bits for shard and root leave 24 that order the tree. */
 #define HASH_TOP_BITS_MAX 40u
 #define SHARD_BYTES (2ull << 20)
+/* Each but the last needs a dict destroyed between being found and looked
+ * into. */
+#define OPEN_ROUNDS 16
 
 /* Where the parts of an extent lie, relative to its start. */
 struct plan {
@@ -176,13 +179,26 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
     return SHD_OK;
 }
 
-int dict_open(const struct guard_env *env, const char *name,
-              const struct shd_dict_options *o, struct dict *out)
+/* Has the dict of that name been destroyed since it was found? */
+static bool has_moved_on(const struct guard_env *env, const char *name,
+                         uint64_t generation)
+{
+    struct catalogue_object now;
+    int rc = catalogue_find(env, name, &now);
+
+    return rc == SHD_NOTFOUND ||
+           (rc == SHD_OK && now.generation != generation);
+}
+
+static int open_once(const struct guard_env *env, const char *name,
+                     const struct shd_dict_options *o, struct dict *out,
+                     bool *again)
 {
     struct catalogue_object object;
     struct plan plan;
     int rc = catalogue_find(env, name, &object);
 
+    *again = false;
     if (rc == SHD_NOTFOUND && o != NULL && o->capacity_bytes != 0) {
         rc = plan_make(o, &plan);
         if (rc != SHD_OK)
@@ -208,7 +224,20 @@ int dict_open(const struct guard_env *env, const char *name,
                          "not %llu",
                          name, (unsigned long long)object.size_bytes,
                          (unsigned long long)o->capacity_bytes);
-    return dict_view(env, &object, out);
+    rc = dict_view(env, &object, out);
+    *again = rc == SHD_CORRUPT && has_moved_on(env, name, object.generation);
+    return rc;
+}
+
+int dict_open(const struct guard_env *env, const char *name,
+              const struct shd_dict_options *o, struct dict *out)
+{
+    bool again = true;
+    int rc = SHD_CORRUPT;
+
+    for (int i = 0; i < OPEN_ROUNDS && again; i++)
+        rc = open_once(env, name, o, out, &again);
+    return rc;
 }
 
 int dict_abandon(const struct dict *d, uint32_t shard)
@@ -305,6 +334,9 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
         info->moves += atomic_load64(&s->moves);
         info->recoveries += atomic_load64(&g->recoveries);
         info->lock_waits += atomic_load64(&g->waits);
+        /* Else what has been summed up may be another object's bytes. */
+        if (dict_gone(d, i))
+            return dict_gone_error(d);
     }
     info->cells_bytes = cells;
     info->free_bytes = info->pages * PAGE_BYTES > cells

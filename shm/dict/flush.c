@@ -75,7 +75,8 @@ int store_flush_all(const struct dict *d)
         /* If the page changed hands in between, its new owner is next; each
          * such turn is another worker's progress. */
     }
-    return SHD_OK;
+    /* The owners that were looked at may have been another object's bytes. */
+    return dict_gone(d, 0) ? dict_gone_error(d) : SHD_OK;
 }
 
 /* One hold of the lock: the number removed; *idle when nothing is left to do

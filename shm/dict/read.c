@@ -26,6 +26,20 @@ static int look(const struct dict *d, const struct place *at, const void *key,
     return entry_value(d, &e->cell, buf, size, false, v);
 }
 
+/* Under the lock, or the dict could be destroyed and its memory be another's
+ * between the look and this store. A mark is a hint: if the lock is taken just
+ * now it can wait for the next hit. */
+static void mark(const struct dict *d, const struct place *at)
+{
+    struct guard *g = dict_guard(d, at->shard);
+
+    if (guard_trylock(d->env, g) != SHD_OK)
+        return;
+    if (!dict_gone(d, at->shard))
+        atomic_store8(&d->marks[at->root], 1);
+    guard_unlock(g);
+}
+
 static int result(const struct dict *d, const struct place *at, uint32_t how,
                   bool live, int rc)
 {
@@ -35,7 +49,7 @@ static int result(const struct dict *d, const struct place *at, uint32_t how,
                          d->name);
     if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
         atomic_load8(&d->marks[at->root]) == 0)
-        atomic_store8(&d->marks[at->root], 1);
+        mark(d, at);
     return rc;
 }
 

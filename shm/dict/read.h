@@ -2,8 +2,9 @@
 /* dict/read.h - reading one key.
  *
  * LOCK   none; after READ_TRIES collisions with changes the shard's lock, or
- *        on a read-only attachment tries for up to wait_ms.
- * CRASH  a reader that dies leaves no trace.
+ *        on a read-only attachment tries for up to wait_ms. The first hit
+ *        after an eviction passed by takes it for its mark, without waiting.
+ * CRASH  a reader that dies changes nothing but that mark.
  * COST   the shard's sequence counter, one root, one node, one mark: a hit
  *        writes the mark when it was not set.
  */

@@ -821,7 +821,24 @@ static int page_step(const struct dict *d, uint32_t shard,
     return page == PAGE_NONE ? 0 : vacate(d, shard, page, r);
 }
 
-int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r)
+/* Commits more of the dict's memory, under a lock: else the dict could be
+ * destroyed meanwhile, and the watermark be a word of another object. */
+static int extend(const struct dict *d, uint32_t home)
+{
+    int rc;
+
+    if (atomic_load64(d->pages.committed) >= d->pages.count)
+        return SHD_NOMEM;
+    rc = dict_lock(d, home);
+    if (rc != SHD_OK)
+        return rc;
+    rc = pages_extend(&d->pages);
+    dict_unlock(d, home);
+    return rc;
+}
+
+int room_elsewhere(const struct dict *d, uint32_t home, uint64_t pages,
+                   const struct room *r)
 {
     uint8_t spent[DICT_SHARDS_MAX] = {0};
     /* Each step frees a page, or an entry, or finds a shard spent. */
@@ -835,8 +852,11 @@ int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r)
 
         if (pages_ready(&d->pages) >= pages)
             return SHD_OK;
-        if (pages_extend(&d->pages) == SHD_OK)
+        rc = extend(d, home);
+        if (rc == SHD_OK)
             continue;
+        if (rc == SHD_GONE || rc == SHD_CORRUPT)
+            return rc;
         shard = pick_shard(d, spent);
         if (shard == d->shards)
             break;

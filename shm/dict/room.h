@@ -57,9 +57,9 @@ int room_expire(const struct dict *d, uint32_t shard, uint64_t max);
 int room_here(const struct dict *d, uint32_t shard, uint32_t class,
               const struct room *r);
 
-/* Without a lock: gets `pages` pages free, from whichever shard has the
- * oldest entries. SHD_NOMEM: there is nothing more to take. */
-int room_elsewhere(const struct dict *d, uint64_t pages,
+/* Without a lock: gets `pages` pages free for the shard `home`, from whichever
+ * shard has the oldest entries. SHD_NOMEM: there is nothing more to take. */
+int room_elsewhere(const struct dict *d, uint32_t home, uint64_t pages,
                    const struct room *r);
 
 #endif

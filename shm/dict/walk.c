@@ -22,6 +22,7 @@
 /* Entries, and bytes of keys, copied in one hold of the lock. */
 #define BATCH_ENTRIES 256u
 #define BATCH_BYTES (2u * 65536u)
+#define PAGE_ENTRIES_MAX (PAGE_BYTES / SLAB_CELL_MIN)
 
 struct cursor {
     struct place at;
@@ -144,6 +145,7 @@ int walk_after(const struct dict *d, const void *after, size_t after_len,
 struct batch {
     uint32_t next;     /* where the walk goes on; 0: the list's end */
     uint64_t shuffles; /* of the shard when it was made */
+    uint64_t passed;   /* entries of the shard so far */
     uint32_t n;
     size_t used;
     uint16_t len[BATCH_ENTRIES];
@@ -168,6 +170,10 @@ static int batch_fill(const struct dict *d, uint32_t shard, uint32_t from,
         if (e == NULL)
             return error_set(SHD_CORRUPT, "dict '%s': the LRU list leads "
                                           "outside",
+                             d->name);
+        if (b->passed++ > (uint64_t)d->pages.count * PAGE_ENTRIES_MAX)
+            return error_set(SHD_CORRUPT, "dict '%s': the LRU list goes in "
+                                          "circles",
                              d->name);
         len = entry_key_len(atomic_load64(&e->key_expires));
         if (!entry_is_expired(e)) {
@@ -239,6 +245,7 @@ static int shard_by_age(const struct dict *d, uint32_t shard, struct batch *b,
 {
     bool first = true;
 
+    b->passed = 0;
     while (w->left > 0 && (first || b->next != 0)) {
         unsigned char *key = b->bytes;
         uint32_t from = b->next;

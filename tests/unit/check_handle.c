@@ -517,6 +517,42 @@ END_TEST
 
 /* ---- fork ------------------------------------------------------------- */
 
+static bool registered_enough;
+
+static void *register_again(void *failed)
+{
+    for (int i = 0; i < 5000; i++) {
+        uint64_t incarnation;
+
+        if (shd_worker_join(segment, &incarnation) != SHD_OK)
+            *(bool *)failed = true;
+        support_sleep_ms(0);
+        if (shd_worker_leave(segment) != SHD_OK)
+            *(bool *)failed = true;
+    }
+    __atomic_store_n(&registered_enough, true, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+START_TEST(a_reap_spares_its_own_process_while_it_registers)
+{
+    bool failed = false;
+    pthread_t thread;
+    uint32_t reaped;
+
+    registered_enough = false;
+    ck_assert_int_eq(pthread_create(&thread, NULL, register_again, &failed),
+                     0);
+    while (!__atomic_load_n(&registered_enough, __ATOMIC_ACQUIRE)) {
+        expect(shd_reap(segment, &reaped), SHD_OK);
+        ck_assert_uint_eq(reaped, 0);
+    }
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert(!failed);
+    ck_assert_uint_eq(info_of(segment).deaths, 0);
+}
+END_TEST
+
 START_TEST(a_forked_child_is_a_worker_of_its_own)
 {
     shd_dict *dict = open_dict(segment);
@@ -868,6 +904,7 @@ static void add_worker_cases(TCase *c)
 
 static void add_fork_cases(TCase *c)
 {
+    tcase_add_test(c, a_reap_spares_its_own_process_while_it_registers);
     tcase_add_test(c, a_forked_child_is_a_worker_of_its_own);
     tcase_add_test(c, a_dead_parent_is_not_kept_alive_by_its_children);
     tcase_add_test(c,

@@ -129,6 +129,98 @@ START_TEST(a_chain_is_skipped_by_whole_words_or_not_at_all)
 }
 END_TEST
 
+START_TEST(a_hit_leaves_its_mark_only_under_the_lock)
+{
+    const struct dict *d = &dict->dict;
+    struct place at = dict_place(d, KEY, SHORT);
+    struct shd_value v;
+    char buffer[8];
+
+    /* Whoever destroys the dict has had the lock: a mark without it may fall
+     * into what has come to lie there since. */
+    expect(guard_lock(d->env, dict_guard(d, at.shard)), SHD_OK);
+    expect(shd_get(dict, KEY, SHORT, buffer, sizeof(buffer), &v), SHD_OK);
+    ck_assert_uint_eq(d->marks[at.root], 0);
+    guard_unlock(dict_guard(d, at.shard));
+    expect(shd_get(dict, KEY, SHORT, buffer, sizeof(buffer), &v), SHD_OK);
+    ck_assert_uint_eq(d->marks[at.root], 1);
+}
+END_TEST
+
+START_TEST(a_destroyed_dict_is_gone_for_every_question)
+{
+    struct shd_dict_info info = {.struct_size = sizeof(info)};
+    struct shd_keys *keys;
+    struct shd_value v;
+    uint64_t bytes;
+    size_t len;
+    char key[8];
+
+    expect(shd_dict_destroy(segment, "torn"), SHD_OK);
+    expect(shd_get(dict, KEY, SHORT, NULL, 0, &v), SHD_GONE);
+    expect(shd_set(dict, KEY, SHORT, "value", 5, 0), SHD_GONE);
+    expect(shd_delete(dict, KEY, SHORT), SHD_GONE);
+    expect(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, NULL, 0, &v),
+           SHD_GONE);
+    expect(shd_keys_get(dict, 0, &keys), SHD_GONE);
+    expect(shd_flush_expired(dict, 0, NULL), SHD_GONE);
+    expect(shd_flush_all(dict), SHD_GONE);
+    expect(shd_dict_info(dict, &info), SHD_GONE);
+    expect(shd_capacity(dict, &bytes), SHD_GONE);
+    expect(shd_free_space(dict, &bytes), SHD_GONE);
+}
+END_TEST
+
+START_TEST(an_lru_list_in_a_circle_ends_as_corrupt)
+{
+    struct entry *e = entry_of_key();
+    struct shd_keys *keys;
+    uint32_t ref = dict->dict.shard[0].lru.first;
+
+    e->cell.word[LIST_PREV] = ref;
+    expect(shd_keys_get(dict, 0, &keys), SHD_CORRUPT);
+    expect_said("circles");
+}
+END_TEST
+
+static void make_and_destroy(void)
+{
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .capacity_bytes = 65536};
+    shd_dict *d;
+
+    for (int i = 0; i < 2000; i++) {
+        if (shd_dict_open(segment, "brief", &o, &d) != SHD_OK ||
+            shd_dict_close(d) != SHD_OK ||
+            shd_dict_destroy(segment, "brief") != SHD_OK)
+            _exit(1);
+    }
+}
+
+START_TEST(opening_beside_destroying_finds_a_dict_or_none)
+{
+    pid_t child;
+
+    dying_child(child, make_and_destroy());
+    for (;;) {
+        siginfo_t ended = {0};
+        shd_dict *d;
+        int rc = shd_dict_open(segment, "brief", NULL, &d);
+
+        ck_assert_msg(rc == SHD_OK || rc == SHD_NOTFOUND, "%s: %s",
+                      shd_strerror_name(rc), shd_last_error());
+        if (rc == SHD_OK)
+            expect(shd_dict_close(d), SHD_OK);
+        ck_assert_int_eq(
+            waitid(P_PID, (id_t)child, &ended, WEXITED | WNOHANG | WNOWAIT),
+            0);
+        if (ended.si_pid == child)
+            break;
+    }
+    support_wait_killed(child);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("torn");
@@ -140,6 +232,13 @@ int main(void)
                    a_key_that_grows_after_it_was_measured_stays_in_its_buffer);
     tcase_add_test(c, flags_past_the_pages_end_are_not_followed);
     tcase_add_test(c, a_chain_is_skipped_by_whole_words_or_not_at_all);
+    tcase_add_test(c, an_lru_list_in_a_circle_ends_as_corrupt);
+    suite_add_tcase(suite, c);
+    c = tcase_create("destroyed");
+    tcase_add_checked_fixture(c, set_up, tear_down);
+    tcase_add_test(c, a_hit_leaves_its_mark_only_under_the_lock);
+    tcase_add_test(c, a_destroyed_dict_is_gone_for_every_question);
+    tcase_add_test(c, opening_beside_destroying_finds_a_dict_or_none);
     suite_add_tcase(suite, c);
     return support_run(suite);
 }
