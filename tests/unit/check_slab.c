@@ -164,7 +164,7 @@ START_TEST(random_changes_agree_with_a_naive_model)
         if (turn % 200 == 0) {
             expect_sound(check_slab());
             ck_assert_uint_eq(cells_counted, n);
-            expect_sound(pages_check(&pages, 2, report, sizeof(report)));
+            expect_sound(pages_check(&pages, 1, 2, report, sizeof(report)));
         }
     }
     while (n > 0)
