@@ -165,7 +165,9 @@ int attempt_run(struct attempt *a,
         if (atomic_load32(&a->shard->garbage) != 0) {
             int settled = room_settle(a->d, a->at.shard);
 
-            if (settled != SHD_OK && rc == SHD_OK)
+            /* What is done is done: without the lock (SHD_BUSY) the garbage
+             * waits for the next change. */
+            if (settled == SHD_CORRUPT && rc == SHD_OK)
                 rc = settled;
         }
         if (rc != ATTEMPT_NEED_ROOM)
