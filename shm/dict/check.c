@@ -263,10 +263,13 @@ static int shard_check(const struct dict *d, uint32_t shard, char *report,
 {
     const struct shard *s = &d->shard[shard];
     struct tally t = {0, 0};
-    uint64_t cells;
-    int rc = slab_check(&d->pages, &s->slab, dict_owner(shard), &cells,
-                        report, size);
+    uint64_t cells = 0;
+    int rc = pages_check(&d->pages, dict_owner(shard), d->shards + 1, report,
+                         size);
 
+    if (rc == SHD_OK)
+        rc = slab_check(&d->pages, &s->slab, dict_owner(shard), &cells,
+                        report, size);
     if (rc == SHD_OK)
         rc = list_check(&d->pages, &s->lru, s->entries, report, size);
     for (uint32_t i = 0; rc == SHD_OK && i < 1u << d->root_bits; i++)

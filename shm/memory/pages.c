@@ -133,8 +133,27 @@ uint64_t pages_ready(const struct pages *p)
     return sum;
 }
 
-int pages_check(const struct pages *p, uint32_t owners, char *report,
-                size_t size)
+/* What cannot be, whatever other shards are doing: a page of mine that is free
+ * in the map, and a page without an owner that is not. The second is looked
+ * at again: a claim and a release may have come between the two loads, but
+ * not each time. */
+static bool contradicts(const struct pages *p, uint32_t n, uint32_t mine)
+{
+    for (int i = 0; i < 100; i++) {
+        uint32_t owner = atomic_load32_acquire(&p->table[n].owner);
+        bool free = (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0;
+
+        if (owner == mine)
+            return free;
+        if (owner != 0 || free)
+            return false;
+        atomic_pause();
+    }
+    return true;
+}
+
+int pages_check(const struct pages *p, uint32_t mine, uint32_t owners,
+                char *report, size_t size)
 {
     if (atomic_load64(p->committed) > p->count) {
         snprintf(report, size, "pages: %llu committed of %u",
@@ -143,11 +162,13 @@ int pages_check(const struct pages *p, uint32_t owners, char *report,
     }
     for (uint32_t n = 0; n < p->count; n++) {
         uint32_t owner = atomic_load32(&p->table[n].owner);
-        bool free = (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0;
 
-        if (owner >= owners || (owner == 0) != free) {
+        if (owner >= owners || contradicts(p, n, mine)) {
             snprintf(report, size, "pages: page %u has owner %u and is %s", n,
-                     owner, free ? "free in the map" : "not free in the map");
+                     owner,
+                     (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0
+                         ? "free in the map"
+                         : "not free in the map");
             return SHD_CORRUPT;
         }
     }

@@ -112,9 +112,10 @@ uint64_t pages_ready(const struct pages *p);
  * more. */
 int pages_extend(const struct pages *p);
 
-/* Owner words against the map, and that owners are below `owners`. The caller
- * sees to it that nothing moves. */
-int pages_check(const struct pages *p, uint32_t owners, char *report,
-                size_t size);
+/* Owner words against the map, and that owners are below `owners`, under the
+ * lock of owner `mine` or in its read section: other shards may be claiming
+ * and releasing beside it. */
+int pages_check(const struct pages *p, uint32_t mine, uint32_t owners,
+                char *report, size_t size);
 
 #endif
