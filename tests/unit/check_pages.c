@@ -26,7 +26,7 @@ static void release(uint32_t n)
 
 static int check(char *report, size_t size)
 {
-    return pages_check(&arena_pages, 10, report, size);
+    return pages_check(&arena_pages, ARENA_OWNER, 10, report, size);
 }
 
 START_TEST(a_claimed_page_is_the_lowest_free_one)
