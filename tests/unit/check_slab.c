@@ -105,7 +105,8 @@ static void expect_sound(void)
     ck_assert_uint_eq(cells, held_count);
     ck_assert_uint_eq(arena->slab.bytes, held_bytes);
     arena_expect_sound(
-        pages_check(&arena_pages, ARENA_OWNER, ARENA_OWNER + 1, report, sizeof(report)));
+        pages_check(&arena_pages, ARENA_OWNER, ARENA_OWNER + 1, report,
+                    sizeof(report)));
 }
 
 START_TEST(a_class_is_the_smallest_that_holds_the_bytes)
