@@ -103,7 +103,7 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
     int rc;
 
     if (a->old != 0) {
-        rc = tree_replace(t, &entry_tree, root, &a->path, ref);
+        rc = tree_replace(t, &d->entries, root, &a->path, ref);
         if (rc == SHD_OK)
             rc = list_remove(&d->pages, t, &a->shard->lru, a->old);
         if (rc == SHD_OK)
@@ -111,7 +111,7 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
         txn_store64(t, &a->shard->shuffles,
                     atomic_load64(&a->shard->shuffles) + 1);
     } else {
-        rc = tree_insert(t, &entry_tree, root, &a->path, ref);
+        rc = tree_insert(t, &d->entries, root, &a->path, ref);
         txn_store64(t, &a->shard->entries,
                     atomic_load64(&a->shard->entries) + 1);
     }

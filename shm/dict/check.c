@@ -170,17 +170,17 @@ static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t root,
 
     if (top == 0)
         return SHD_OK;
-    rc = tree_check(s, &entry_tree, top, compare, d, &nodes, report, size);
+    rc = tree_check(s, &d->entries, top, compare, d, &nodes, report, size);
     if (rc != SHD_OK)
         return rc;
-    rc = tree_first(s, &entry_tree, top, &path);
+    rc = tree_first(s, &d->entries, top, &path);
     while (rc == 1) {
         int fault = entry_check(d, shard, root, path.ref[path.depth - 1], t,
                                 report, size);
 
         if (fault != SHD_OK)
             return fault;
-        rc = tree_next(s, &entry_tree, &path);
+        rc = tree_next(s, &d->entries, &path);
     }
     return rc < 0 ? fail(report, size, "a tree cannot be walked", top)
                   : SHD_OK;

@@ -169,6 +169,12 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
     d->pages.map = part(s, o, h->map_at, (h->pages + 63ull) / 64 * 8);
     d->pages.table = part(s, o, h->table_at,
                           (uint64_t)h->pages * sizeof(struct page));
+    /* A damaged link must not lead into locks or another object. */
+    d->entries.colour_at = offsetof(struct cell, meta);
+    d->entries.colour_mask = CELL_RED;
+    d->entries.node_bytes = sizeof(struct entry);
+    d->entries.first = h->pages_at;
+    d->entries.end = h->pages_at + (uint64_t)h->pages * PAGE_BYTES;
     memcpy(d->name, o->name, sizeof(d->name));
     if (d->shard == NULL || d->roots == NULL || d->marks == NULL ||
         d->pages.map == NULL || d->pages.table == NULL ||

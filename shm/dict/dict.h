@@ -84,6 +84,7 @@ struct dict {
     uint32_t *roots;     /* [shards << root_bits] */
     uint8_t *marks;      /* [shards << root_bits] */
     struct pages pages;
+    struct tree_kind entries; /* of the trees under the roots */
     char name[64];
 };
 

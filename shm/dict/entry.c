@@ -8,9 +8,6 @@
 
 #define NODE_VALUE_AT ((uint32_t)sizeof(struct cell))
 
-const struct tree_kind entry_tree = {0, offsetof(struct cell, meta), CELL_RED,
-                                     sizeof(struct entry)};
-
 static uint32_t key_len_of(const struct cell *c)
 {
     return entry_key_len(

@@ -54,8 +54,6 @@ struct item {
     struct chain_source chain;
 };
 
-extern const struct tree_kind entry_tree;
-
 static inline uint32_t pad8(uint64_t n)
 {
     return (uint32_t)((n + 7) & ~7ull);

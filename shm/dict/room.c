@@ -104,7 +104,7 @@ int room_remove(const struct dict *d, uint32_t shard, struct txn *t,
 {
     struct shard *s = &d->shard[shard];
     uint32_t ref = path->ref[path->depth - 1];
-    int rc = tree_remove(t, &entry_tree, &d->roots[at->root], path);
+    int rc = tree_remove(t, &d->entries, &d->roots[at->root], path);
 
     if (rc == SHD_OK)
         rc = list_remove(&d->pages, t, &s->lru, ref);
@@ -384,7 +384,7 @@ static int relink_entry(const struct dict *d, uint32_t shard, struct txn *t,
     struct entry *e = entry_at(&d->pages, new);
     uint32_t meta = atomic_load32(&e->cell.meta);
     uint64_t key_expires = atomic_load64(&e->key_expires);
-    int rc = tree_replace(t, &entry_tree, &d->roots[at->root], path, new);
+    int rc = tree_replace(t, &d->entries, &d->roots[at->root], path, new);
 
     if (rc == SHD_OK)
         rc = list_replace(&d->pages, t, &d->shard[shard].lru, old, new);

@@ -19,9 +19,21 @@
 static const uint16_t class_bytes[SLAB_CLASSES] = {
     48, 64, 80, 112, 160, 224, 304, 400, 576, 816, 1024, 1360, 2048, 4096};
 
-static const struct tree_kind expiry_kind = {
-    offsetof(struct page, left), offsetof(struct page, info), PAGE_RED,
-    sizeof(struct page)};
+/* Its nodes are the page table's. */
+static struct tree_kind expiry_kind(const struct pages *p)
+{
+    uint64_t table = segment_offset(p->segment, p->table);
+    struct tree_kind kind = {
+        offsetof(struct page, left),
+        offsetof(struct page, info),
+        PAGE_RED,
+        sizeof(struct page),
+        table,
+        table + (uint64_t)p->count * sizeof(struct page),
+    };
+
+    return kind;
+}
 
 uint32_t slab_class(uint64_t bytes)
 {
@@ -230,6 +242,7 @@ static int expiry_order(const void *context, const unsigned char *node)
 int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
                     uint32_t page_no, uint64_t expires)
 {
+    const struct tree_kind kind = expiry_kind(p);
     struct page *page = &p->table[page_no];
     uint64_t expiry = atomic_load64(&page->expiry);
     struct expiry_key key = {expiry & PAGE_EXPIRY_MASK,
@@ -240,13 +253,13 @@ int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
     if (key.expires == expires)
         return SHD_OK;
     if ((atomic_load32(&page->info) & PAGE_IN_TREE) != 0) {
-        rc = tree_find(p->segment, &expiry_kind,
+        rc = tree_find(p->segment, &kind,
                        atomic_load32(&s->expiry_root), expiry_order, &key,
                        &path);
         if (rc != 1)
             return error_set(SHD_CORRUPT, "slab: a page is not in the tree "
                                           "of expiries");
-        rc = tree_remove(t, &expiry_kind, &s->expiry_root, &path);
+        rc = tree_remove(t, &kind, &s->expiry_root, &path);
         if (rc != SHD_OK)
             return rc;
         txn_store32(t, &page->info,
@@ -256,12 +269,12 @@ int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
     if (expires == 0)
         return SHD_OK;
     key.expires = expires;
-    rc = tree_find(p->segment, &expiry_kind, atomic_load32(&s->expiry_root),
+    rc = tree_find(p->segment, &kind, atomic_load32(&s->expiry_root),
                    expiry_order, &key, &path);
     if (rc != 0)
         return error_set(SHD_CORRUPT, "slab: a page is twice in the tree of "
                                       "expiries");
-    rc = tree_insert(t, &expiry_kind, &s->expiry_root, &path,
+    rc = tree_insert(t, &kind, &s->expiry_root, &path,
                      page_ref(p, page));
     if (rc != SHD_OK)
         return rc;
@@ -282,15 +295,16 @@ int slab_expiry_lower(const struct pages *p, struct slab *s, struct txn *t,
 uint32_t slab_expiry_first(const struct pages *p, const struct slab *s,
                            uint64_t *expires)
 {
+    const struct tree_kind kind = expiry_kind(p);
     struct tree_path path;
     const struct page *page;
 
     if (atomic_load32(&s->expiry_root) == 0 ||
-        tree_first(p->segment, &expiry_kind, atomic_load32(&s->expiry_root),
+        tree_first(p->segment, &kind, atomic_load32(&s->expiry_root),
                    &path) != 1)
         return PAGE_NONE;
     page = (const struct page *)(const void *)tree_node(
-        p->segment, &expiry_kind, path.ref[path.depth - 1]);
+        p->segment, &kind, path.ref[path.depth - 1]);
     if (page < p->table || page >= p->table + p->count)
         return PAGE_NONE;
     *expires = atomic_load64(&page->expiry) & PAGE_EXPIRY_MASK;
@@ -434,6 +448,7 @@ static int list_check(const struct pages *p, const struct slab *s,
 int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
                uint64_t *cells, char *report, size_t size)
 {
+    const struct tree_kind kind = expiry_kind(p);
     uint64_t bytes = 0, partial = 0, listed = 0, in_tree = 0, nodes = 0;
     uint32_t pages = 0;
 
@@ -463,7 +478,7 @@ int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
         if (rc != SHD_OK)
             return rc;
     }
-    int rc = tree_check(p->segment, &expiry_kind,
+    int rc = tree_check(p->segment, &kind,
                         atomic_load32(&s->expiry_root), page_compare, NULL,
                         &nodes, report, size);
     if (rc != SHD_OK)

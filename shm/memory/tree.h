@@ -38,6 +38,8 @@ struct tree_kind {
     uint32_t colour_at;   /* of an aligned uint32_t */
     uint32_t colour_mask; /* the one bit in it that is set for red */
     uint32_t node_bytes;  /* the least a node occupies, for bounds checks */
+    uint64_t first, end;  /* byte offsets between which all nodes lie: what
+                             leads elsewhere is damaged; 0, 0: anywhere */
 };
 
 /* From the root down. ref[0] is the root; side[i] says where the path goes on
@@ -48,12 +50,16 @@ struct tree_path {
     uint8_t side[TREE_DEPTH_MAX];
 };
 
-/* The node's address, or NULL if it would not lie inside the segment. */
+/* The node's address, or NULL if it would not lie where nodes do. */
 static inline unsigned char *tree_node(const struct segment *s,
                                        const struct tree_kind *k,
                                        uint32_t ref)
 {
-    return segment_at(s, (uint64_t)ref * SEGMENT_UNIT, k->node_bytes);
+    uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
+
+    if (k->end != 0 && (at < k->first || at + k->node_bytes > k->end))
+        return NULL;
+    return segment_at(s, at, k->node_bytes);
 }
 
 /* The node's child on a side (0 left, 1 right); node is from tree_node(). */

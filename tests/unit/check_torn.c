@@ -221,6 +221,58 @@ START_TEST(opening_beside_destroying_finds_a_dict_or_none)
 }
 END_TEST
 
+/* A root whose tree is one node with two children, or fails. */
+static struct entry *root_of_three(void)
+{
+    const struct dict *d = &dict->dict;
+
+    for (int i = 0; i < 200; i++) {
+        char key[16];
+        int n = snprintf(key, sizeof(key), "key-%d", i);
+
+        expect(shd_set(dict, key, (size_t)n, "v", 1, 0), SHD_OK);
+        for (uint32_t root = 0; root < d->shards << d->root_bits; root++) {
+            struct entry *e = entry_at(&d->pages, d->roots[root]);
+
+            if (e != NULL && e->cell.word[0] != 0 && e->cell.word[1] != 0)
+                return e;
+        }
+    }
+    ck_abort_msg("no tree has three nodes");
+    return NULL;
+}
+
+START_TEST(a_damaged_link_does_not_lead_a_change_out_of_its_dict)
+{
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .capacity_bytes = 65536};
+    struct entry *top, *left;
+    unsigned char key[16];
+    shd_dict *other;
+    uint32_t len;
+    uint64_t *foreign;
+
+    expect(shd_dict_open(segment, "other", &o, &other), SHD_OK);
+    foreign = (uint64_t *)(void *)other->dict.shard->pad;
+    /* To a multiple of 16 from the segment's start. */
+    foreign += segment_offset(dict->dict.env->segment, foreign) % 16 / 8;
+    top = root_of_three();
+    left = entry_at(&dict->dict.pages, top->cell.word[0]);
+    ck_assert_ptr_nonnull(left);
+    /* Black, its going makes the tree look at its sibling. */
+    left->cell.meta &= ~CELL_RED;
+    top->cell.word[1] =
+        (uint32_t)(segment_offset(dict->dict.env->segment, foreign) /
+                   SEGMENT_UNIT);
+    len = entry_key_len(left->key_expires);
+    ck_assert_uint_le(len, sizeof(key));
+    expect(entry_key(&dict->dict, left, len, key), SHD_OK);
+    expect(shd_delete(dict, key, len), SHD_CORRUPT);
+    for (int i = 0; i < 8; i++)
+        ck_assert_uint_eq(foreign[i], 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("torn");
@@ -233,6 +285,7 @@ int main(void)
     tcase_add_test(c, flags_past_the_pages_end_are_not_followed);
     tcase_add_test(c, a_chain_is_skipped_by_whole_words_or_not_at_all);
     tcase_add_test(c, an_lru_list_in_a_circle_ends_as_corrupt);
+    tcase_add_test(c, a_damaged_link_does_not_lead_a_change_out_of_its_dict);
     suite_add_tcase(suite, c);
     c = tcase_create("destroyed");
     tcase_add_checked_fixture(c, set_up, tear_down);

@@ -31,8 +31,8 @@ static const struct layout {
     struct tree_kind kind;
     uint32_t key_at, beside_at;
 } layouts[] = {
-    {{0, 8, 1u << 5, 32}, 16, 12},
-    {{16, 4, 1u << 31, 48}, 32, 0},
+    {{0, 8, 1u << 5, 32, 0, 0}, 16, 12},
+    {{16, 4, 1u << 31, 48, 0, 0}, 32, 0},
 };
 
 static struct segment seg;
