@@ -133,23 +133,27 @@ void attempt_start(struct attempt *a, const struct dict *d,
     a->shard = &d->shard[a->at.shard];
     a->guard = dict_guard(d, a->at.shard);
     a->room.safe = safe;
-    a->admitted = false;
-    a->forced = 0;
-    a->room.forcible = forcible != NULL ? forcible : &a->forced;
+    a->kept_went = false;
+    a->room.forcible = forcible;
+    a->room.at = a->at;
+    a->room.key = key;
+    a->room.key_len = len;
+    a->room.kept_went = &a->kept_went;
     a->pages = 2;
 }
 
 /* After a round without room. SHD_OK: another round. */
 static int round_end(struct attempt *a)
 {
-    struct room r = a->room;
     uint64_t pages = a->pages;
+    uint64_t ready = pages_ready(&a->d->pages);
+    int rc;
 
-    /* The entry to keep is not known by its cell any more. */
-    r.keep = 0;
     if (pages > a->d->pages.count)
         pages = a->d->pages.count;
-    return room_elsewhere(a->d, a->at.shard, pages, &r);
+    rc = room_elsewhere(a->d, pages, &a->room);
+    /* Fewer than might be needed may do. */
+    return rc == SHD_NOMEM && pages_ready(&a->d->pages) > ready ? SHD_OK : rc;
 }
 
 int attempt_run(struct attempt *a,

@@ -25,8 +25,7 @@ struct attempt {
     uint32_t old;        /* the entry that is there, 0: none */
     struct entry *entry; /* its address */
     bool live;
-    bool admitted;   /* its condition (add, replace) held once */
-    uint32_t forced; /* for room.forcible, if the caller does not ask */
+    bool kept_went; /* making room removed the old value itself */
     struct room room;
     uint64_t pages; /* what may be needed of whole pages, for elsewhere */
 };

@@ -32,6 +32,9 @@
     (SLAB_ALLOC_WORDS + SLAB_FREE_WORDS + TREE_REPLACE_WORDS + LIST_WORDS +   \
      SLAB_EXPIRY_WORDS + 6u)
 #define AGE_MASK 0xffffu
+/* From a list's node, or a chain's cell, back to whose it is: the lock is held
+ * meanwhile, for each cell of a page. */
+#define OWNER_STEPS 256
 
 static_assert(COLLECT_WORDS <= GUARD_UNDO_MAX, "log");
 static_assert(MOVE_WORDS <= GUARD_UNDO_MAX, "log");
@@ -550,11 +553,7 @@ static int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
  * built), or too far to look. */
 static uint32_t owner_entry(const struct dict *d, uint32_t ref)
 {
-    /* No chain or list has more cells than the dict. */
-    uint64_t steps =
-        (uint64_t)d->pages.count * (PAGE_BYTES / SLAB_CELL_MIN) + 2;
-
-    while (steps-- > 0) {
+    for (int steps = 0; steps < OWNER_STEPS; steps++) {
         const struct cell *c = cell_at(&d->pages, ref, SLAB_CELL_MIN);
         uint32_t kind;
 
@@ -733,7 +732,7 @@ static bool evicts_at_home(const struct dict *d, uint32_t shard)
 static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
                       const struct room *r)
 {
-    uint32_t tail;
+    uint32_t tail = 0;
     struct room all = *r;
     int rc = pick_tail(d, shard, r->keep, &tail);
 
@@ -741,8 +740,11 @@ static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
         return rc;
     if (tail == 0)
         return 0;
-    if (tail == r->keep)
+    if (tail == r->keep) {
         all.keep = 0;
+        if (r->kept_went != NULL)
+            *r->kept_went = true;
+    }
     const struct cell *c = cell_at(&d->pages, tail, sizeof(*c));
 
     /* One with a list or a chain leaves more than its own cell. */
@@ -751,8 +753,8 @@ static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
     rc = vacate(d, shard, page_of(d, tail), &all);
     if (rc != 0)
         return rc;
-    /* Its page cannot be vacated (it holds what is to be kept): the entry
-     * alone goes. */
+    /* Its page cannot be vacated (it holds what is to be kept, or the middle
+     * of something long): the entry alone goes. */
     return evict_owner(d, shard, tail, &all);
 }
 
@@ -837,8 +839,26 @@ static int extend(const struct dict *d, uint32_t home)
     return rc;
 }
 
-int room_elsewhere(const struct dict *d, uint32_t home, uint64_t pages,
-                   const struct room *r)
+/* page_step in whichever shard, with the entry to keep looked up anew if it is
+ * its. */
+static int page_step_locked(const struct dict *d, uint32_t shard,
+                            const struct room *r)
+{
+    struct room here = *r;
+    int rc = dict_lock(d, shard);
+
+    if (rc != SHD_OK)
+        return rc;
+    here.keep = 0;
+    if (shard == r->at.shard)
+        rc = forest_find(d, &r->at, r->key, r->key_len, &here.keep);
+    if (rc >= 0)
+        rc = page_step(d, shard, &here);
+    dict_unlock(d, shard);
+    return rc;
+}
+
+int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r)
 {
     uint8_t spent[DICT_SHARDS_MAX] = {0};
     /* Each step frees a page, or an entry, or finds a shard spent. */
@@ -852,7 +872,7 @@ int room_elsewhere(const struct dict *d, uint32_t home, uint64_t pages,
 
         if (pages_ready(&d->pages) >= pages)
             return SHD_OK;
-        rc = extend(d, home);
+        rc = extend(d, r->at.shard);
         if (rc == SHD_OK)
             continue;
         if (rc == SHD_GONE || rc == SHD_CORRUPT)
@@ -860,11 +880,7 @@ int room_elsewhere(const struct dict *d, uint32_t home, uint64_t pages,
         shard = pick_shard(d, spent);
         if (shard == d->shards)
             break;
-        rc = dict_lock(d, shard);
-        if (rc != SHD_OK)
-            return rc;
-        rc = page_step(d, shard, r);
-        dict_unlock(d, shard);
+        rc = page_step_locked(d, shard, r);
         if (rc < 0)
             return rc;
         if (rc == 0)

@@ -23,8 +23,14 @@ enum { ROOM_DELETED = 0, ROOM_EXPIRED = 1, ROOM_EVICTED = 2 };
 /* What a store asks of the makers of room. */
 struct room {
     bool safe;          /* remove nothing that is alive */
-    uint32_t keep;      /* an entry not to remove while others are left */
     uint32_t *forcible; /* set to 1 when a live entry was removed */
+    /* The key that is being stored, whose old value is not to be removed while
+     * others are left: */
+    struct place at;
+    const void *key;
+    size_t key_len;
+    uint32_t keep;   /* the old value's entry as of the last look-up, or 0 */
+    bool *kept_went; /* set when it was removed all the same */
 };
 
 /* Inside a transaction of the shard: takes the entry the path ends with out
@@ -59,7 +65,7 @@ int room_here(const struct dict *d, uint32_t shard, uint32_t class,
 
 /* Without a lock: gets `pages` pages free for the shard `home`, from whichever
  * shard has the oldest entries. SHD_NOMEM: there is nothing more to take. */
-int room_elsewhere(const struct dict *d, uint32_t home, uint64_t pages,
+int room_elsewhere(const struct dict *d, uint64_t pages,
                    const struct room *r);
 
 #endif

@@ -105,12 +105,10 @@ static int store_locked(struct attempt *a, uint32_t op, struct item *item)
             break;
         }
         /* It may have removed the old value itself, to make room. */
-        if ((op & 3) == SHD_REPLACE && !a->live &&
-            !(a->admitted && *a->room.forcible != 0)) {
+        if ((op & 3) == SHD_REPLACE && !a->live && !a->kept_went) {
             rc = SHD_NOTFOUND;
             break;
         }
-        a->admitted = true;
         if (fits_in_place(a, item, false))
             return store_in_place(a, item);
         if (item->has_chain && !built) {

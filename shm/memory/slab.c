@@ -82,16 +82,35 @@ static void info_store(struct txn *t, struct page *page, uint32_t free_cells)
     txn_store32(t, &page->info, (info & ~0xff00u) | free_cells << 8);
 }
 
-static void partial_push(const struct pages *p, struct slab *s, struct txn *t,
-                         struct page *page)
+/* What a link of a list leads to: a page of the same owner and class. */
+static struct page *neighbour(const struct pages *p, const struct page *page,
+                              uint32_t number)
+{
+    struct page *n = owned_page(p, atomic_load32(&page->owner), number - 1);
+
+    return n == NULL || page_class(n) != page_class(page) ? NULL : n;
+}
+
+static int list_broken(void)
+{
+    return error_set(SHD_CORRUPT, "slab: a list of free cells leads to a page "
+                                  "of another owner");
+}
+
+static int partial_push(const struct pages *p, struct slab *s, struct txn *t,
+                        struct page *page)
 {
     uint32_t *head = &s->partial[page_class(page)];
     uint32_t first = atomic_load32(head);
+    struct page *old = neighbour(p, page, first);
 
+    if (first != 0 && old == NULL)
+        return list_broken();
     txn_store64(t, (uint64_t *)(void *)&page->prev, (uint64_t)first << 32);
-    if (first != 0 && first <= p->count)
-        txn_store32(t, &p->table[first - 1].prev, page_number(p, page) + 1);
+    if (old != NULL)
+        txn_store32(t, &old->prev, page_number(p, page) + 1);
     txn_store32(t, head, page_number(p, page) + 1);
+    return SHD_OK;
 }
 
 static int partial_remove(const struct pages *p, struct slab *s,
@@ -100,14 +119,15 @@ static int partial_remove(const struct pages *p, struct slab *s,
     uint32_t prev = atomic_load32(&page->prev);
     uint32_t next = atomic_load32(&page->next);
     uint32_t *head = &s->partial[page_class(page)];
+    struct page *before = neighbour(p, page, prev);
+    struct page *after = neighbour(p, page, next);
 
-    if (prev > p->count || next > p->count)
-        return SHD_CORRUPT;
-    if (prev == 0 && atomic_load32(head) != page_number(p, page) + 1)
-        return SHD_CORRUPT;
-    txn_store32(t, prev == 0 ? head : &p->table[prev - 1].next, next);
-    if (next != 0)
-        txn_store32(t, &p->table[next - 1].prev, prev);
+    if ((prev != 0 && before == NULL) || (next != 0 && after == NULL) ||
+        (prev == 0 && atomic_load32(head) != page_number(p, page) + 1))
+        return list_broken();
+    txn_store32(t, before == NULL ? head : &before->next, next);
+    if (after != NULL)
+        txn_store32(t, &after->prev, prev);
     return SHD_OK;
 }
 
@@ -120,16 +140,16 @@ int slab_prepare(const struct pages *p, const struct slab *s, uint32_t class)
 
 /* A page just claimed: nobody but this transaction knows of it, and whatever
  * its descriptor held before means nothing, so it is filled without a log. */
-static struct page *page_open(const struct pages *p, struct slab *s,
-                              struct txn *t, uint32_t owner, uint32_t class)
+static int page_open(const struct pages *p, struct slab *s, struct txn *t,
+                     uint32_t owner, uint32_t class, struct page **opened)
 {
     uint32_t n = pages_claim(p, t, owner);
     uint32_t cells = class_cells(class);
     struct page *page;
 
     if (n == PAGE_NONE)
-        return NULL;
-    page = &p->table[n];
+        return SHD_NOMEM;
+    page = *opened = &p->table[n];
     atomic_store64(&page->free_map[0],
                    cells >= 64 ? ~0ull : (1ull << cells) - 1);
     atomic_store64(&page->free_map[1],
@@ -137,8 +157,7 @@ static struct page *page_open(const struct pages *p, struct slab *s,
     atomic_store64(&page->expiry, 0);
     atomic_store32(&page->info, class | cells << 8);
     txn_store32(t, &s->pages, atomic_load32(&s->pages) + 1);
-    partial_push(p, s, t, page);
-    return page;
+    return partial_push(p, s, t, page);
 }
 
 static void stamp(struct txn *t, struct page *page)
@@ -161,14 +180,14 @@ int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
     if (number != 0 && number - 1 == avoid)
         number = avoid < p->count ? atomic_load32(&p->table[avoid].next) : 0;
     if (number == 0) {
-        page = page_open(p, s, t, owner, class);
-        if (page == NULL)
-            return SHD_NOMEM;
+        int rc = page_open(p, s, t, owner, class, &page);
+
+        if (rc != SHD_OK)
+            return rc;
     } else {
         page = owned_page(p, owner, number - 1);
         if (page == NULL || page_class(page) != class)
-            return error_set(SHD_CORRUPT, "slab: a list of free cells leads "
-                                          "to a page of another owner");
+            return list_broken();
     }
     unsigned half = atomic_load64(&page->free_map[0]) == 0;
     uint64_t bits = atomic_load64(&page->free_map[half]);
@@ -341,7 +360,7 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
         txn_store32(t, &s->pages, atomic_load32(&s->pages) - 1);
         pages_release(p, t, page_number(p, page));
     } else if (free_cells == 1) {
-        partial_push(p, s, t, page);
+        return partial_push(p, s, t, page);
     }
     return SHD_OK;
 }
