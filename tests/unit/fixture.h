@@ -12,7 +12,9 @@
 #include "shm/base/clock.h"
 #include "shm/dict/forest.h"
 #include "shm/dict/room.h"
+#include "shm/dict/read.h"
 #include "shm/dict/store.h"
+#include "shm/dict/walk.h"
 
 #define VALUE_MAX (2u << 20)
 
