@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Suite read: reading without the lock, beside writers and after dead ones,
+ * from read-only attachments, and from damaged trees. */
+#include "tests/unit/fixture.h"
+
+#include <pthread.h>
+
+#define MIB (1u << 20)
+
+static uint64_t guard_seq(void)
+{
+    return atomic_load64(&dict_guard(inner, 0)->seq);
+}
+
+START_TEST(a_read_takes_no_lock_and_a_second_hit_writes_nothing)
+{
+    struct shd_value v;
+    uint32_t mark;
+
+    start(MIB);
+    expect(set("k", 5, 1), SHD_OK);
+    expect(set("chain", 9000, 1), SHD_OK);
+    mark = dict_place(inner, "k", 1).root;
+    ck_assert_uint_eq(inner->marks[mark], 0);
+    uint64_t seq = guard_seq();
+    /* Held by nobody else than this thread, which could not take it again. */
+    expect(dict_lock(inner, 0), SHD_OK);
+    expect(get("k", &v), SHD_OK);
+    expect(get("chain", &v), SHD_OK);
+    expect(get("missing", &v), SHD_NOTFOUND);
+    ck_assert_uint_eq(inner->marks[mark], 1);
+    ck_assert_uint_eq(guard_seq(), seq);
+    /* With the pages write-protected a store would be the end. */
+    uint64_t from = segment_offset(&segment->segment, inner->shard);
+    from -= from % 4096;
+    ck_assert_int_eq(mprotect(segment->segment.base + from,
+                              segment->segment.size - from, PROT_READ),
+                     0);
+    expect(get("k", &v), SHD_OK);
+    expect(get("chain", &v), SHD_OK);
+    expect(get("missing", &v), SHD_NOTFOUND);
+    ck_assert_int_eq(mprotect(segment->segment.base + from,
+                              segment->segment.size - from,
+                              PROT_READ | PROT_WRITE),
+                     0);
+    dict_unlock(inner, 0);
+}
+END_TEST
+
+START_TEST(only_live_entries_are_marked)
+{
+    struct shd_value v;
+    int64_t ttl;
+    uint8_t *mark;
+
+    start(MIB);
+    expect(set_ttl("k", 100), SHD_OK);
+    mark = &inner->marks[dict_place(inner, "k", 1).root];
+    expect(shd_ttl(dict, "k", 1, &ttl), SHD_OK);
+    ck_assert_uint_eq(*mark, 0);
+    clock_test_advance(100);
+    expect(get_stale("k", &v), SHD_OK);
+    expect(get("k", &v), SHD_NOTFOUND);
+    ck_assert_uint_eq(*mark, 0);
+    expect(shd_expire(dict, "k", 1, 0), SHD_OK);
+    ck_assert_uint_eq(*mark, 0);
+    expect(get_stale("k", &v), SHD_OK);
+    ck_assert_uint_eq(*mark, 1);
+}
+END_TEST
+
+/* ---- beside writers --------------------------------------------------- */
+
+static uint32_t stop;
+
+/* Lengths that are written in place, into new cells, and as chains; each has a
+ * pattern of its own. */
+static const size_t lengths[] = {64, 70, 200, 300, 1500, 4100, 12000};
+#define LENGTHS 7u
+
+static void *write_one_key(void *arg)
+{
+    unsigned char *bytes = malloc(VALUE_MAX);
+    unsigned turn = 0;
+
+    (void)arg;
+    if (bytes == NULL)
+        return "no memory";
+    while (atomic_load32(&stop) == 0) {
+        unsigned i = turn++ % LENGTHS;
+
+        if (shd_set(dict, "k", 1, pattern(bytes, lengths[i], i), lengths[i],
+                    0) != SHD_OK)
+            return "a store has failed";
+    }
+    free(bytes);
+    return NULL;
+}
+
+START_TEST(readers_beside_a_writer_see_whole_values_only)
+{
+    unsigned seen[LENGTHS] = {0};
+    pthread_t thread;
+    void *fault;
+
+    start(MIB);
+    expect(set("k", lengths[0], 0), SHD_OK);
+    ck_assert_int_eq(pthread_create(&thread, NULL, write_one_key, NULL), 0);
+    for (int n = 0; n < 60000; n++) {
+        struct shd_value v;
+        unsigned i = 0;
+
+        expect(get("k", &v), SHD_OK);
+        while (i < LENGTHS && lengths[i] != v.len)
+            i++;
+        ck_assert_uint_lt(i, LENGTHS);
+        pattern(bytes_in, v.len, i);
+        ck_assert_int_eq(memcmp(bytes_in, bytes_out, v.len), 0);
+        seen[i]++;
+    }
+    atomic_store32(&stop, 1);
+    ck_assert_int_eq(pthread_join(thread, &fault), 0);
+    ck_assert_msg(fault == NULL, "%s", (const char *)fault);
+    for (unsigned i = 0; i < LENGTHS; i++)
+        ck_assert_uint_gt(seen[i], 0);
+    sound();
+}
+END_TEST
+
+static void die_in_a_store(void)
+{
+    struct txn t;
+    struct entry *e;
+
+    if (handle_writer(segment) != SHD_OK || dict_lock(inner, 0) != SHD_OK)
+        _exit(1);
+    e = entry_of("k");
+    txn_begin(&t, &segment->segment, dict_guard(inner, 0), 10);
+    txn_store32(&t, &e->cell.len, 3);
+    txn_store64(&t, (uint64_t *)(void *)(e + 1), 77); /* its key */
+}
+
+START_TEST(a_reader_recovers_what_a_dead_writer_has_begun)
+{
+    start(MIB);
+    expect(set("k", 5, 1), SHD_OK);
+    dying_worker(die_in_a_store());
+    ck_assert_uint_eq(guard_seq() & 1, 1);
+    holds("k", 5, 1);
+    ck_assert_uint_eq(guard_seq() & 1, 0);
+    ck_assert_uint_eq(info().recoveries, 1);
+    sound();
+}
+END_TEST
+
+/* ---- read-only -------------------------------------------------------- */
+
+static char segment_name[64];
+
+/* What is there to be read is stored by another process: one process has one
+ * handle of a segment. */
+static void start_readonly(bool die)
+{
+    struct shd_segment_options o = segment_options();
+    pid_t pid;
+    int status;
+
+    snprintf(segment_name, sizeof(segment_name), "check-read-%d",
+             (int)getpid());
+    pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        start_named(segment_name, MIB, 1, 0);
+        expect(set("k", 5, 1), SHD_OK);
+        expect(set("chain", 9000, 2), SHD_OK);
+        expect(set_number("n", 4), SHD_OK);
+        for (int i = 0; i < 5; i++)
+            expect(push(0, "l", 50, 1), SHD_OK);
+        if (die)
+            die_in_a_store();
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    o.flags = SHD_ATTACH_READONLY;
+    o.wait_ms = 30;
+    expect(shd_segment_attach(segment_name, &o, &segment), SHD_OK);
+    expect(shd_segment_destroy(segment_name), SHD_OK);
+    expect(shd_dict_open(segment, "d", NULL, &dict), SHD_OK);
+    inner = &dict->dict;
+}
+
+START_TEST(a_read_only_attachment_reads_everything)
+{
+    struct shd_value v;
+    shd_keys *k;
+    size_t len;
+    char key[16];
+
+    start_readonly(false);
+    holds("k", 5, 1);
+    holds("chain", 9000, 2);
+    holds_number("n", 4);
+    ck_assert_uint_eq(llen("l"), 5);
+    expect(get_stale("l", &v), SHD_ISLIST);
+    ck_assert_uint_eq(inner->marks[dict_place(inner, "k", 1).root], 0);
+    expect(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, NULL, 0, &v),
+           SHD_OK);
+    expect(shd_keys_get(dict, 0, &k), SHD_OK);
+    ck_assert_uint_eq(shd_keys_count(k), 4);
+    shd_keys_free(k);
+    expect(shd_keys_get(dict, 2, &k), SHD_OK);
+    ck_assert_uint_eq(shd_keys_count(k), 2);
+    shd_keys_free(k);
+    ck_assert_uint_eq(info().entries, 4);
+    sound();
+}
+END_TEST
+
+START_TEST(a_read_only_attachment_is_refused_every_change)
+{
+    struct shd_dict_options o = dict_options(MIB, 0, 0);
+    struct shd_value v;
+    shd_dict *other;
+    double sum;
+
+    start_readonly(false);
+    expect(set("k", 6, 2), SHD_READONLY);
+    expect(store(SHD_ADD, "k", 6, 2, 0, 0, NULL), SHD_READONLY);
+    expect(del("k"), SHD_READONLY);
+    expect(shd_incr(dict, "n", 1, 1, 0, 0, 0, &sum, NULL), SHD_READONLY);
+    expect(shd_expire(dict, "k", 1, 5), SHD_READONLY);
+    expect(shd_flush_all(dict), SHD_READONLY);
+    expect(shd_flush_expired(dict, 0, NULL), SHD_READONLY);
+    expect(push(0, "l", 6, 1), SHD_READONLY);
+    expect(shd_pop(dict, 0, "l", 1, bytes_out, 100, &v), SHD_READONLY);
+    expect(shd_dict_open(segment, "new", &o, &other), SHD_READONLY);
+    expect(shd_dict_destroy(segment, "d"), SHD_READONLY);
+    holds("k", 5, 1);
+    sound();
+}
+END_TEST
+
+START_TEST(a_read_only_reader_of_what_never_stands_still_is_busy)
+{
+    struct shd_value v;
+    shd_keys *k;
+    size_t len;
+    char key[16];
+
+    start_readonly(true);
+    expect(get("k", &v), SHD_BUSY);
+    expect_said("never stood still");
+    expect(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, NULL, 0, &v),
+           SHD_BUSY);
+    expect(shd_keys_get(dict, 0, &k), SHD_BUSY);
+}
+END_TEST
+
+/* ---- damage ----------------------------------------------------------- */
+
+START_TEST(what_contradicts_itself_is_corrupt_and_not_followed)
+{
+    struct shd_value v;
+    struct entry *e;
+    uint32_t *root, ref, *chain;
+    int64_t ttl;
+
+    start(MIB);
+    expect(set("k", 5, 1), SHD_OK);
+    e = entry_of("k");
+    e->cell.len = 5000;
+    expect(get("k", &v), SHD_CORRUPT);
+    expect_said("an entry contradicts itself");
+    e->cell.len = 5;
+    e->cell.meta |= CELL_TYPE_MASK;
+    expect(get("k", &v), SHD_CORRUPT);
+    expect(shd_ttl(dict, "k", 1, &ttl), SHD_CORRUPT);
+    e->cell.meta = (e->cell.meta & ~CELL_TYPE_MASK) | SHD_STRING;
+    holds("k", 5, 1);
+    root = &inner->roots[dict_place(inner, "k", 1).root];
+    ref = *root;
+    *root = UINT32_MAX;
+    expect(get("k", &v), SHD_CORRUPT);
+    expect(set("k", 5, 1), SHD_CORRUPT);
+    *root = ref;
+    expect(set("chain", 9000, 1), SHD_OK);
+    chain = entry_chain(&inner->pages, &entry_of("chain")->cell);
+    *chain = UINT32_MAX;
+    expect(get("chain", &v), SHD_CORRUPT);
+}
+END_TEST
+
+START_TEST(a_tree_in_a_cycle_is_corrupt_and_ends)
+{
+    struct shd_value v;
+    struct entry *e;
+
+    start(MIB);
+    expect(set("k", 5, 1), SHD_OK);
+    e = entry_of("k");
+    e->cell.word[0] = e->cell.word[1] = ref_of("k");
+    e->cell.meta ^= 1u << CELL_HASH_SHIFT; /* so that it is not met */
+    expect(get("k", &v), SHD_CORRUPT);
+    expect(set("k", 5, 1), SHD_CORRUPT);
+    expect_said("leads outside or is too deep");
+    char key[16];
+    size_t len;
+    expect(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, NULL, 0, &v),
+           SHD_CORRUPT);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("read");
+    TCase *c = tcase_create("read");
+
+    tcase_set_timeout(c, 120);
+    tcase_add_test(c,
+                   a_read_takes_no_lock_and_a_second_hit_writes_nothing);
+    tcase_add_test(c, only_live_entries_are_marked);
+    tcase_add_test(c, readers_beside_a_writer_see_whole_values_only);
+    tcase_add_test(c, a_reader_recovers_what_a_dead_writer_has_begun);
+    tcase_add_test(c, a_read_only_attachment_reads_everything);
+    tcase_add_test(c, a_read_only_attachment_is_refused_every_change);
+    tcase_add_test(c, a_read_only_reader_of_what_never_stands_still_is_busy);
+    tcase_add_test(c, what_contradicts_itself_is_corrupt_and_not_followed);
+    tcase_add_test(c, a_tree_in_a_cycle_is_corrupt_and_ends);
+    suite_add_tcase(s, c);
+    return run_suite(s);
+}
