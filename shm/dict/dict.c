@@ -78,19 +78,21 @@ static int plan_make(const struct shd_dict_options *o, struct plan *p)
     p->root_bits = log2_floor(entries / p->shards);
     if (p->root_bits > HASH_TOP_BITS_MAX - log2_floor(p->shards))
         p->root_bits = HASH_TOP_BITS_MAX - log2_floor(p->shards);
-    do {
-        if (pages == 0)
+    for (;;) {
+        uint64_t over;
+
+        plan_lay_out(p, pages);
+        if (p->pages_at + pages * PAGE_BYTES <= capacity)
+            break;
+        over = (p->pages_at + pages * PAGE_BYTES - capacity + PAGE_BYTES - 1) /
+               PAGE_BYTES;
+        if (over >= pages)
             return error_set(SHD_INVAL, "capacity of %llu bytes is too small "
                                         "for %u shards",
                              (unsigned long long)o->capacity_bytes, p->shards);
-        plan_lay_out(p, pages);
-        p->pages = (uint32_t)pages;
-        pages -= p->pages_at + pages * PAGE_BYTES > capacity
-                     ? (p->pages_at + pages * PAGE_BYTES - capacity +
-                        PAGE_BYTES - 1) /
-                           PAGE_BYTES
-                     : 0;
-    } while (pages != p->pages);
+        pages -= over;
+    }
+    p->pages = (uint32_t)pages;
     p->bytes = capacity;
     return SHD_OK;
 }
