@@ -167,7 +167,7 @@ START_TEST(a_key_that_crosses_its_page_is_corrupt)
     expect(set("k", 5, 1), SHD_OK);
     /* Beside the end of its page an inline key cannot be long. */
     for (int i = 0; i < 84; i++) {
-        char name[8];
+        char name[16];
 
         snprintf(name, sizeof(name), "k%d", i);
         expect(set(name, 5, 1), SHD_OK);
@@ -203,7 +203,7 @@ START_TEST(a_list_or_a_number_at_the_end_of_its_page_is_corrupt)
 {
     struct cell *c;
     struct shd_value v;
-    char name[8];
+    char name[16];
 
     start(1 << 20);
     /* The last 48-byte cell of a page ends 16 bytes before it. */
