@@ -288,7 +288,7 @@ static void all_answer(int code)
     int64_t ttl;
     double sum;
     size_t len;
-    char key[8];
+    char key[16];
     shd_keys *k;
 
     expect(get("k", &v), code);
@@ -374,14 +374,14 @@ START_TEST(dicts_of_one_segment_do_not_evict_each_other)
     first = dict;
     expect(open_dict("other", 65536, 1, &second), SHD_OK);
     for (int i = 0; i < 10; i++) {
-        char key[8];
+        char key[16];
 
         snprintf(key, sizeof(key), "k%d", i);
         expect(set(key, 100, (unsigned)i), SHD_OK);
     }
     dict = second;
     for (int i = 0; i < 1000; i++) {
-        char key[8];
+        char key[16];
 
         snprintf(key, sizeof(key), "k%d", i);
         expect(set(key, 900, 99), SHD_OK);
@@ -389,7 +389,7 @@ START_TEST(dicts_of_one_segment_do_not_evict_each_other)
     ck_assert_uint_gt(info().evictions, 500);
     dict = first;
     for (int i = 0; i < 10; i++) {
-        char key[8];
+        char key[16];
 
         snprintf(key, sizeof(key), "k%d", i);
         holds(key, 100, (unsigned)i);
