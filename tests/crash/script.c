@@ -253,6 +253,7 @@ static _Noreturn void child(struct world *w, const char *script,
 
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
         _exit(CHILD_FAILED);
+    (void)alarm(60);
     /* Joining has cases of its own; else it would begin each of them. */
     if (strncmp(first, "join", 4) != 0 &&
         shd_worker_join(w->segment, &incarnation) != SHD_OK) {

@@ -63,7 +63,7 @@ uint32_t value_make(uint32_t slot, uint32_t key, uint64_t version,
         return SHD_NUMBER;
     }
     r *= 0x9e3779b97f4a7c15ull;
-    n = (r >> 40) % (version % 16 == 1 ? VALUE_MAX - 32 : 400);
+    n = (r >> 40) % (version % 8 == 1 ? VALUE_MAX - 32 : 400);
     memcpy(bytes, head, sizeof(head));
     for (uint64_t i = 0; i < n; i += 8) {
         r ^= r << 13;

@@ -33,7 +33,7 @@
 #define LISTS 4u
 #define LIST_LONG 120u
 #define ELEMENTS (1u << 17) /* of one slot, between two audits */
-#define VALUE_MAX 6000u
+#define VALUE_MAX 14000u
 
 /* Kinds of operations: the journal's intents, and names for stalls. */
 #define STORM_KINDS(X)                                                        \
