@@ -178,7 +178,7 @@ START_TEST(a_key_that_crosses_its_page_is_corrupt)
     ck_assert_uint_lt(cell_room(&inner->pages, e), 100);
     was = e->key_expires;
     e->key_expires = (was & ENTRY_EXPIRES_MASK) | 1000ull << 48;
-    expect(entry_key(inner, e, value), SHD_CORRUPT);
+    expect(entry_key(inner, e, 1000, value), SHD_CORRUPT);
     ck_assert_int_eq(entry_order(inner,
                                  e->cell.meta >> CELL_HASH_SHIFT, key, 1000,
                                  e),
@@ -191,7 +191,7 @@ START_TEST(a_key_that_crosses_its_page_is_corrupt)
     expect(entry_value(inner, &e->cell, value, 100, false, &v), SHD_CORRUPT);
     /* A long one is in a chain, which is not there. */
     e->key_expires = (was & ENTRY_EXPIRES_MASK) | 1025ull << 48;
-    expect(entry_key(inner, e, value), SHD_CORRUPT);
+    expect(entry_key(inner, e, 1025, value), SHD_CORRUPT);
     ck_assert_int_eq(entry_order(inner,
                                  e->cell.meta >> CELL_HASH_SHIFT, key, 1025,
                                  e),

@@ -70,7 +70,7 @@ START_TEST(the_order_under_a_root_meets_every_key_once)
                 ck_assert_int_lt(entry_order(inner, at.hash, key, len, e), 0);
             at.hash = hash;
             len = entry_key_len(e->key_expires);
-            expect(entry_key(inner, e, key), SHD_OK);
+            expect(entry_key(inner, e, (uint32_t)len, key), SHD_OK);
             n++;
             rc = forest_after(inner, &at, key, len, &ref);
         }
