@@ -20,15 +20,21 @@ START_TEST(a_read_takes_no_lock_and_a_second_hit_writes_nothing)
     start(MIB);
     expect(set("k", 5, 1), SHD_OK);
     expect(set("chain", 9000, 1), SHD_OK);
+    expect(set("other", 5, 1), SHD_OK);
     mark = dict_place(inner, "k", 1).root;
     ck_assert_uint_eq(inner->marks[mark], 0);
     uint64_t seq = guard_seq();
-    /* Held by nobody else than this thread, which could not take it again. */
+    expect(get("k", &v), SHD_OK);
+    expect(get("chain", &v), SHD_OK);
+    ck_assert_uint_eq(inner->marks[mark], 1);
+    /* Held by this thread, which could not take it again. */
     expect(dict_lock(inner, 0), SHD_OK);
     expect(get("k", &v), SHD_OK);
     expect(get("chain", &v), SHD_OK);
     expect(get("missing", &v), SHD_NOTFOUND);
-    ck_assert_uint_eq(inner->marks[mark], 1);
+    /* A mark that would have to wait is not set. */
+    holds("other", 5, 1);
+    ck_assert_uint_eq(inner->marks[dict_place(inner, "other", 5).root], 0);
     ck_assert_uint_eq(guard_seq(), seq);
     /* With the pages write-protected a store would be the end. */
     uint64_t from = segment_offset(&segment->segment, inner->shard);
