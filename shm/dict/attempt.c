@@ -43,11 +43,6 @@ int attempt_end(struct txn *t, int rc)
     return rc;
 }
 
-uint32_t attempt_page(const struct dict *d, uint32_t ref)
-{
-    return pages_number(&d->pages, (uint64_t)ref * SEGMENT_UNIT);
-}
-
 int attempt_make_room(struct attempt *a, uint32_t class, int *steps)
 {
     int rc;
@@ -119,7 +114,7 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
         rc = list_push(&d->pages, t, &a->shard->lru, ref);
     if (rc == SHD_OK)
         rc = slab_expiry_lower(&d->pages, &a->shard->slab, t,
-                               attempt_page(d, ref), expires);
+                               cell_page(&d->pages, ref), expires);
     return rc;
 }
 

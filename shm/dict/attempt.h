@@ -63,7 +63,4 @@ int attempt_adopt_chain(struct attempt *a, struct txn *t, int slot,
 int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
                  uint64_t expires);
 
-/* The page a cell lies in. */
-uint32_t attempt_page(const struct dict *d, uint32_t ref);
-
 #endif

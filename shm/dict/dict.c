@@ -277,6 +277,11 @@ int dict_gone_error(const struct dict *d)
     return error_set(SHD_GONE, "dict '%s' has been destroyed", d->name);
 }
 
+int dict_damaged(const struct dict *d, const char *what)
+{
+    return error_set(SHD_CORRUPT, "dict '%s': %s", d->name, what);
+}
+
 int dict_lock(const struct dict *d, uint32_t shard)
 {
     struct guard *g = dict_guard(d, shard);

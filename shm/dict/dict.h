@@ -134,6 +134,9 @@ static inline bool dict_gone(const struct dict *d, uint32_t shard)
 
 int dict_gone_error(const struct dict *d);
 
+/* SHD_CORRUPT, and says what of the dict is damaged. */
+int dict_damaged(const struct dict *d, const char *what);
+
 /* Takes the shard's lock for a change, and puts what a dead holder was
  * building onto the garbage. SHD_GONE: the dict was destroyed. */
 int dict_lock(const struct dict *d, uint32_t shard);

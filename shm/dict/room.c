@@ -16,6 +16,7 @@
  * own tail is about as old as the oldest evicts at home.
  */
 #include "shm/dict/room.h"
+#include "shm/dict/move.h"
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
 
@@ -28,31 +29,17 @@
 #define COLLECT_WORDS (COLLECT_CELLS * (SLAB_FREE_WORDS + 4u))
 /* Transactions in one hold of the lock. */
 #define COLLECT_STEPS 16
-#define MOVE_WORDS                                                            \
-    (SLAB_ALLOC_WORDS + SLAB_FREE_WORDS + TREE_REPLACE_WORDS + LIST_WORDS +   \
-     SLAB_EXPIRY_WORDS + 6u)
 #define AGE_MASK 0xffffu
 /* From a list's node, or a chain's cell, back to whose it is: the lock is held
  * meanwhile, for each cell of a page. */
 #define OWNER_STEPS 256
 
 static_assert(COLLECT_WORDS <= GUARD_UNDO_MAX, "log");
-static_assert(MOVE_WORDS <= GUARD_UNDO_MAX, "log");
 static_assert(COLLECT_CELLS <= GUARD_RELEASES_MAX, "log");
-
-static int damaged(const struct dict *d, const char *what)
-{
-    return error_set(SHD_CORRUPT, "dict '%s': %s", d->name, what);
-}
-
-static uint32_t page_of(const struct dict *d, uint32_t ref)
-{
-    return pages_number(&d->pages, (uint64_t)ref * SEGMENT_UNIT);
-}
 
 static uint32_t class_of(const struct dict *d, uint32_t ref)
 {
-    uint32_t page = page_of(d, ref);
+    uint32_t page = cell_page(&d->pages, ref);
 
     return page == PAGE_NONE ? SLAB_CLASSES
                              : page_class(&d->pages.table[page]);
@@ -62,7 +49,7 @@ static uint32_t class_of(const struct dict *d, uint32_t ref)
 static void publish_tail(const struct dict *d, uint32_t shard, struct txn *t)
 {
     struct shard *s = &d->shard[shard];
-    uint32_t page = page_of(d, atomic_load32(&s->lru.last));
+    uint32_t page = cell_page(&d->pages, atomic_load32(&s->lru.last));
     uint32_t stamp;
 
     if (page == PAGE_NONE)
@@ -94,7 +81,7 @@ int room_discard(const struct dict *d, uint32_t shard, struct txn *t,
     struct cell *c = cell_at(&d->pages, ref, SLAB_CELL_MIN);
 
     if (c == NULL)
-        return damaged(d, "a link leads outside");
+        return dict_damaged(d, "a link leads outside");
     if (!has_attachments(c))
         return slab_free(&d->pages, &s->slab, t, dict_owner(shard), ref);
     txn_store32(t, &c->word[CHAIN_GARBAGE], atomic_load32(&s->garbage));
@@ -172,7 +159,7 @@ static int collect_chain(const struct dict *d, uint32_t shard, struct txn *t,
     struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
 
     if (c == NULL)
-        return damaged(d, "a chain leads outside");
+        return dict_damaged(d, "a chain leads outside");
     txn_store32(t, head, atomic_load32(&c->word[CHAIN_NEXT]));
     return slab_free(&d->pages, &d->shard[shard].slab, t, dict_owner(shard),
                      ref);
@@ -187,7 +174,7 @@ static int collect_list(const struct dict *d, uint32_t shard, struct txn *t,
     uint32_t next;
 
     if (node == NULL)
-        return damaged(d, "a list leads outside");
+        return dict_damaged(d, "a list leads outside");
     if ((atomic_load32(&node->meta) & CELL_CHAINED) != 0) {
         uint32_t *chain = entry_chain(&d->pages, node);
 
@@ -210,7 +197,7 @@ static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
     uint32_t meta, next;
 
     if (c == NULL)
-        return damaged(d, "the garbage leads outside");
+        return dict_damaged(d, "the garbage leads outside");
     meta = atomic_load32(&c->meta);
     next = atomic_load32(&c->word[CHAIN_GARBAGE]);
     if (cell_kind(meta) == CELL_CHAIN) {
@@ -218,7 +205,7 @@ static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
         struct cell *r = cell_at(&d->pages, rest, sizeof(*r));
 
         if (rest != 0 && r == NULL)
-            return damaged(d, "a chain leads outside");
+            return dict_damaged(d, "a chain leads outside");
         if (rest != 0) {
             txn_store32(t, &r->word[CHAIN_GARBAGE], next);
             next = rest;
@@ -228,7 +215,7 @@ static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
             struct entry_list *l = entry_list(&d->pages, c);
 
             if (l == NULL)
-                return damaged(d, "a list crosses its page");
+                return dict_damaged(d, "a list crosses its page");
             if (atomic_load32(&l->first) != 0)
                 return collect_list(d, shard, t, l, ref);
         }
@@ -240,7 +227,7 @@ static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
             uint32_t *chain = entry_chain(&d->pages, c);
 
             if (chain == NULL)
-                return damaged(d, "a chain crosses its page");
+                return dict_damaged(d, "a chain crosses its page");
             if (atomic_load32(chain) != 0)
                 return collect_chain(d, shard, t, chain);
         }
@@ -353,7 +340,7 @@ int room_expire(const struct dict *d, uint32_t shard, uint64_t max)
         if (page == PAGE_NONE || bound > now || (uint64_t)removed >= max)
             return removed;
         if (atomic_load32(&d->pages.table[page].owner) != dict_owner(shard))
-            return damaged(d, "the tree of expiries names another's page");
+            return dict_damaged(d, "the tree of expiries names another's page");
         /* Entries on the garbage still lie in their pages, expiry and all. */
         rc = room_collect(d, shard);
         if (rc < 0)
@@ -377,177 +364,7 @@ int room_expire(const struct dict *d, uint32_t shard, uint64_t max)
     return removed;
 }
 
-/* ---- moving ----------------------------------------------------------- */
-
-/* Makes what points to an entry point to its new cell. */
-static int relink_entry(const struct dict *d, uint32_t shard, struct txn *t,
-                        uint32_t old, uint32_t new,
-                        const struct place *at, struct tree_path *path)
-{
-    struct entry *e = entry_at(&d->pages, new);
-    uint32_t meta = atomic_load32(&e->cell.meta);
-    uint64_t key_expires = atomic_load64(&e->key_expires);
-    int rc = tree_replace(t, &d->entries, &d->roots[at->root], path, new);
-
-    if (rc == SHD_OK)
-        rc = list_replace(&d->pages, t, &d->shard[shard].lru, old, new);
-    if (rc != SHD_OK)
-        return rc;
-    if (entry_has_chain(meta, entry_key_len(key_expires))) {
-        uint32_t *chain = entry_chain(&d->pages, &e->cell);
-        struct cell *c = chain == NULL ? NULL
-                                       : cell_at(&d->pages,
-                                                 atomic_load32(chain),
-                                                 sizeof(*c));
-        if (c == NULL)
-            return damaged(d, "a chain leads outside");
-        txn_store32(t, &c->word[CHAIN_OF], new);
-    }
-    if ((meta & CELL_TYPE_MASK) == SHD_LIST) {
-        struct entry_list *l = entry_list(&d->pages, &e->cell);
-        struct cell *first, *last;
-
-        if (l == NULL)
-            return damaged(d, "a list crosses its page");
-        first = cell_at(&d->pages, atomic_load32(&l->first), sizeof(*first));
-        last = cell_at(&d->pages, atomic_load32(&l->last), sizeof(*last));
-        if (first == NULL || last == NULL)
-            return damaged(d, "a list leads outside");
-        txn_store32(t, &first->word[CHAIN_BACK], new);
-        txn_store32(t, &last->word[CHAIN_NEXT], new);
-    }
-    return slab_expiry_lower(&d->pages, &d->shard[shard].slab, t,
-                             page_of(d, new),
-                             key_expires & ENTRY_EXPIRES_MASK);
-}
-
-/* The word of a node's neighbour that names the node: of another node, or of
- * the list's entry. */
-static uint32_t *node_named_by(const struct dict *d, uint32_t neighbour,
-                               bool as_first)
-{
-    struct cell *c = cell_at(&d->pages, neighbour, SLAB_CELL_MIN);
-    struct entry_list *l;
-
-    if (c == NULL)
-        return NULL;
-    if (cell_kind(atomic_load32(&c->meta)) == CELL_NODE)
-        return &c->word[as_first ? CHAIN_NEXT : CHAIN_BACK];
-    l = entry_list(&d->pages, c);
-    if (l == NULL)
-        return NULL;
-    return as_first ? &l->first : &l->last;
-}
-
-static int relink_node(const struct dict *d, struct txn *t, uint32_t new)
-{
-    struct cell *c = cell_at(&d->pages, new, SLAB_CELL_MIN);
-    uint32_t *before =
-        node_named_by(d, atomic_load32(&c->word[CHAIN_BACK]), true);
-    uint32_t *after =
-        node_named_by(d, atomic_load32(&c->word[CHAIN_NEXT]), false);
-
-    if (before == NULL || after == NULL)
-        return damaged(d, "a list leads outside");
-    txn_store32(t, before, new);
-    txn_store32(t, after, new);
-    if ((atomic_load32(&c->meta) & CELL_CHAINED) != 0) {
-        uint32_t *chain = entry_chain(&d->pages, c);
-        struct cell *head = chain == NULL ? NULL
-                                          : cell_at(&d->pages,
-                                                    atomic_load32(chain),
-                                                    sizeof(*head));
-        if (head == NULL)
-            return damaged(d, "a chain leads outside");
-        txn_store32(t, &head->word[CHAIN_OF], new);
-    }
-    return SHD_OK;
-}
-
-static int relink_chain(const struct dict *d, uint32_t shard, struct txn *t,
-                        uint32_t old, uint32_t new)
-{
-    const struct cell *c = cell_at(&d->pages, new, sizeof(*c));
-    uint32_t next = atomic_load32(&c->word[CHAIN_NEXT]);
-    uint32_t back = atomic_load32(&c->word[CHAIN_BACK]);
-    uint32_t of = atomic_load32(&c->word[CHAIN_OF]);
-    struct cell *n = cell_at(&d->pages, next, sizeof(*n));
-    uint32_t *named = NULL;
-
-    if (back != 0) {
-        struct cell *b = cell_at(&d->pages, back, sizeof(*b));
-
-        named = b == NULL ? NULL : &b->word[CHAIN_NEXT];
-    } else if (of != 0) {
-        struct cell *o = cell_at(&d->pages, of, SLAB_CELL_MIN);
-
-        named = o == NULL ? NULL : entry_chain(&d->pages, o);
-    } else {
-        uint32_t *pending = d->shard[shard].pending;
-
-        named = &pending[atomic_load32(&pending[0]) != old];
-    }
-    if (named == NULL || atomic_load32(named) != old ||
-        (next != 0 && n == NULL))
-        return damaged(d, "a chain's links contradict themselves");
-    txn_store32(t, named, new);
-    if (next != 0)
-        txn_store32(t, &n->word[CHAIN_BACK], new);
-    return SHD_OK;
-}
-
-/* Moves a cell to another page of its class. SHD_NOMEM: no room there. */
-static int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
-                     uint32_t page)
-{
-    struct shard *s = &d->shard[shard];
-    uint32_t class = page_class(&d->pages.table[page]);
-    struct cell *from = cell_at(&d->pages, ref, slab_class_bytes(class));
-    uint32_t kind, new = 0;
-    struct tree_path path;
-    struct place at;
-    struct txn t;
-    int rc = SHD_OK;
-
-    if (from == NULL)
-        return damaged(d, "a cell crosses its page");
-    kind = cell_kind(atomic_load32(&from->meta));
-    if (!slab_has_free(&d->pages, &s->slab, class, page))
-        return SHD_NOMEM;
-    if (kind == CELL_ENTRY) {
-        rc = forest_path_of(d, shard, ref, &at, &path);
-        if (rc != 1)
-            return rc;
-    }
-    txn_begin(&t, d->env->segment, dict_guard(d, shard), MOVE_WORDS);
-    rc = slab_alloc(&d->pages, &s->slab, &t, dict_owner(shard), class, page,
-                    &new);
-    if (rc == SHD_OK) {
-        struct cell *to = cell_at(&d->pages, new, slab_class_bytes(class));
-        uint32_t words = slab_class_bytes(class) / 8;
-
-        for (uint32_t i = 0; i < words; i++)
-            atomic_store64((uint64_t *)(void *)to + i,
-                           atomic_load64((const uint64_t *)(const void *)from +
-                                         i));
-        if (kind == CELL_ENTRY)
-            rc = relink_entry(d, shard, &t, ref, new, &at, &path);
-        else if (kind == CELL_NODE)
-            rc = relink_node(d, &t, new);
-        else
-            rc = relink_chain(d, shard, &t, ref, new);
-    }
-    if (rc == SHD_OK)
-        rc = slab_free(&d->pages, &s->slab, &t, dict_owner(shard), ref);
-    if (rc != SHD_OK) {
-        txn_abort(&t);
-        return rc;
-    }
-    txn_store64(&t, &s->moves, atomic_load64(&s->moves) + 1);
-    txn_store64(&t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
-    txn_commit(&t);
-    return SHD_OK;
-}
+/* ---- vacating pages --------------------------------------------------- */
 
 /* The entry that a node or a chain's cell belongs to; 0: none (a chain being
  * built), or too far to look. */
@@ -692,7 +509,7 @@ static int pick_tail(const struct dict *d, uint32_t shard, uint32_t keep,
         const struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
 
         if (c == NULL)
-            return damaged(d, "the LRU list leads outside");
+            return dict_damaged(d, "the LRU list leads outside");
         /* Alone in the shard, even the one to keep has to go. */
         if (atomic_load32(&c->word[LIST_PREV]) != 0)
             ref = atomic_load32(&c->word[LIST_PREV]);
@@ -750,7 +567,7 @@ static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
     /* One with a list or a chain leaves more than its own cell. */
     if (class_of(d, tail) == class || (c != NULL && has_attachments(c)))
         return evict_owner(d, shard, tail, &all);
-    rc = vacate(d, shard, page_of(d, tail), &all);
+    rc = vacate(d, shard, cell_page(&d->pages, tail), &all);
     if (rc != 0)
         return rc;
     /* Its page cannot be vacated (it holds what is to be kept, or the middle

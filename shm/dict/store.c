@@ -84,7 +84,7 @@ static int store_in_place(struct attempt *a, const struct item *item)
         txn_store64(&t, &e->key_expires,
                     item->expires | (uint64_t)item->key_len << 48);
     rc = slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
-                           attempt_page(a->d, a->old), item->expires);
+                           cell_page(&a->d->pages, a->old), item->expires);
     if (rc == SHD_OK)
         rc = room_touch(a->d, a->at.shard, &t, a->old);
     return attempt_end(&t, rc);
@@ -205,7 +205,7 @@ static int expire_body(struct attempt *a, void *context)
     txn_store64(&t, &a->entry->key_expires,
                 item->expires | (uint64_t)item->key_len << 48);
     return attempt_end(&t, slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
-                                     attempt_page(a->d, a->old), item->expires));
+                                     cell_page(&a->d->pages, a->old), item->expires));
 }
 
 int store_expire(const struct dict *d, const void *key, size_t len,

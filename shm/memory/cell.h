@@ -52,6 +52,12 @@ static inline struct cell *cell_at(const struct pages *p, uint32_t ref,
     return (struct cell *)(void *)(p->segment->base + at);
 }
 
+/* The page a cell lies in, or PAGE_NONE. */
+static inline uint32_t cell_page(const struct pages *p, uint32_t ref)
+{
+    return pages_number(p, (uint64_t)ref * SEGMENT_UNIT);
+}
+
 /* Bytes from the start of a cell to the end of its page. */
 static inline uint32_t cell_room(const struct pages *p, const void *cell)
 {

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "shm/dict/move.h"
+#include "shm/base/error.h"
+#include "shm/dict/forest.h"
+
+#define MOVE_WORDS                                                            \
+    (SLAB_ALLOC_WORDS + SLAB_FREE_WORDS + TREE_REPLACE_WORDS + LIST_WORDS +   \
+     SLAB_EXPIRY_WORDS + 6u)
+
+static_assert(MOVE_WORDS <= GUARD_UNDO_MAX, "log");
+
+/* Makes what points to an entry point to its new cell. */
+static int relink_entry(const struct dict *d, uint32_t shard, struct txn *t,
+                        uint32_t old, uint32_t new,
+                        const struct place *at, struct tree_path *path)
+{
+    struct entry *e = entry_at(&d->pages, new);
+    uint32_t meta = atomic_load32(&e->cell.meta);
+    uint64_t key_expires = atomic_load64(&e->key_expires);
+    int rc = tree_replace(t, &d->entries, &d->roots[at->root], path, new);
+
+    if (rc == SHD_OK)
+        rc = list_replace(&d->pages, t, &d->shard[shard].lru, old, new);
+    if (rc != SHD_OK)
+        return rc;
+    if (entry_has_chain(meta, entry_key_len(key_expires))) {
+        uint32_t *chain = entry_chain(&d->pages, &e->cell);
+        struct cell *c = chain == NULL ? NULL
+                                       : cell_at(&d->pages,
+                                                 atomic_load32(chain),
+                                                 sizeof(*c));
+        if (c == NULL)
+            return dict_damaged(d, "a chain leads outside");
+        txn_store32(t, &c->word[CHAIN_OF], new);
+    }
+    if ((meta & CELL_TYPE_MASK) == SHD_LIST) {
+        struct entry_list *l = entry_list(&d->pages, &e->cell);
+        struct cell *first, *last;
+
+        if (l == NULL)
+            return dict_damaged(d, "a list crosses its page");
+        first = cell_at(&d->pages, atomic_load32(&l->first), sizeof(*first));
+        last = cell_at(&d->pages, atomic_load32(&l->last), sizeof(*last));
+        if (first == NULL || last == NULL)
+            return dict_damaged(d, "a list leads outside");
+        txn_store32(t, &first->word[CHAIN_BACK], new);
+        txn_store32(t, &last->word[CHAIN_NEXT], new);
+    }
+    return slab_expiry_lower(&d->pages, &d->shard[shard].slab, t,
+                             cell_page(&d->pages, new),
+                             key_expires & ENTRY_EXPIRES_MASK);
+}
+
+/* The word of a node's neighbour that names the node: of another node, or of
+ * the list's entry. */
+static uint32_t *node_named_by(const struct dict *d, uint32_t neighbour,
+                               bool as_first)
+{
+    struct cell *c = cell_at(&d->pages, neighbour, SLAB_CELL_MIN);
+    struct entry_list *l;
+
+    if (c == NULL)
+        return NULL;
+    if (cell_kind(atomic_load32(&c->meta)) == CELL_NODE)
+        return &c->word[as_first ? CHAIN_NEXT : CHAIN_BACK];
+    l = entry_list(&d->pages, c);
+    if (l == NULL)
+        return NULL;
+    return as_first ? &l->first : &l->last;
+}
+
+static int relink_node(const struct dict *d, struct txn *t, uint32_t new)
+{
+    struct cell *c = cell_at(&d->pages, new, SLAB_CELL_MIN);
+    uint32_t *before =
+        node_named_by(d, atomic_load32(&c->word[CHAIN_BACK]), true);
+    uint32_t *after =
+        node_named_by(d, atomic_load32(&c->word[CHAIN_NEXT]), false);
+
+    if (before == NULL || after == NULL)
+        return dict_damaged(d, "a list leads outside");
+    txn_store32(t, before, new);
+    txn_store32(t, after, new);
+    if ((atomic_load32(&c->meta) & CELL_CHAINED) != 0) {
+        uint32_t *chain = entry_chain(&d->pages, c);
+        struct cell *head = chain == NULL ? NULL
+                                          : cell_at(&d->pages,
+                                                    atomic_load32(chain),
+                                                    sizeof(*head));
+        if (head == NULL)
+            return dict_damaged(d, "a chain leads outside");
+        txn_store32(t, &head->word[CHAIN_OF], new);
+    }
+    return SHD_OK;
+}
+
+static int relink_chain(const struct dict *d, uint32_t shard, struct txn *t,
+                        uint32_t old, uint32_t new)
+{
+    const struct cell *c = cell_at(&d->pages, new, sizeof(*c));
+    uint32_t next = atomic_load32(&c->word[CHAIN_NEXT]);
+    uint32_t back = atomic_load32(&c->word[CHAIN_BACK]);
+    uint32_t of = atomic_load32(&c->word[CHAIN_OF]);
+    struct cell *n = cell_at(&d->pages, next, sizeof(*n));
+    uint32_t *named = NULL;
+
+    if (back != 0) {
+        struct cell *b = cell_at(&d->pages, back, sizeof(*b));
+
+        named = b == NULL ? NULL : &b->word[CHAIN_NEXT];
+    } else if (of != 0) {
+        struct cell *o = cell_at(&d->pages, of, SLAB_CELL_MIN);
+
+        named = o == NULL ? NULL : entry_chain(&d->pages, o);
+    } else {
+        uint32_t *pending = d->shard[shard].pending;
+
+        named = &pending[atomic_load32(&pending[0]) != old];
+    }
+    if (named == NULL || atomic_load32(named) != old ||
+        (next != 0 && n == NULL))
+        return dict_damaged(d, "a chain's links contradict themselves");
+    txn_store32(t, named, new);
+    if (next != 0)
+        txn_store32(t, &n->word[CHAIN_BACK], new);
+    return SHD_OK;
+}
+
+int move_cell(const struct dict *d, uint32_t shard, uint32_t ref, uint32_t page)
+{
+    struct shard *s = &d->shard[shard];
+    uint32_t class = page_class(&d->pages.table[page]);
+    struct cell *from = cell_at(&d->pages, ref, slab_class_bytes(class));
+    uint32_t kind, new = 0;
+    struct tree_path path;
+    struct place at;
+    struct txn t;
+    int rc = SHD_OK;
+
+    if (from == NULL)
+        return dict_damaged(d, "a cell crosses its page");
+    kind = cell_kind(atomic_load32(&from->meta));
+    if (!slab_has_free(&d->pages, &s->slab, class, page))
+        return SHD_NOMEM;
+    if (kind == CELL_ENTRY) {
+        rc = forest_path_of(d, shard, ref, &at, &path);
+        if (rc != 1)
+            return rc;
+    }
+    txn_begin(&t, d->env->segment, dict_guard(d, shard), MOVE_WORDS);
+    rc = slab_alloc(&d->pages, &s->slab, &t, dict_owner(shard), class, page,
+                    &new);
+    if (rc == SHD_OK) {
+        struct cell *to = cell_at(&d->pages, new, slab_class_bytes(class));
+        uint32_t words = slab_class_bytes(class) / 8;
+
+        for (uint32_t i = 0; i < words; i++)
+            atomic_store64((uint64_t *)(void *)to + i,
+                           atomic_load64((const uint64_t *)(const void *)from +
+                                         i));
+        if (kind == CELL_ENTRY)
+            rc = relink_entry(d, shard, &t, ref, new, &at, &path);
+        else if (kind == CELL_NODE)
+            rc = relink_node(d, &t, new);
+        else
+            rc = relink_chain(d, shard, &t, ref, new);
+    }
+    if (rc == SHD_OK)
+        rc = slab_free(&d->pages, &s->slab, &t, dict_owner(shard), ref);
+    if (rc != SHD_OK) {
+        txn_abort(&t);
+        return rc;
+    }
+    txn_store64(&t, &s->moves, atomic_load64(&s->moves) + 1);
+    txn_store64(&t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
+    txn_commit(&t);
+    return SHD_OK;
+}
