@@ -272,15 +272,16 @@ int main(int argc, char **argv)
     }
     if (app_open(&host.app, segment))
         return EXIT_ATTACH;
-    /* The first change would do it; so `shdict workers` shows idle ones. */
+    if (set_up(&host)) {
+        fprintf(stderr, "host_c: cannot set up the event loop\n");
+        return EXIT_FAILURE;
+    }
+    /* The first change would do it; so `shdict workers` shows idle ones.
+     * By now SIGTERM is caught: who is listed drains. */
     if (shd_worker_join(segment, &incarnation)) {
         fprintf(stderr, "host_c: cannot join the segment: %s\n",
                 shd_last_error());
         return EXIT_ATTACH;
-    }
-    if (set_up(&host)) {
-        fprintf(stderr, "host_c: cannot set up the event loop\n");
-        return EXIT_FAILURE;
     }
     if (event_base_dispatch(host.app.base) < 0)
         return EXIT_FAILURE;

@@ -99,12 +99,6 @@ local function open_dicts()
         end
         dicts[name] = dict
     end
-    -- The first change would do it; so `shdict workers` shows idle ones too.
-    local incarnation
-    incarnation, err = segment:join()
-    if not incarnation then
-        fail(3, "cannot join the segment: ", err)
-    end
     return segment, dicts
 end
 
@@ -138,6 +132,13 @@ for _, name in ipairs { "sigterm", "sigint" } do
             stop()
         end
     end)
+end
+
+-- The first change would do it; so `shdict workers` shows idle ones too. By
+-- now SIGTERM is caught: who is listed drains.
+local incarnation, err = segment:join()
+if not incarnation then
+    fail(3, "cannot join the segment: ", err)
 end
 
 uv.run()
