@@ -47,7 +47,9 @@
  *
  * READS take no lock and write nothing shared on a repeated hit. A read that
  *   keeps colliding with changes takes the lock after a few tries, so it
- *   never waits longer than wait_ms.
+ *   never waits longer than wait_ms. A read-only attachment never takes it:
+ *   past a writer that is stopped, or dead and not recovered from, it reads
+ *   what was there before that one's operation, after some 20 ms.
  *
  * LIMITS
  *   key 1..65535 bytes; value up to what the dict's capacity holds, at most
@@ -131,7 +133,8 @@ SHD_API const char *shd_last_error(void);
 typedef struct shd_segment shd_segment;
 
 enum { /* struct shd_segment_options.flags */
-    SHD_ATTACH_READONLY = 1, /* PROT_READ; allowed from any pid namespace */
+    SHD_ATTACH_READONLY = 1, /* allowed from any pid namespace, and while all
+                                writers hang */
     SHD_DUMPABLE = 2 /* keep the segment in core dumps: a crashing worker
                         then holds its lock until its core is written */
 };
@@ -229,9 +232,9 @@ SHD_API SHD_MUST int shd_segment_info(shd_segment *segment,
 
 /* Walks every invariant of every structure, reading only. 0 when all hold;
  * SHD_CORRUPT with the first that fails, named, in report (NUL-terminated,
- * cut at size). Locks each shard for a moment on a read-write attachment;
- * on a read-only one it reads beside the writers, retries what moved, and
- * answers SHD_BUSY if it never stood still. */
+ * cut at size). Reads beside the writers and looks again at what moved; then
+ * locks that shard for a moment, or on a read-only attachment answers SHD_BUSY
+ * if it never stood still. */
 SHD_API SHD_MUST int shd_segment_check(shd_segment *segment, char *report,
                                        size_t size);
 

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define STRING_(x) #x
 #define STRING(x) STRING_(x)
@@ -15,9 +14,6 @@
 /* Attach and create may each miss the other's moment; a third round needs a
  * segment that is removed and made again meanwhile. */
 #define OPEN_ROUNDS 16
-/* A writer is inside a transaction for microseconds. */
-#define GUARD_LOOKS 50
-#define LOOK_PAUSE_NS 1000000l
 
 const char *shd_version(void)
 {
@@ -197,22 +193,25 @@ static int check_guard_locked(shd_segment *h, struct guard *g, char *report,
     return rc;
 }
 
-/* Without the lock an open transaction looks like damage: it has to pass. */
-static int check_guard_beside(struct guard *g, char *report, size_t size)
+/* Without the lock an open transaction looks like damage: it has to pass, or
+ * is undone in private. */
+static int check_guard_beside(shd_segment *h, struct guard *g, char *report,
+                              size_t size)
 {
-    const struct timespec pause = {.tv_nsec = LOOK_PAUSE_NS};
+    struct reading r;
+    int rc;
 
-    for (int i = 0; i < GUARD_LOOKS; i++) {
-        if (guard_check(g, report, size) == SHD_OK)
-            return SHD_OK;
-        if (atomic_load64(&g->damaged) != 0)
-            return SHD_CORRUPT;
-        /* Cut short by a signal it is a shorter pause, no more. */
-        (void)nanosleep(&pause, NULL);
-    }
-    return error_set(SHD_BUSY,
-                     "an operation under a lock does not end: its worker may "
-                     "be stopped, or dead and not yet recovered from");
+    reading_begin(&r, &h->env, g);
+    do {
+        rc = reading_try(&r);
+        /* Nobody will ever make a damaged log stand still. */
+        if (rc == SHD_BUSY && atomic_load64(&g->damaged) != 0)
+            return guard_check(g, report, size);
+        if (rc != SHD_OK)
+            return rc;
+        rc = guard_check(g, report, size);
+    } while (!reading_done(&r));
+    return rc;
 }
 
 static int check_guards(shd_segment *h, char *report, size_t size)
@@ -224,7 +223,7 @@ static int check_guards(shd_segment *h, char *report, size_t size)
         struct guard *g = guard_at(&h->segment, i);
         int rc = h->segment.writable
                      ? check_guard_locked(h, g, what, sizeof(what))
-                     : check_guard_beside(g, what, sizeof(what));
+                     : check_guard_beside(h, g, what, sizeof(what));
 
         if (rc == SHD_CORRUPT)
             snprintf(report, size, "lock %u: %s", i, what);

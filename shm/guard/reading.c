@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/guard/reading.h"
 #include "shm/base/error.h"
+#include "shm/guard/undone.h"
 
 #include <time.h>
 
 #define NAP_NS 100000l
+/* A transaction takes microseconds: one that is open after these naps (and is
+ * not another one, which undone_enter sees) is stuck. */
+#define STUCK_NAPS 100
 
 /* A read-only attachment cannot take the lock: it naps between its tries. */
 static bool nap(const struct reading *r)
@@ -34,9 +38,25 @@ int reading_again(struct reading *r)
     for (; nap(r); r->tries++) {
         if (read_begin(r->guard, &r->seq))
             return SHD_OK;
+        if (r->tries >= READ_TRIES + STUCK_NAPS)
+            r->undone = undone_enter(r->env->segment, r->guard);
+        if (r->undone != NULL)
+            return SHD_OK;
     }
     return error_set(SHD_BUSY,
-                     "the data under a lock never stood still: its writer "
-                     "may be stopped or dead (a worker, or `shdict reap`, "
-                     "recovers it)");
+                     "the data under a lock never stood still, and its log "
+                     "cannot be undone; see `shdict check`");
+}
+
+bool reading_leave(struct reading *r)
+{
+    bool still = true;
+
+    if (r->locked)
+        guard_unlock(r->guard);
+    else
+        still = undone_leave(r->undone);
+    r->locked = false;
+    r->undone = NULL;
+    return still;
 }

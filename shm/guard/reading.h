@@ -2,7 +2,8 @@
 /* guard/reading.h - a read section that comes to an end.
  *
  * OWNS   the policy of repeating: READ_TRIES without the lock; then with it,
- *        or on a read-only attachment some more with pauses, then SHD_BUSY.
+ *        or on a read-only attachment with pauses, and if the writer is stuck
+ *        from a private copy without what it had begun (guard/undone.h).
  * HOLDS  what the last round loaded is one state of the guard's data.
  * LOCK   the guard's, if it came to that, between try and done.
  * CRASH  as guard/read.h.
@@ -28,6 +29,7 @@ struct reading {
     uint64_t seq;
     uint32_t tries;
     bool locked;
+    struct undone *undone; /* not NULL: reading a private copy */
 };
 
 static inline void reading_begin(struct reading *r,
@@ -37,6 +39,7 @@ static inline void reading_begin(struct reading *r,
     r->guard = g;
     r->tries = 0;
     r->locked = false;
+    r->undone = NULL;
 }
 
 /* Another try than the first. */
@@ -51,14 +54,15 @@ static inline int reading_try(struct reading *r)
     return reading_again(r);
 }
 
+/* reading_done, with the lock or from a private copy. */
+bool reading_leave(struct reading *r);
+
 /* Was what has been loaded since reading_try one state? */
 static inline bool reading_done(struct reading *r)
 {
-    if (!r->locked)
-        return read_valid(r->guard, r->seq);
-    guard_unlock(r->guard);
-    r->locked = false;
-    return true;
+    if (r->locked || r->undone != NULL)
+        return reading_leave(r);
+    return read_valid(r->guard, r->seq);
 }
 
 /* Copies len bytes, a multiple of 8, by whole words. Both are aligned. */

@@ -173,6 +173,21 @@ static bool log_sound(const struct segment *s, const struct guard *g,
     return true;
 }
 
+bool txn_log_sound(const struct segment *s, const struct guard *g,
+                   uint64_t state, uint64_t seq)
+{
+    uint32_t words = state & 0xffff;
+    uint32_t claims = state >> 16 & 0xffff;
+    uint32_t releases = state >> 32 & 0xffff;
+
+    return words <= GUARD_UNDO_MAX && claims <= GUARD_CLAIMS_MAX &&
+           releases <= GUARD_RELEASES_MAX && state >> 48 == 0 &&
+           (releases == 0 || (words == 0 && claims == 0)) &&
+           (state == 0 || (seq & 1) != 0) && log_sound(s, g, words, seq) &&
+           claims_sound(s, g->claims, claims, seq) &&
+           claims_sound(s, g->releases, releases, seq);
+}
+
 int txn_recover(const struct segment *s, struct guard *g)
 {
     uint64_t state = atomic_load64(&g->state);
@@ -181,12 +196,7 @@ int txn_recover(const struct segment *s, struct guard *g)
     uint32_t claims = state >> 16 & 0xffff;
     uint32_t releases = state >> 32 & 0xffff;
 
-    if (words > GUARD_UNDO_MAX || claims > GUARD_CLAIMS_MAX ||
-        releases > GUARD_RELEASES_MAX || state >> 48 != 0 ||
-        (releases > 0 && (words > 0 || claims > 0)) ||
-        (state != 0 && (seq & 1) == 0) || !log_sound(s, g, words, seq) ||
-        !claims_sound(s, g->claims, claims, seq) ||
-        !claims_sound(s, g->releases, releases, seq))
+    if (!txn_log_sound(s, g, state, seq))
         return SHD_CORRUPT;
     if ((seq & 1) == 0)
         return SHD_OK;

@@ -59,6 +59,10 @@ void txn_abort(struct txn *t);
  * what a transaction of this guard has written. */
 int txn_recover(const struct segment *s, struct guard *g);
 
+/* Can recovery believe that log? For `state` and `seq` as they were loaded. */
+bool txn_log_sound(const struct segment *s, const struct guard *g,
+                   uint64_t state, uint64_t seq);
+
 /* ---- how -------------------------------------------------------------- */
 
 static inline uint64_t txn_state(uint32_t undo, uint32_t claims,

@@ -221,7 +221,10 @@ static int map(struct segment *s, uint32_t flags, const char *label)
 
     if (rc != SHD_OK)
         return rc;
-    p = mmap(NULL, s->size, protection, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    /* Private pages of what is only read follow the file until they are
+     * written to, which guard/undone.c does with a few of them. */
+    p = mmap(NULL, s->size, protection,
+             (s->writable ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE, fd, 0);
     close_quietly(fd);
     if (p == MAP_FAILED && errno == ENOMEM)
         return error_set(SHD_NOMEM,

@@ -4,6 +4,7 @@
 #include "tests/unit/fixture.h"
 
 #include <pthread.h>
+#include <signal.h>
 
 #define MIB (1u << 20)
 
@@ -162,10 +163,40 @@ END_TEST
 /* ---- read-only -------------------------------------------------------- */
 
 static char segment_name[64];
+static pid_t writer_pid;
 
-/* What is there to be read is stored by another process: one process has one
- * handle of a segment. */
-static void start_readonly(bool die)
+static void die_with_a_damaged_log(void)
+{
+    die_in_a_store();
+    dict_guard(inner, 0)->undo[1].old ^= 1;
+}
+
+/* Changes k's length to 3 and n's value to 9, with a stop in between. */
+static void stop_in_a_store(void)
+{
+    const double nine = 9;
+    struct entry *n;
+    struct txn t;
+
+    if (handle_writer(segment) != SHD_OK || dict_lock(inner, 0) != SHD_OK)
+        _exit(1);
+    n = entry_of("n");
+    txn_begin(&t, &segment->segment, dict_guard(inner, 0), 10);
+    txn_store32(&t, &entry_of("k")->cell.len, 3);
+    if (raise(SIGSTOP) != 0)
+        _exit(2);
+    cell_store(&t,
+               (unsigned char *)n +
+                   entry_value_at(n->cell.meta,
+                                  entry_key_len(n->key_expires)),
+               &nine, sizeof(nine));
+    txn_commit(&t);
+    dict_unlock(inner, 0);
+}
+
+/* What is there to be read is stored by another process, which ends with
+ * `last`: one process has one handle of a segment. */
+static void start_readonly(void (*last)(void))
 {
     struct shd_segment_options o = segment_options();
     pid_t pid;
@@ -182,12 +213,13 @@ static void start_readonly(bool die)
         expect(set_number("n", 4), SHD_OK);
         for (int i = 0; i < 5; i++)
             expect(push(0, "l", 50, 1), SHD_OK);
-        if (die)
-            die_in_a_store();
+        if (last != NULL)
+            last();
         _exit(0);
     }
-    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-    ck_assert_int_eq(status, 0);
+    writer_pid = pid;
+    ck_assert_int_eq(waitpid(pid, &status, WUNTRACED), pid);
+    ck_assert(WIFSTOPPED(status) || status == 0);
     o.flags = SHD_ATTACH_READONLY;
     o.wait_ms = 30;
     expect(shd_segment_attach(segment_name, &o, &segment), SHD_OK);
@@ -203,7 +235,7 @@ START_TEST(a_read_only_attachment_reads_everything)
     size_t len;
     char key[16];
 
-    start_readonly(false);
+    start_readonly(NULL);
     holds("k", 5, 1);
     holds("chain", 9000, 2);
     holds_number("n", 4);
@@ -230,7 +262,7 @@ START_TEST(a_read_only_attachment_is_refused_every_change)
     shd_dict *other;
     double sum;
 
-    start_readonly(false);
+    start_readonly(NULL);
     expect(set("k", 6, 2), SHD_READONLY);
     expect(store(SHD_ADD, "k", 6, 2, 0, 0, NULL), SHD_READONLY);
     expect(del("k"), SHD_READONLY);
@@ -247,14 +279,57 @@ START_TEST(a_read_only_attachment_is_refused_every_change)
 }
 END_TEST
 
-START_TEST(a_read_only_reader_of_what_never_stands_still_is_busy)
+START_TEST(a_read_only_reader_sees_past_a_dead_writer)
+{
+    const uint64_t *mapped;
+    shd_keys *k;
+
+    start_readonly(die_in_a_store);
+    mapped = &dict_guard(inner, 0)->seq;
+    for (int i = 0; i < 2; i++) {
+        holds("k", 5, 1);
+        holds("chain", 9000, 2);
+        holds_number("n", 4);
+        ck_assert_uint_eq(llen("l"), 5);
+        expect(shd_keys_get(dict, 0, &k), SHD_OK);
+        ck_assert_uint_eq(shd_keys_count(k), 4);
+        shd_keys_free(k);
+        sound();
+        /* The file itself is as it was left, and shows through again. */
+        ck_assert_uint_eq(atomic_load64(mapped) & 1, 1);
+        ck_assert_uint_eq(entry_of("chain")->cell.len, 9000);
+    }
+    expect(set("k", 6, 2), SHD_READONLY);
+}
+END_TEST
+
+START_TEST(a_read_only_reader_sees_past_a_stopped_writer_and_then_its_change)
+{
+    struct shd_value v;
+    int status;
+
+    start_readonly(stop_in_a_store);
+    holds("k", 5, 1);
+    holds_number("n", 4);
+    sound();
+    ck_assert_int_eq(kill(writer_pid, SIGCONT), 0);
+    ck_assert_int_eq(waitpid(writer_pid, &status, 0), writer_pid);
+    ck_assert_int_eq(status, 0);
+    expect(get("k", &v), SHD_OK);
+    ck_assert_uint_eq(v.len, 3);
+    holds_number("n", 9);
+    sound();
+}
+END_TEST
+
+START_TEST(a_read_only_reader_of_a_damaged_log_is_busy)
 {
     struct shd_value v;
     shd_keys *k;
     size_t len;
     char key[16];
 
-    start_readonly(true);
+    start_readonly(die_with_a_damaged_log);
     expect(get("k", &v), SHD_BUSY);
     expect_said("never stood still");
     expect(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, NULL, 0, &v),
@@ -330,7 +405,10 @@ int main(void)
     tcase_add_test(c, a_reader_recovers_what_a_dead_writer_has_begun);
     tcase_add_test(c, a_read_only_attachment_reads_everything);
     tcase_add_test(c, a_read_only_attachment_is_refused_every_change);
-    tcase_add_test(c, a_read_only_reader_of_what_never_stands_still_is_busy);
+    tcase_add_test(c, a_read_only_reader_sees_past_a_dead_writer);
+    tcase_add_test(
+        c, a_read_only_reader_sees_past_a_stopped_writer_and_then_its_change);
+    tcase_add_test(c, a_read_only_reader_of_a_damaged_log_is_busy);
     tcase_add_test(c, what_contradicts_itself_is_corrupt_and_not_followed);
     tcase_add_test(c, a_tree_in_a_cycle_is_corrupt_and_ends);
     suite_add_tcase(s, c);
