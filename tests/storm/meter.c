@@ -71,7 +71,7 @@ uint64_t histogram_quantile(const struct histogram *h, double q)
     return h->max_ns;
 }
 
-static uint64_t ask_delay_ns(void)
+static uint64_t ask_delay_ns(struct meter *m)
 {
     char text[100];
     ssize_t n = pread(schedstat, text, sizeof(text) - 1, 0);
@@ -83,6 +83,8 @@ static uint64_t ask_delay_ns(void)
     text[n] = '\0';
     if (sscanf(text, "%llu %llu", &ran, &delay) != 2)
         return 0;
+    if (m != NULL)
+        m->ran_ns = ran;
     return delay;
 }
 
@@ -93,7 +95,7 @@ int meter_open(void)
     schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
     if (schedstat < 0)
         return -1;
-    delay_ns = ask_delay_ns();
+    delay_ns = ask_delay_ns(NULL);
     last_end_ns = meter_now_ns();
     return 0;
 }
@@ -103,23 +105,37 @@ void meter_begin(struct meter *m)
     uint64_t begin = meter_now_ns();
 
     if (begin - last_end_ns > METER_LONG_NS || ++since_asked >= METER_BATCH) {
-        delay_ns = ask_delay_ns();
+        delay_ns = ask_delay_ns(m);
         begin = meter_now_ns();
     }
     m->busy_since_ns = begin;
 }
 
+static void add_episode(struct meter *m, uint64_t begin, uint64_t end,
+                        uint64_t stall, uint32_t kind)
+{
+    struct episode *e = &m->episode[m->episodes % METER_EPISODES];
+
+    e->begin_ns = begin;
+    e->end_ns = end;
+    e->stall_ns = stall;
+    e->kind = kind;
+    m->episodes++;
+}
+
 void meter_end(struct meter *m, uint32_t kind)
 {
-    uint64_t end = meter_now_ns();
-    uint64_t wall = end - m->busy_since_ns, stall = wall;
+    uint64_t end = meter_now_ns(), begin = m->busy_since_ns;
+    uint64_t wall = end - begin, stall = wall;
 
     m->busy_since_ns = 0;
     if (wall > METER_LONG_NS) {
-        uint64_t delay = ask_delay_ns();
+        uint64_t delay = ask_delay_ns(m);
 
         stall -= delay - delay_ns < wall ? delay - delay_ns : wall;
         delay_ns = delay;
+        if (wall > METER_EPISODE_NS)
+            add_episode(m, begin, end, stall, kind);
         end = meter_now_ns();
     }
     if (wall > m->wall.max_ns)
@@ -129,4 +145,71 @@ void meter_end(struct meter *m, uint32_t kind)
     histogram_add(&m->wall, wall);
     histogram_add(&m->stall, stall);
     last_end_ns = end;
+}
+
+/* Of another process: its state letter and its processor time. */
+static int look_at(int pid, char *state, uint64_t *ran_ns)
+{
+    char path[40], text[300], *end;
+    unsigned long long ran;
+    size_t n;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    f = fopen(path, "re");
+    if (f == NULL)
+        return -1;
+    n = fread(text, 1, sizeof(text) - 1, f);
+    (void)fclose(f);
+    text[n] = '\0';
+    end = strrchr(text, ')');
+    if (end == NULL || end[1] != ' ')
+        return -1;
+    *state = end[2];
+    snprintf(path, sizeof(path), "/proc/%d/schedstat", pid);
+    f = fopen(path, "re");
+    if (f == NULL)
+        return -1;
+    int read = fscanf(f, "%llu", &ran);
+    (void)fclose(f);
+    *ran_ns = ran;
+    return read == 1 ? 0 : -1;
+}
+
+void meter_cut(struct meter *m, int pid, uint32_t kind)
+{
+    uint64_t since = __atomic_load_n(&m->busy_since_ns, __ATOMIC_RELAXED);
+    uint64_t now = meter_now_ns(), ran, before = m->ran_ns;
+    char state;
+
+    if (since == 0 || now < since + METER_EPISODE_NS ||
+        look_at(pid, &state, &ran) != 0 || state != 'R' || ran < before)
+        return;
+    /* Runnable, and it has not run: not one that spins. */
+    if (ran - before < now - since)
+        add_episode(m, since, now, ran - before, kind);
+}
+
+uint64_t meter_explained(const struct meter *const *meters, unsigned count,
+                         const struct episode *e)
+{
+    uint64_t most = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        for (unsigned n = 0; n < METER_EPISODES; n++) {
+            const struct episode *o = &meters[i]->episode[n];
+            uint64_t from = o->begin_ns > e->begin_ns ? o->begin_ns
+                                                      : e->begin_ns;
+            uint64_t to = o->end_ns < e->end_ns ? o->end_ns : e->end_ns;
+            uint64_t aside = o->end_ns - o->begin_ns - o->stall_ns;
+
+            if (o == e || to <= from)
+                continue;
+            if (aside > to - from)
+                aside = to - from;
+            if (aside > most)
+                most = aside;
+        }
+    }
+    return most;
 }

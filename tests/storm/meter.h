@@ -9,6 +9,11 @@
  * asleep waiting for somebody - also for a lock's holder that the scheduler
  * has put aside.
  *
+ * A waiter's stall can be somebody else's delay: the lock's holder was put
+ * aside by the scheduler in the middle of its operation. Long operations are
+ * kept with their times, so that this can be told (meter_explained): what is
+ * left of a stall then is the library's.
+ *
  * Asking the kernel costs more than an operation, so it is asked only after
  * something took long, and every METER_BATCH operations: the part of the
  * delay that can be charged to a wrong operation stays below METER_BATCH
@@ -22,6 +27,8 @@
 #define METER_BATCH 64u
 #define METER_LONG_NS 100000u
 #define METER_BUCKETS 320u
+#define METER_EPISODE_NS 20000000u
+#define METER_EPISODES 1024u
 
 struct histogram {
     uint64_t count;
@@ -35,11 +42,21 @@ void histogram_merge(struct histogram *into, const struct histogram *h);
 /* The upper end of the bucket that holds that quantile. */
 uint64_t histogram_quantile(const struct histogram *h, double q);
 
+/* A long operation. */
+struct episode {
+    uint64_t begin_ns, end_ns;
+    uint64_t stall_ns; /* the rest of it the process was put aside */
+    uint32_t kind;
+};
+
 /* Lies in memory that outlives the worker. */
 struct meter {
     struct histogram wall, stall;
     uint64_t busy_since_ns; /* in an operation since then, or 0 */
+    uint64_t ran_ns;        /* processor time of the worker, lately */
     uint32_t worst_wall_kind, worst_stall_kind;
+    uint64_t episodes;
+    struct episode episode[METER_EPISODES]; /* the last ones */
 };
 
 uint64_t meter_now_ns(void);
@@ -49,5 +66,14 @@ int meter_open(void);
 
 void meter_begin(struct meter *m);
 void meter_end(struct meter *m, uint32_t kind);
+
+/* Before process `pid`, whose meter it is, is killed: notes the operation that
+ * it cuts off, if it is a long one in which the process was put aside. */
+void meter_cut(struct meter *m, int pid, uint32_t kind);
+
+/* The longest time that another process, which had begun its operation, was
+ * put aside during that episode. */
+uint64_t meter_explained(const struct meter *const *meters, unsigned count,
+                         const struct episode *e);
 
 #endif
