@@ -32,9 +32,8 @@ struct cursor {
 };
 
 struct found {
-    void *key_buf;
-    size_t key_size;
-    size_t *key_len;
+    unsigned char *key; /* ENTRY_KEY_MAX + 8 bytes */
+    size_t key_len;
     void *buf;
     size_t size;
     struct shd_value *v;
@@ -43,7 +42,7 @@ struct found {
 /* Looks on from the cursor through some roots of its shard: 1 found, 0 none
  * under the roots before *root, or an error. Torn until validated. */
 static int look(const struct dict *d, const struct cursor *c,
-                const struct found *f, struct place *at)
+                struct found *f, struct place *at)
 {
     uint32_t end = (c->at.shard + 1) << d->root_bits;
     const void *key = c->from_key ? c->key : NULL;
@@ -51,7 +50,7 @@ static int look(const struct dict *d, const struct cursor *c,
     *at = c->at;
     for (uint32_t n = 0; n < ROOTS_A_LOOK && at->root < end; n++) {
         const struct entry *e;
-        uint32_t ref, len;
+        uint32_t ref;
         int rc = forest_after(d, at, key, c->len, &ref);
 
         if (rc < 0)
@@ -65,11 +64,8 @@ static int look(const struct dict *d, const struct cursor *c,
         if (e == NULL)
             return SHD_CORRUPT;
         at->hash = atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
-        len = entry_key_len(atomic_load64(&e->key_expires));
-        *f->key_len = len;
-        if (len > f->key_size)
-            return SHD_SPACE;
-        rc = entry_key(d, e, len, f->key_buf);
+        f->key_len = entry_key_len(atomic_load64(&e->key_expires));
+        rc = entry_key(d, e, (uint32_t)f->key_len, f->key);
         if (rc == SHD_OK)
             rc = entry_value(d, &e->cell, f->buf, f->size, true, f->v);
         return rc == SHD_OK ? 1 : rc;
@@ -79,7 +75,7 @@ static int look(const struct dict *d, const struct cursor *c,
 
 /* One validated look. */
 static int look_valid(const struct dict *d, const struct cursor *c,
-                      const struct found *f, struct place *at)
+                      struct found *f, struct place *at)
 {
     struct reading r;
     int rc;
@@ -96,7 +92,7 @@ static int look_valid(const struct dict *d, const struct cursor *c,
 
 /* The next entry from the cursor on, which then stands on it. 1, or 0: the
  * end. */
-static int step(const struct dict *d, struct cursor *c, const struct found *f)
+static int step(const struct dict *d, struct cursor *c, struct found *f)
 {
     while (c->at.shard < d->shards) {
         struct place at;
@@ -108,8 +104,8 @@ static int step(const struct dict *d, struct cursor *c, const struct found *f)
         c->at.shard = at.root >> d->root_bits;
         c->from_key = rc == 1;
         if (rc == 1) {
-            c->len = *f->key_len;
-            memcpy(c->key, f->key_buf, c->len);
+            c->len = f->key_len;
+            memcpy(c->key, f->key, c->len);
             return 1;
         }
     }
@@ -120,7 +116,8 @@ int walk_after(const struct dict *d, const void *after, size_t after_len,
                bool expired, void *key_buf, size_t key_size, size_t *key_len,
                void *buf, size_t size, struct shd_value *v)
 {
-    struct found f = {key_buf, key_size, key_len, buf, size, v};
+    unsigned char key[ENTRY_KEY_MAX + 8];
+    struct found f = {key, 0, buf, size, v};
     struct cursor c;
 
     c.at = (struct place){0, 0, 0};
@@ -136,8 +133,13 @@ int walk_after(const struct dict *d, const void *after, size_t after_len,
         if (rc <= 0)
             return rc == 0 ? SHD_NOTFOUND : rc;
         if (expired || v->ttl_ms >= 0)
-            return SHD_OK;
+            break;
     }
+    *key_len = f.key_len;
+    if (f.key_len > key_size)
+        return SHD_SPACE;
+    memcpy(key_buf, key, f.key_len);
+    return SHD_OK;
 }
 
 /* ---- by age ----------------------------------------------------------- */
@@ -217,8 +219,7 @@ static int rest_by_hash(const struct dict *d, uint32_t shard, bool only,
 {
     unsigned char key[ENTRY_KEY_MAX + 8];
     struct shd_value v;
-    size_t len;
-    struct found f = {key, ENTRY_KEY_MAX, &len, NULL, 0, &v};
+    struct found f = {key, 0, NULL, 0, &v};
     struct cursor c;
 
     c.at = (struct place){shard, shard << d->root_bits, 0};
@@ -231,9 +232,9 @@ static int rest_by_hash(const struct dict *d, uint32_t shard, bool only,
             return rc;
         if (only && c.at.shard != shard)
             return SHD_OK;
-        if (v.ttl_ms < 0 || w->seen(w->context, key, len))
+        if (v.ttl_ms < 0 || w->seen(w->context, key, f.key_len))
             continue;
-        rc = give(w, key, len);
+        rc = give(w, key, f.key_len);
         if (rc != SHD_OK)
             return rc;
     }

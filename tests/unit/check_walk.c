@@ -204,6 +204,11 @@ START_TEST(a_scan_without_room_for_values_still_gives_keys)
     expect(shd_scan(dict, NULL, 0, 0, cursor, 2, &len, NULL, 0, &found),
            SHD_SPACE);
     ck_assert_uint_eq(len, 3);
+    /* One that is not shown needs no room for its key. */
+    expect(shd_expire(dict, "key", 3, 5), SHD_OK);
+    clock_test_advance(5);
+    expect(shd_scan(dict, NULL, 0, 0, cursor, 2, &len, NULL, 0, &found),
+           SHD_NOTFOUND);
 }
 END_TEST
 
