@@ -43,6 +43,25 @@ static uint32_t first_free(const struct pages *p, uint32_t from)
     return PAGE_NONE;
 }
 
+/* The lowest free page, as far as the last searches are to be believed. The
+ * hints are private to the process, and threads may race for them: they decide
+ * where to look, never what is free. */
+static uint32_t search(const struct pages *p)
+{
+    struct pages *hints = (struct pages *)(uintptr_t)p;
+    uint32_t trusted = atomic_load32(&p->trusted);
+    uint32_t from = trusted == 0 ? 0 : atomic_load32(&p->full_below);
+    uint32_t n = first_free(p, from * 64);
+    uint32_t word = n == PAGE_NONE ? map_words(p) : n / 64;
+
+    if (word != atomic_load32(&p->full_below))
+        atomic_store32(&hints->full_below, word);
+    trusted = trusted == 0 ? word / PAGES_TRUST : trusted - 1;
+    if (trusted != atomic_load32(&p->trusted))
+        atomic_store32(&hints->trusted, trusted);
+    return n;
+}
+
 static int commit(const struct pages *p, uint64_t from, uint64_t to)
 {
     int rc = segment_commit(p->segment, p->at + from * PAGE_BYTES,
@@ -76,37 +95,40 @@ int pages_extend(const struct pages *p)
 
 int pages_prepare(const struct pages *p)
 {
-    uint32_t n = first_free(p, 0);
+    uint32_t n = search(p);
 
     if (n == PAGE_NONE)
         return SHD_NOMEM;
     if (n < atomic_load64(p->committed))
         return SHD_OK;
-    /* No page below the watermark is free, so n is at it. */
+    /* As far as this process knows none below the watermark is free. */
     return pages_extend(p);
 }
 
 uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner)
 {
     uint64_t committed = atomic_load64(p->committed);
-    uint32_t n = 0;
+    uint32_t n = search(p);
 
     /* Each failure is another shard's success. */
     for (uint32_t tries = 0; tries < p->count; tries++) {
-        n = first_free(p, n);
         if (n == PAGE_NONE || n >= committed)
             return PAGE_NONE;
         if (txn_claim(t, &p->table[n].owner, owner, &p->map[n / 64], n % 64))
             return n;
-        n++;
+        n = first_free(p, n + 1);
     }
     return PAGE_NONE;
 }
 
 void pages_release(const struct pages *p, struct txn *t, uint32_t n)
 {
+    struct pages *hints = (struct pages *)(uintptr_t)p;
+
     txn_release(t, &p->table[n].owner, atomic_load32(&p->table[n].owner),
                 &p->map[n / 64], n % 64);
+    if (n / 64 < atomic_load32(&p->full_below))
+        atomic_store32(&hints->full_below, n / 64);
 }
 
 uint64_t pages_free(const struct pages *p)
@@ -130,6 +152,9 @@ uint64_t pages_ready(const struct pages *p)
             bits &= (1ull << (committed - w * 64ull)) - 1;
         sum += (uint64_t)__builtin_popcountll(bits);
     }
+    /* Whoever asks has been told that there are none. */
+    if (sum > 0)
+        atomic_store32(&((struct pages *)(uintptr_t)p)->trusted, 0);
     return sum;
 }
 

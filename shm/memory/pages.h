@@ -8,7 +8,8 @@
  * LOCK   claiming and releasing: inside a transaction on the claiming shard;
  *        shards compete by one compare-and-swap on the owner word.
  * CRASH  a page taken by a transaction that never committed goes back.
- * COST   a claim looks at one map word for each 64 pages in use before it.
+ * COST   a claim looks at about PAGES_TRUST words of the map, however large
+ *        it is: what a search has found full is believed for a while.
  *
  * One page size serves every size class and every long value, so a free page
  * serves any request.
@@ -21,6 +22,9 @@
 
 #define PAGE_BYTES 4096u
 #define PAGE_NONE UINT32_MAX
+/* A search that looked at n words is believed for n / PAGES_TRUST more: pages
+ * that other processes free meanwhile are found that much later. */
+#define PAGES_TRUST 16u
 
 struct page {
     uint64_t free_map[2]; /*  0 a set bit is a free cell */
@@ -50,6 +54,9 @@ struct pages {
     uint64_t *map;       /* (count + 63) / 64 words */
     uint64_t *committed; /* pages below this one may be touched; only grows */
     uint64_t seen;       /* a past value of *committed: private, relaxed */
+    uint32_t full_below; /* no word of the map before this one had a free page
+                            when it was last looked at: private, relaxed */
+    uint32_t trusted;    /* searches that may still believe that */
     uint64_t at;         /* byte offset of page 0 in the segment */
     uint32_t count;
 };
