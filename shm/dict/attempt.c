@@ -49,6 +49,13 @@ int attempt_make_room(struct attempt *a, uint32_t class, int *steps)
 
     if (++*steps > ROOM_STEPS)
         return ATTEMPT_NEED_ROOM;
+    /* The step before may have moved the old value: to be kept, it must be
+     * known by its cell. */
+    a->room.keep = 0;
+    rc = forest_find(a->d, &a->at, a->room.key, a->room.key_len,
+                     &a->room.keep);
+    if (rc < 0)
+        return rc;
     rc = room_here(a->d, a->at.shard, class, &a->room);
     return rc < 0 ? rc : rc == 0 ? ATTEMPT_NEED_ROOM : SHD_OK;
 }

@@ -414,6 +414,7 @@ static int vacate(const struct dict *d, uint32_t shard, uint32_t page,
 {
     const struct page *descriptor = &d->pages.table[page];
     uint32_t class = page_class(descriptor);
+    struct room here = *r;
     uint32_t at = 0, ref;
     int done = 0;
 
@@ -423,7 +424,12 @@ static int vacate(const struct dict *d, uint32_t shard, uint32_t page,
         int rc = move_cell(d, shard, ref, page);
 
         if (rc == SHD_NOMEM)
-            rc = r->safe ? 0 : evict_owner(d, shard, ref, r);
+            rc = r->safe ? 0 : evict_owner(d, shard, ref, &here);
+        else if (rc == SHD_OK && ref == here.keep)
+            /* What is to be kept has moved; its list may lie here as well. */
+            rc = forest_find(d, &r->at, r->key, r->key_len, &here.keep) < 0
+                     ? SHD_CORRUPT
+                     : 1;
         else if (rc == SHD_OK)
             rc = 1;
         if (rc < 0)
