@@ -185,8 +185,9 @@ static int instant(int64_t ttl_ms, uint64_t *expires)
 
     *expires = 0;
     if (ttl_ms < 0)
-        return error_set(SHD_INVAL, "a time to live of %lld ms: it must not "
-                                    "be negative",
+        return error_set(SHD_INVAL,
+                         "a time to live of %lld ms: it must not "
+                         "be negative",
                          (long long)ttl_ms);
     if (ttl_ms == 0)
         return SHD_OK;
@@ -239,8 +240,7 @@ int shd_ttl(shd_dict *dict, const void *key, size_t key_len, int64_t *ttl_ms)
     return rc;
 }
 
-int shd_llen(shd_dict *dict, const void *key, size_t key_len,
-             uint64_t *length)
+int shd_llen(shd_dict *dict, const void *key, size_t key_len, uint64_t *length)
 {
     struct shd_value v;
     int rc = read_args(dict, key, key_len);
@@ -270,8 +270,9 @@ static int value_check(uint32_t type, const void *value, size_t len,
         if (value == NULL && len > 0)
             return error_set(SHD_INVAL, "the value is NULL");
         if (len > UINT32_MAX)
-            return error_set(SHD_TOOBIG, "a value of %zu bytes: at most "
-                                         "4 GiB - 1",
+            return error_set(SHD_TOOBIG,
+                             "a value of %zu bytes: at most "
+                             "4 GiB - 1",
                              len);
         return SHD_OK;
     case SHD_NUMBER:
@@ -311,8 +312,8 @@ int shd_store(shd_dict *dict, uint32_t op, const void *key, size_t key_len,
     return rc != SHD_OK ? rc : store_item(&dict->dict, op, &item, forcible);
 }
 
-int shd_set(shd_dict *dict, const void *key, size_t key_len,
-            const void *value, size_t len, int64_t ttl_ms)
+int shd_set(shd_dict *dict, const void *key, size_t key_len, const void *value,
+            size_t len, int64_t ttl_ms)
 {
     return shd_store(dict, SHD_SET, key, key_len, SHD_STRING, value, len, 0,
                      ttl_ms, 0, NULL);
@@ -344,8 +345,7 @@ int shd_incr(shd_dict *dict, const void *key, size_t key_len, double by,
                       expires, result != NULL ? result : &sum, forcible);
 }
 
-int shd_expire(shd_dict *dict, const void *key, size_t key_len,
-               int64_t ttl_ms)
+int shd_expire(shd_dict *dict, const void *key, size_t key_len, int64_t ttl_ms)
 {
     uint64_t expires;
     int rc = write_args(dict, key, key_len);
@@ -419,8 +419,8 @@ int shd_dict_info(shd_dict *dict, struct shd_dict_info *info)
     rc = dict_info(&dict->dict, &full);
     if (rc != SHD_OK)
         return rc;
-    full.struct_size = info->struct_size < sizeof(full) ? info->struct_size
-                                                        : sizeof(full);
+    full.struct_size =
+        info->struct_size < sizeof(full) ? info->struct_size : sizeof(full);
     memcpy(info, &full, full.struct_size);
     return SHD_OK;
 }

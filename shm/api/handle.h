@@ -35,9 +35,9 @@ struct shd_dict {
 };
 
 struct shd_segment {
-    uint32_t open; /* attaches given out; 0: closed */
-    int shared_fd; /* for shd_segment_fd: a description without our file
-                      locks, so that who inherits it keeps none alive; -1 */
+    uint32_t open;   /* attaches given out; 0: closed */
+    int shared_fd;   /* for shd_segment_fd: a description without our file
+                        locks, so that who inherits it keeps none alive; -1 */
     uint64_t closed; /* the how-manieth close of the process it was */
     struct shd_segment *next;
     struct segment segment;

@@ -78,8 +78,7 @@ static inline void atomic_store32_release(uint32_t *p, uint32_t v)
 
 static inline bool atomic_cas32(uint32_t *p, uint32_t old, uint32_t new)
 {
-    return AO_int_compare_and_swap_full((volatile unsigned *)p, old, new) !=
-           0;
+    return AO_int_compare_and_swap_full((volatile unsigned *)p, old, new) != 0;
 }
 
 static inline uint8_t atomic_load8(const uint8_t *p)

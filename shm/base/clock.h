@@ -19,7 +19,8 @@ uint64_t clock_now_ms(void);
 /* At most one tick behind clock_now_ms(), and cheaper. */
 uint64_t clock_coarse_ms(void);
 
-/* Has `deadline_ms` been reached? As clock_now_ms() >= deadline_ms, cheaply. */
+/* Has `deadline_ms` been reached? As clock_now_ms() >= deadline_ms, cheaply.
+ */
 bool clock_is_past(uint64_t deadline_ms);
 
 /* Wall clock, ms since 1970; for people, never for expiry. */

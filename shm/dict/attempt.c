@@ -52,8 +52,8 @@ int attempt_make_room(struct attempt *a, uint32_t class, int *steps)
     /* The step before may have moved the old value: to be kept, it must be
      * known by its cell. */
     a->room.keep = 0;
-    rc = forest_find(a->d, &a->at, a->room.key, a->room.key_len,
-                     &a->room.keep);
+    rc =
+        forest_find(a->d, &a->at, a->room.key, a->room.key_len, &a->room.keep);
     if (rc < 0)
         return rc;
     rc = room_here(a->d, a->at.shard, class, &a->room);
@@ -66,16 +66,17 @@ int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
     uint64_t left = chain_source_len(&item->chain);
 
     while (left > 0) {
-        int rc = chain_build_step(&a->d->pages, &a->shard->slab, a->guard,
-                                  dict_owner(a->at.shard),
-                                  &a->shard->pending[slot], &item->chain, &left);
+        int rc = chain_build_step(
+            &a->d->pages, &a->shard->slab, a->guard, dict_owner(a->at.shard),
+            &a->shard->pending[slot], &item->chain, &left);
 
         if (rc == SHD_OK)
             *steps = 0;
         else if (rc == SHD_NOMEM)
-            rc = attempt_make_room(a, slab_class(sizeof(struct cell) +
-                                         (left - 1) % CHAIN_DATA_MAX + 1),
-                           steps);
+            rc = attempt_make_room(a,
+                                   slab_class(sizeof(struct cell) +
+                                              (left - 1) % CHAIN_DATA_MAX + 1),
+                                   steps);
         if (rc != SHD_OK)
             return rc;
     }
@@ -89,8 +90,9 @@ int attempt_adopt_chain(struct attempt *a, struct txn *t, int slot,
     struct cell *c = cell_at(&a->d->pages, head, sizeof(*c));
 
     if (c == NULL)
-        return error_set(SHD_CORRUPT, "dict '%s': what was being built is "
-                                      "gone",
+        return error_set(SHD_CORRUPT,
+                         "dict '%s': what was being built is "
+                         "gone",
                          a->d->name);
     txn_store32(t, &c->word[CHAIN_OF], ref);
     txn_store32(t, &a->shard->pending[slot], 0);
@@ -98,7 +100,7 @@ int attempt_adopt_chain(struct attempt *a, struct txn *t, int slot,
 }
 
 int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
-                      uint64_t expires)
+                 uint64_t expires)
 {
     const struct dict *d = a->d;
     uint32_t *root = &d->roots[a->at.root];
@@ -125,9 +127,8 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
     return rc;
 }
 
-void attempt_start(struct attempt *a, const struct dict *d,
-                          const void *key, size_t len, bool safe,
-                          uint32_t *forcible)
+void attempt_start(struct attempt *a, const struct dict *d, const void *key,
+                   size_t len, bool safe, uint32_t *forcible)
 {
     memset(&a->room, 0, sizeof(a->room));
     a->d = d;
@@ -159,8 +160,7 @@ static int round_end(struct attempt *a)
 }
 
 int attempt_run(struct attempt *a,
-                     int (*body)(struct attempt *a, void *context),
-                     void *context)
+                int (*body)(struct attempt *a, void *context), void *context)
 {
     int rc = ATTEMPT_NEED_ROOM;
 
@@ -180,9 +180,10 @@ int attempt_run(struct attempt *a,
         if (rc == SHD_OK)
             rc = ATTEMPT_NEED_ROOM;
     }
-    return rc == ATTEMPT_NEED_ROOM ? error_set(SHD_NOMEM,
-                                       "dict '%s': others took the room as "
-                                       "fast as it was made",
-                                       a->d->name)
-                           : rc;
+    return rc == ATTEMPT_NEED_ROOM
+               ? error_set(SHD_NOMEM,
+                           "dict '%s': others took the room as "
+                           "fast as it was made",
+                           a->d->name)
+               : rc;
 }

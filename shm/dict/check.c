@@ -32,9 +32,8 @@ static int compare(const void *context, const unsigned char *a,
 
     if (entry_key(d, e, len, key) != SHD_OK)
         return 1;
-    return entry_order(d, atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT,
-                       key, len,
-                       (const struct entry *)(const void *)b);
+    return entry_order(d, atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT, key,
+                       len, (const struct entry *)(const void *)b);
 }
 
 /* The chain of an entry or a node. */
@@ -59,7 +58,8 @@ static int node_check(const struct dict *d, uint32_t owner, uint32_t ref,
 
     if (c == NULL || slab_cell_bytes(&d->pages, owner, ref) == 0)
         return fail(report, size, "a list names no cell in use", ref);
-    if (cell_kind(c->meta) != CELL_NODE || entry_describe(d, c, &v) != SHD_OK ||
+    if (cell_kind(c->meta) != CELL_NODE ||
+        entry_describe(d, c, &v) != SHD_OK ||
         (v.type != SHD_STRING && v.type != SHD_NUMBER))
         return fail(report, size, "a list names what is no node", ref);
     t->cells++;
@@ -129,13 +129,14 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t root,
         at.hash != e->cell.meta >> CELL_HASH_SHIFT)
         return fail(report, size, "a key is under the wrong root", ref);
     expires = e->key_expires & ENTRY_EXPIRES_MASK;
-    bound = d->pages
-                .table[pages_number(&d->pages, (uint64_t)ref * SEGMENT_UNIT)]
-                .expiry &
-            PAGE_EXPIRY_MASK;
+    bound =
+        d->pages.table[pages_number(&d->pages, (uint64_t)ref * SEGMENT_UNIT)]
+            .expiry &
+        PAGE_EXPIRY_MASK;
     if (expires != 0 && (bound == 0 || bound > expires))
-        return fail(report, size, "a page's bound is later than an expiry in "
-                                  "it",
+        return fail(report, size,
+                    "a page's bound is later than an expiry in "
+                    "it",
                     ref);
     end = entry_value_at(e->cell.meta, len);
     if (entry_is_long(len))
@@ -238,8 +239,7 @@ static int garbage_check(const struct dict *d, uint32_t shard, uint32_t ref,
 
         if (c == NULL ||
             slab_cell_bytes(&d->pages, dict_owner(shard), ref) == 0)
-            return fail(report, size, "the garbage names no cell in use",
-                        ref);
+            return fail(report, size, "the garbage names no cell in use", ref);
         n++;
         if (cell_kind(c->meta) == CELL_CHAIN) {
             n += attached_cells(d, &c->word[CHAIN_NEXT], limit);
@@ -264,12 +264,12 @@ static int shard_check(const struct dict *d, uint32_t shard, char *report,
     const struct shard *s = &d->shard[shard];
     struct tally t = {0, 0};
     uint64_t cells = 0;
-    int rc = pages_check(&d->pages, dict_owner(shard), d->shards + 1, report,
-                         size);
+    int rc =
+        pages_check(&d->pages, dict_owner(shard), d->shards + 1, report, size);
 
     if (rc == SHD_OK)
-        rc = slab_check(&d->pages, &s->slab, dict_owner(shard), &cells,
-                        report, size);
+        rc = slab_check(&d->pages, &s->slab, dict_owner(shard), &cells, report,
+                        size);
     if (rc == SHD_OK)
         rc = list_check(&d->pages, &s->lru, s->entries, report, size);
     for (uint32_t i = 0; rc == SHD_OK && i < 1u << d->root_bits; i++)

@@ -66,8 +66,9 @@ static int plan_make(const struct shd_dict_options *o, struct plan *p)
     if (p->shards == 0) {
         uint64_t n = capacity / SHARD_BYTES;
 
-        p->shards = n < 2 ? 1 : n > DICT_SHARDS_MAX ? DICT_SHARDS_MAX
-                                                    : 1u << log2_floor(n);
+        p->shards = n < 2                 ? 1
+                    : n > DICT_SHARDS_MAX ? DICT_SHARDS_MAX
+                                          : 1u << log2_floor(n);
     }
     if (entries == 0)
         entries = capacity / BYTES_PER_ROOT;
@@ -87,8 +88,9 @@ static int plan_make(const struct shd_dict_options *o, struct plan *p)
         over = (p->pages_at + pages * PAGE_BYTES - capacity + PAGE_BYTES - 1) /
                PAGE_BYTES;
         if (over >= pages)
-            return error_set(SHD_INVAL, "capacity of %llu bytes is too small "
-                                        "for %u shards",
+            return error_set(SHD_INVAL,
+                             "capacity of %llu bytes is too small "
+                             "for %u shards",
                              (unsigned long long)o->capacity_bytes, p->shards);
         pages -= over;
     }
@@ -169,8 +171,8 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
     d->pages.at = h->pages_at;
     d->pages.committed = &h->committed;
     d->pages.map = part(s, o, h->map_at, (h->pages + 63ull) / 64 * 8);
-    d->pages.table = part(s, o, h->table_at,
-                          (uint64_t)h->pages * sizeof(struct page));
+    d->pages.table =
+        part(s, o, h->table_at, (uint64_t)h->pages * sizeof(struct page));
     /* A damaged link must not lead into locks or another object. */
     d->entries.colour_at = offsetof(struct cell, meta);
     d->entries.colour_mask = CELL_RED;
@@ -260,8 +262,9 @@ int dict_abandon(const struct dict *d, uint32_t shard)
         if (ref == 0)
             continue;
         if (c == NULL)
-            return error_set(SHD_CORRUPT, "dict '%s': what was being built "
-                                          "leads outside",
+            return error_set(SHD_CORRUPT,
+                             "dict '%s': what was being built "
+                             "leads outside",
                              d->name);
         txn_begin(&t, d->env->segment, dict_guard(d, shard), 3);
         txn_store32(&t, &c->word[CHAIN_GARBAGE], atomic_load32(&s->garbage));
@@ -362,12 +365,16 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
 
 uint64_t dict_fingerprint(void)
 {
-    const uint64_t sizes[] = {
-        sizeof(struct guard),       sizeof(struct catalogue_object),
-        sizeof(struct dict_header), sizeof(struct shard),
-        sizeof(struct page),        sizeof(struct slab),
-        sizeof(struct entry),       ENTRY_KEY_INLINE,
-        SLAB_CLASSES,               BYTES_PER_ROOT};
+    const uint64_t sizes[] = {sizeof(struct guard),
+                              sizeof(struct catalogue_object),
+                              sizeof(struct dict_header),
+                              sizeof(struct shard),
+                              sizeof(struct page),
+                              sizeof(struct slab),
+                              sizeof(struct entry),
+                              ENTRY_KEY_INLINE,
+                              SLAB_CLASSES,
+                              BYTES_PER_ROOT};
     uint64_t h = 0;
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)

@@ -17,9 +17,8 @@ static uint32_t key_len_of(const struct cell *c)
 /* Where the value of an entry or a node begins. */
 static uint32_t value_at(const struct cell *c, uint32_t meta)
 {
-    return cell_kind(meta) == CELL_NODE
-               ? NODE_VALUE_AT
-               : entry_value_at(meta, key_len_of(c));
+    return cell_kind(meta) == CELL_NODE ? NODE_VALUE_AT
+                                        : entry_value_at(meta, key_len_of(c));
 }
 
 static void *inside(const struct pages *p, struct cell *c, uint32_t at,
@@ -162,15 +161,14 @@ void entry_fill(const struct dict *d, uint32_t ref, const struct item *item,
 
     for (int i = 0; i < 4; i++)
         atomic_store32(&e->cell.word[i], 0);
-    atomic_store32(&e->cell.meta,
-                   item->meta | place->hash << CELL_HASH_SHIFT);
+    atomic_store32(&e->cell.meta, item->meta | place->hash << CELL_HASH_SHIFT);
     atomic_store32(&e->cell.len, (uint32_t)item->len);
     atomic_store64(&e->key_expires, item->expires | (uint64_t)key_len << 48);
     if (is_long) {
         atomic_store64((uint64_t *)(void *)(bytes + sizeof(*e)), chain);
-        atomic_store64((uint64_t *)(void *)(bytes + sizeof(*e) + 8),
-                       hash_bytes(item->key, key_len,
-                                  d->env->segment->hash_seed));
+        atomic_store64(
+            (uint64_t *)(void *)(bytes + sizeof(*e) + 8),
+            hash_bytes(item->key, key_len, d->env->segment->hash_seed));
     } else {
         cell_fill(bytes + sizeof(*e), item->key, key_len);
     }
@@ -208,8 +206,8 @@ int entry_order(const struct dict *d, uint32_t hash, const void *key,
 
     if (entry_is_long(key_len)) {
         order = chain_compare(
-            &d->pages,
-            atomic_load32((const uint32_t *)(const void *)(e + 1)), key, len);
+            &d->pages, atomic_load32((const uint32_t *)(const void *)(e + 1)),
+            key, len);
         if (order == 2)
             return ENTRY_CORRUPT;
     } else {
@@ -273,7 +271,8 @@ int entry_describe(const struct dict *d, const struct cell *c,
     case SHD_LIST:
         if (at + sizeof(struct entry_list) > cell_room(&d->pages, c))
             return SHD_CORRUPT;
-        v->len = atomic_load64((const uint64_t *)(const void *)(bytes + at + 8));
+        v->len =
+            atomic_load64((const uint64_t *)(const void *)(bytes + at + 8));
         return SHD_OK;
     case SHD_NUMBER:
     case SHD_BOOLEAN:

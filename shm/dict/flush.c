@@ -32,10 +32,9 @@ static int flush_page(const struct dict *d, uint32_t shard, uint32_t page,
             continue;
         expires = atomic_load64(&e->key_expires) & ENTRY_EXPIRES_MASK;
         if (expires == 0 || expires > now) {
-            txn_store64(&t, &e->key_expires,
-                        (atomic_load64(&e->key_expires) &
-                         ~ENTRY_EXPIRES_MASK) |
-                            now);
+            txn_store64(
+                &t, &e->key_expires,
+                (atomic_load64(&e->key_expires) & ~ENTRY_EXPIRES_MASK) | now);
             expires = now;
         }
         if (earliest == 0 || expires < earliest)
@@ -64,9 +63,9 @@ int store_flush_all(const struct dict *d)
         rc = dict_lock(d, owner - 1);
         if (rc != SHD_OK)
             return rc;
-        for (int n = 0; n < PAGES_A_HOLD && page < d->pages.count &&
-                        rc == SHD_OK &&
-                        atomic_load32(&d->pages.table[page].owner) == owner;
+        for (int n = 0;
+             n < PAGES_A_HOLD && page < d->pages.count && rc == SHD_OK &&
+             atomic_load32(&d->pages.table[page].owner) == owner;
              n++)
             rc = flush_page(d, owner - 1, page++, now);
         dict_unlock(d, owner - 1);

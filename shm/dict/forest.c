@@ -37,8 +37,9 @@ int forest_path(const struct dict *d, const struct place *at, const void *key,
         int order;
 
         if (e == NULL || path->depth == TREE_DEPTH_MAX)
-            return error_set(SHD_CORRUPT, "dict '%s': a tree leads outside or "
-                                          "is too deep",
+            return error_set(SHD_CORRUPT,
+                             "dict '%s': a tree leads outside or "
+                             "is too deep",
                              d->name);
         order = entry_order(d, at->hash, key, len, e);
         if (order == ENTRY_CORRUPT)
@@ -79,8 +80,7 @@ static struct place place_of_hash(const struct dict *d, uint64_t hash)
 
 struct place dict_place(const struct dict *d, const void *key, size_t len)
 {
-    return place_of_hash(d,
-                         hash_bytes(key, len, d->env->segment->hash_seed));
+    return place_of_hash(d, hash_bytes(key, len, d->env->segment->hash_seed));
 }
 
 int forest_path_of(const struct dict *d, uint32_t shard, uint32_t ref,
@@ -103,14 +103,15 @@ int forest_path_of(const struct dict *d, uint32_t shard, uint32_t ref,
         rc = forest_path(d, at, e + 1, len, path);
     }
     if (rc != 1 || at->shard != shard || path->ref[path->depth - 1] != ref)
-        return error_set(SHD_CORRUPT, "dict '%s': an entry is not where its "
-                                      "key belongs",
+        return error_set(SHD_CORRUPT,
+                         "dict '%s': an entry is not where its "
+                         "key belongs",
                          d->name);
     return 1;
 }
 
-int forest_after(const struct dict *d, const struct place *at,
-                 const void *key, size_t len, uint32_t *ref)
+int forest_after(const struct dict *d, const struct place *at, const void *key,
+                 size_t len, uint32_t *ref)
 {
     uint32_t r = atomic_load32(&d->roots[at->root]);
     uint32_t best = 0;

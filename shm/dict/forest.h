@@ -27,7 +27,7 @@ int forest_path_of(const struct dict *d, uint32_t shard, uint32_t ref,
 
 /* The first entry under the root that is greater than (hash, key); key NULL:
  * the first of all. 1, 0 none, SHD_CORRUPT. */
-int forest_after(const struct dict *d, const struct place *at,
-                 const void *key, size_t len, uint32_t *ref);
+int forest_after(const struct dict *d, const struct place *at, const void *key,
+                 size_t len, uint32_t *ref);
 
 #endif

@@ -47,16 +47,15 @@ static int node_make(struct attempt *a, struct txn *t, const struct item *item,
                      uint32_t *ref)
 {
     const struct dict *d = a->d;
-    int rc = slab_alloc(&d->pages, &a->shard->slab, t,
-                        dict_owner(a->at.shard), item->class, PAGE_NONE, ref);
+    int rc = slab_alloc(&d->pages, &a->shard->slab, t, dict_owner(a->at.shard),
+                        item->class, PAGE_NONE, ref);
 
     if (rc != SHD_OK)
         return rc;
     node_fill(d, *ref, item,
               atomic_load32(&a->shard->pending[PENDING_ELEMENT]));
-    return item->has_chain
-               ? attempt_adopt_chain(a, t, PENDING_ELEMENT, *ref)
-               : SHD_OK;
+    return item->has_chain ? attempt_adopt_chain(a, t, PENDING_ELEMENT, *ref)
+                           : SHD_OK;
 }
 
 static int push_to_live(struct attempt *a, struct push_call *c)
@@ -189,8 +188,7 @@ static int push_body(struct attempt *a, void *context)
     if (rc != SHD_OK && dict_abandon(a->d, a->at.shard) != SHD_OK)
         return SHD_CORRUPT;
     /* A chain for a new list's key, and then the list was there. */
-    if (rc == SHD_OK &&
-        atomic_load32(&a->shard->pending[PENDING_ENTRY]) != 0)
+    if (rc == SHD_OK && atomic_load32(&a->shard->pending[PENDING_ENTRY]) != 0)
         rc = dict_abandon(a->d, a->at.shard);
     return rc;
 }
@@ -199,11 +197,10 @@ int store_push(const struct dict *d, bool left, struct item *element,
                const void *key, size_t key_len, uint64_t *length)
 {
     struct attempt a;
-    struct push_call c = {.list = {.key = key,
-                                   .key_len = key_len,
-                                   .type = SHD_LIST},
-                          .element = *element,
-                          .left = left};
+    struct push_call c = {
+        .list = {.key = key, .key_len = key_len, .type = SHD_LIST},
+        .element = *element,
+        .left = left};
     int rc = item_shape(d, &c.list);
 
     if (rc == SHD_OK)
@@ -244,8 +241,7 @@ static int pop_last(struct attempt *a, struct txn *t, uint32_t node,
 static int pop_one(struct attempt *a, const struct pop_call *c, uint32_t node,
                    const struct cell *n, struct entry_list *l, struct txn *t)
 {
-    uint32_t next = atomic_load32(
-        &n->word[c->left ? CHAIN_NEXT : CHAIN_BACK]);
+    uint32_t next = atomic_load32(&n->word[c->left ? CHAIN_NEXT : CHAIN_BACK]);
     struct cell *e = node_at(a, next);
 
     if (e == NULL || next == a->old)

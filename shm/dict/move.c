@@ -11,8 +11,8 @@ static_assert(MOVE_WORDS <= GUARD_UNDO_MAX, "log");
 
 /* Makes what points to an entry point to its new cell. */
 static int relink_entry(const struct dict *d, uint32_t shard, struct txn *t,
-                        uint32_t old, uint32_t new,
-                        const struct place *at, struct tree_path *path)
+                        uint32_t old, uint32_t new, const struct place *at,
+                        struct tree_path *path)
 {
     struct entry *e = entry_at(&d->pages, new);
     uint32_t meta = atomic_load32(&e->cell.meta);
@@ -25,10 +25,10 @@ static int relink_entry(const struct dict *d, uint32_t shard, struct txn *t,
         return rc;
     if (entry_has_chain(meta, entry_key_len(key_expires))) {
         uint32_t *chain = entry_chain(&d->pages, &e->cell);
-        struct cell *c = chain == NULL ? NULL
-                                       : cell_at(&d->pages,
-                                                 atomic_load32(chain),
-                                                 sizeof(*c));
+        struct cell *c =
+            chain == NULL
+                ? NULL
+                : cell_at(&d->pages, atomic_load32(chain), sizeof(*c));
         if (c == NULL)
             return dict_damaged(d, "a chain leads outside");
         txn_store32(t, &c->word[CHAIN_OF], new);
@@ -83,10 +83,10 @@ static int relink_node(const struct dict *d, struct txn *t, uint32_t new)
     txn_store32(t, after, new);
     if ((atomic_load32(&c->meta) & CELL_CHAINED) != 0) {
         uint32_t *chain = entry_chain(&d->pages, c);
-        struct cell *head = chain == NULL ? NULL
-                                          : cell_at(&d->pages,
-                                                    atomic_load32(chain),
-                                                    sizeof(*head));
+        struct cell *head =
+            chain == NULL
+                ? NULL
+                : cell_at(&d->pages, atomic_load32(chain), sizeof(*head));
         if (head == NULL)
             return dict_damaged(d, "a chain leads outside");
         txn_store32(t, &head->word[CHAIN_OF], new);
@@ -126,7 +126,8 @@ static int relink_chain(const struct dict *d, uint32_t shard, struct txn *t,
     return SHD_OK;
 }
 
-int move_cell(const struct dict *d, uint32_t shard, uint32_t ref, uint32_t page)
+int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
+              uint32_t page)
 {
     struct shard *s = &d->shard[shard];
     uint32_t class = page_class(&d->pages.table[page]);
@@ -155,9 +156,9 @@ int move_cell(const struct dict *d, uint32_t shard, uint32_t ref, uint32_t page)
         uint32_t words = slab_class_bytes(class) / 8;
 
         for (uint32_t i = 0; i < words; i++)
-            atomic_store64((uint64_t *)(void *)to + i,
-                           atomic_load64((const uint64_t *)(const void *)from +
-                                         i));
+            atomic_store64(
+                (uint64_t *)(void *)to + i,
+                atomic_load64((const uint64_t *)(const void *)from + i));
         if (kind == CELL_ENTRY)
             rc = relink_entry(d, shard, &t, ref, new, &at, &path);
         else if (kind == CELL_NODE)

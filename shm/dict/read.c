@@ -44,8 +44,9 @@ static int result(const struct dict *d, const struct place *at, uint32_t how,
                   bool live, int rc)
 {
     if (rc == SHD_CORRUPT)
-        return error_set(SHD_CORRUPT, "dict '%s': an entry contradicts "
-                                      "itself; see `shdict check`",
+        return error_set(SHD_CORRUPT,
+                         "dict '%s': an entry contradicts "
+                         "itself; see `shdict check`",
                          d->name);
     if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
         atomic_load8(&d->marks[at->root]) == 0)
@@ -70,6 +71,5 @@ int read_value(const struct dict *d, const void *key, size_t len, void *buf,
                  ? SHD_GONE
                  : look(d, &at, key, len, buf, size, how, v, &live);
     } while (!reading_done(&r));
-    return rc == SHD_GONE ? dict_gone_error(d)
-                          : result(d, &at, how, live, rc);
+    return rc == SHD_GONE ? dict_gone_error(d) : result(d, &at, how, live, rc);
 }

@@ -69,9 +69,9 @@ static bool has_attachments(const struct cell *c)
         return (meta & CELL_CHAINED) != 0;
     return (meta & CELL_TYPE_MASK) == SHD_LIST ||
            entry_has_chain(
-               meta, entry_key_len(atomic_load64(
-                         &((const struct entry *)(const void *)c)
-                              ->key_expires)));
+               meta,
+               entry_key_len(atomic_load64(
+                   &((const struct entry *)(const void *)c)->key_expires)));
 }
 
 int room_discard(const struct dict *d, uint32_t shard, struct txn *t,
@@ -220,10 +220,10 @@ static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
                 return collect_list(d, shard, t, l, ref);
         }
         if ((meta & CELL_TYPE_MASK) != SHD_LIST ||
-            entry_has_chain(meta,
-                            entry_key_len(atomic_load64(
-                                &((const struct entry *)(const void *)c)
-                                     ->key_expires)))) {
+            entry_has_chain(
+                meta,
+                entry_key_len(atomic_load64(
+                    &((const struct entry *)(const void *)c)->key_expires)))) {
             uint32_t *chain = entry_chain(&d->pages, c);
 
             if (chain == NULL)
@@ -285,8 +285,8 @@ int room_settle(const struct dict *d, uint32_t shard)
 
 /* Looks through a page for an expired entry: its ref, or 0 and the earliest
  * expiry that is left. */
-static uint32_t find_expired(const struct dict *d, uint32_t page,
-                             uint64_t now, uint64_t *earliest)
+static uint32_t find_expired(const struct dict *d, uint32_t page, uint64_t now,
+                             uint64_t *earliest)
 {
     uint32_t at = 0, ref;
 
@@ -340,7 +340,8 @@ int room_expire(const struct dict *d, uint32_t shard, uint64_t max)
         if (page == PAGE_NONE || bound > now || (uint64_t)removed >= max)
             return removed;
         if (atomic_load32(&d->pages.table[page].owner) != dict_owner(shard))
-            return dict_damaged(d, "the tree of expiries names another's page");
+            return dict_damaged(d,
+                                "the tree of expiries names another's page");
         /* Entries on the garbage still lie in their pages, expiry and all. */
         rc = room_collect(d, shard);
         if (rc < 0)
@@ -451,7 +452,7 @@ static uint32_t compactable(const struct dict *d, uint32_t shard)
 {
     const struct slab *s = &d->shard[shard].slab;
 
-    for (uint32_t class = 0; class + 1 < SLAB_CLASSES; class++) {
+    for (uint32_t class = 0; class + 1 < SLAB_CLASSES; class ++) {
         uint32_t cells = PAGE_BYTES / slab_class_bytes(class);
         uint32_t number = atomic_load32(&s->partial[class]);
         uint32_t best = PAGE_NONE, most = 0, steps = 0;
@@ -545,7 +546,8 @@ static bool evicts_at_home(const struct dict *d, uint32_t shard)
     for (uint32_t i = 0; i < d->shards; i++) {
         uint32_t age = tail_age(d, i, now);
 
-        if (atomic_load64(&d->shard[i].entries) != 0 && age > own + own / 4 + 1)
+        if (atomic_load64(&d->shard[i].entries) != 0 &&
+            age > own + own / 4 + 1)
             return false;
     }
     return true;
@@ -685,8 +687,7 @@ int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r)
 {
     uint8_t spent[DICT_SHARDS_MAX] = {0};
     /* Each step frees a page, or an entry, or finds a shard spent. */
-    uint64_t steps = (uint64_t)d->pages.count *
-                         (PAGE_BYTES / SLAB_CELL_MIN) +
+    uint64_t steps = (uint64_t)d->pages.count * (PAGE_BYTES / SLAB_CELL_MIN) +
                      4ull * d->shards;
 
     while (steps-- > 0) {

@@ -65,7 +65,6 @@ int room_here(const struct dict *d, uint32_t shard, uint32_t class,
 
 /* Without a lock: gets `pages` pages free for the shard `home`, from whichever
  * shard has the oldest entries. SHD_NOMEM: there is nothing more to take. */
-int room_elsewhere(const struct dict *d, uint64_t pages,
-                   const struct room *r);
+int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r);
 
 #endif

@@ -71,8 +71,8 @@ static int store_in_place(struct attempt *a, const struct item *item)
 
     attempt_begin(a, &t, IN_PLACE_WORDS_MAX);
     txn_store64(&t, (uint64_t *)(void *)&e->cell.meta,
-                (uint64_t)item->len << 32 |
-                    (meta & ~CELL_TYPE_MASK) | item->type);
+                (uint64_t)item->len << 32 | (meta & ~CELL_TYPE_MASK) |
+                    item->type);
     if ((meta & CELL_FLAGS) != 0)
         txn_store64(&t, (uint64_t *)(void *)(value - 8),
                     (uint32_t)item->flags);
@@ -125,7 +125,8 @@ static int store_locked(struct attempt *a, uint32_t op, struct item *item)
         if (rc != SHD_NOMEM)
             break;
         rc = attempt_make_room(a, item->class, &steps);
-        if (rc == ATTEMPT_NEED_ROOM && a->room.safe && fits_in_place(a, item, true))
+        if (rc == ATTEMPT_NEED_ROOM && a->room.safe &&
+            fits_in_place(a, item, true))
             return store_in_place(a, item);
         if (rc != SHD_OK)
             break;
@@ -178,7 +179,7 @@ static int delete_body(struct attempt *a, void *context)
         return SHD_NOTFOUND;
     attempt_begin(a, &t, ROOM_REMOVE_WORDS);
     rc = attempt_end(&t, room_remove(a->d, a->at.shard, &t, &a->at, &a->path,
-                             a->live ? ROOM_DELETED : ROOM_EXPIRED));
+                                     a->live ? ROOM_DELETED : ROOM_EXPIRED));
     return rc == SHD_OK && !a->live ? SHD_NOTFOUND : rc;
 }
 
@@ -205,7 +206,8 @@ static int expire_body(struct attempt *a, void *context)
     txn_store64(&t, &a->entry->key_expires,
                 item->expires | (uint64_t)item->key_len << 48);
     return attempt_end(&t, slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
-                                     cell_page(&a->d->pages, a->old), item->expires));
+                                             cell_page(&a->d->pages, a->old),
+                                             item->expires));
 }
 
 int store_expire(const struct dict *d, const void *key, size_t len,

@@ -41,8 +41,8 @@ struct found {
 
 /* Looks on from the cursor through some roots of its shard: 1 found, 0 none
  * under the roots before *root, or an error. Torn until validated. */
-static int look(const struct dict *d, const struct cursor *c,
-                struct found *f, struct place *at)
+static int look(const struct dict *d, const struct cursor *c, struct found *f,
+                struct place *at)
 {
     uint32_t end = (c->at.shard + 1) << d->root_bits;
     const void *key = c->from_key ? c->key : NULL;
@@ -170,12 +170,14 @@ static int batch_fill(const struct dict *d, uint32_t shard, uint32_t from,
         int rc;
 
         if (e == NULL)
-            return error_set(SHD_CORRUPT, "dict '%s': the LRU list leads "
-                                          "outside",
+            return error_set(SHD_CORRUPT,
+                             "dict '%s': the LRU list leads "
+                             "outside",
                              d->name);
         if (b->passed++ > (uint64_t)d->pages.count * PAGE_ENTRIES_MAX)
-            return error_set(SHD_CORRUPT, "dict '%s': the LRU list goes in "
-                                          "circles",
+            return error_set(SHD_CORRUPT,
+                             "dict '%s': the LRU list goes in "
+                             "circles",
                              d->name);
         len = entry_key_len(atomic_load64(&e->key_expires));
         if (!entry_is_expired(e)) {

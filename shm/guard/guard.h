@@ -53,12 +53,12 @@ struct guard_claim {
 struct guard {
     pthread_mutex_t mutex; /*   0 40 bytes on x86-64, 48 on arm64 */
     uint8_t pad1[48 - sizeof(pthread_mutex_t)];
-    uint64_t owner; /*  48 incarnation of the last holder */
-    uint64_t waits; /*  56 acquisitions that had to wait */
-    uint64_t seq;   /*  64 odd while a transaction is open */
-    uint64_t object; /*  72 generation of the object it guards, 0: none */
-    uint8_t pad2[48]; /*  80 */
-    uint64_t state; /* 128 undo | claims << 16 | releases << 32 */
+    uint64_t owner;      /*  48 incarnation of the last holder */
+    uint64_t waits;      /*  56 acquisitions that had to wait */
+    uint64_t seq;        /*  64 odd while a transaction is open */
+    uint64_t object;     /*  72 generation of the object it guards, 0: none */
+    uint8_t pad2[48];    /*  80 */
+    uint64_t state;      /* 128 undo | claims << 16 | releases << 32 */
     uint64_t recoveries; /* 136 dead holders answered for */
     uint64_t damaged;    /* 144 not 0: its log could not be trusted */
     uint8_t pad3[40];    /* 152 */

@@ -87,8 +87,8 @@ bool txn_claim(struct txn *t, uint32_t *owner, uint32_t value, uint64_t *map,
     return true;
 }
 
-void txn_release(struct txn *t, uint32_t *owner, uint32_t value,
-                 uint64_t *map, uint32_t bit)
+void txn_release(struct txn *t, uint32_t *owner, uint32_t value, uint64_t *map,
+                 uint32_t bit)
 {
     assert(t->releases < GUARD_RELEASES_MAX && value != 0 && bit < 64);
     claim_fill(t, &t->guard->releases[t->releases++], owner, value, map, bit);
@@ -145,14 +145,13 @@ void txn_abort(struct txn *t)
     t->guard = NULL;
 }
 
-static bool claims_sound(const struct segment *s,
-                         const struct guard_claim *c, uint32_t n, uint64_t id)
+static bool claims_sound(const struct segment *s, const struct guard_claim *c,
+                         uint32_t n, uint64_t id)
 {
     for (uint32_t i = 0; i < n; i++) {
         if (c[i].tag != claim_tag(&c[i], id) || c[i].bit > 63 ||
             c[i].owner == 0 || c[i].owner_at % 4 != 0 ||
-            c[i].map_at % 8 != 0 ||
-            segment_at(s, c[i].owner_at, 4) == NULL ||
+            c[i].map_at % 8 != 0 || segment_at(s, c[i].owner_at, 4) == NULL ||
             segment_at(s, c[i].map_at, 8) == NULL)
             return false;
     }

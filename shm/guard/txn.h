@@ -45,8 +45,8 @@ bool txn_claim(struct txn *t, uint32_t *owner, uint32_t value, uint64_t *map,
 
 /* Gives it back when the transaction commits: sets the bit, and *owner to 0.
  * At most GUARD_RELEASES_MAX a transaction. */
-void txn_release(struct txn *t, uint32_t *owner, uint32_t value,
-                 uint64_t *map, uint32_t bit);
+void txn_release(struct txn *t, uint32_t *owner, uint32_t value, uint64_t *map,
+                 uint32_t bit);
 
 /* Does everything. One store decides. */
 void txn_commit(struct txn *t);

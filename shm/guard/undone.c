@@ -52,8 +52,7 @@ static bool undo_words(const struct segment *s, struct undone *u)
 
     while (n-- > 0) {
         const struct guard_undo *entry = &u->guard->undo[n];
-        uint64_t *word =
-            segment_at(s, (entry->where & TXN_WHERE_MASK) * 8, 8);
+        uint64_t *word = segment_at(s, (entry->where & TXN_WHERE_MASK) * 8, 8);
 
         if (word == NULL || !copy_page(u, word))
             return false;

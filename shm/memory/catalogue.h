@@ -19,9 +19,9 @@
 #include "shm/guard/guard.h"
 
 enum { /* struct catalogue_object.state */
-    CATALOGUE_FREE = 0,
-    CATALOGUE_LIVE = 1,
-    CATALOGUE_DYING = 2 /* nobody finds it; its guards are being cleared */
+       CATALOGUE_FREE = 0,
+       CATALOGUE_LIVE = 1,
+       CATALOGUE_DYING = 2 /* nobody finds it; its guards are being cleared */
 };
 
 struct catalogue_object {

@@ -169,8 +169,8 @@ int chain_check(const struct pages *p, uint32_t owner, uint32_t head,
         uint32_t n;
         const struct cell *c = link_at(p, ref, &n);
 
-        if (c == NULL || slab_cell_bytes(p, owner, ref) <
-                             n + sizeof(struct cell))
+        if (c == NULL ||
+            slab_cell_bytes(p, owner, ref) < n + sizeof(struct cell))
             fault = "leads to no cell in use that holds its bytes";
         else if (cell_kind(c->meta) != CELL_CHAIN)
             fault = "leads to a cell of another kind";

@@ -23,7 +23,7 @@ enum { CHAIN_NEXT = 0, CHAIN_BACK = 1, CHAIN_OF = 2, CHAIN_GARBAGE = 3 };
 /* Where the bytes of a chain come from: two pieces, as if joined. */
 struct chain_source {
     const unsigned char *first;
-    uint64_t first_len; /* a multiple of 8 when there is a second piece */
+    uint64_t first_len;   /* a multiple of 8 when there is a second piece */
     uint64_t first_bytes; /* of them really at `first`; the rest is zeroes */
     const unsigned char *second;
     uint64_t second_len;
@@ -34,7 +34,8 @@ static inline uint64_t chain_source_len(const struct chain_source *s)
     return s->first_len + s->second_len;
 }
 
-/* Whole pages that a chain of len bytes takes, its last cell counted as one. */
+/* Whole pages that a chain of len bytes takes, its last cell counted as one.
+ */
 uint64_t chain_pages(uint64_t len);
 
 /* Prepends the cell that holds the piece of the source which ends at *left

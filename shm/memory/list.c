@@ -115,18 +115,19 @@ int list_check(const struct pages *p, const struct list *l, uint64_t count,
         const struct cell *c = list_cell(p, ref);
 
         if (c == NULL || c->word[LIST_PREV] != prev || ++seen > count) {
-            snprintf(report, size, "list: broken at cell %u, number %llu of "
-                                   "%llu",
-                     ref, (unsigned long long)seen,
-                     (unsigned long long)count);
+            snprintf(report, size,
+                     "list: broken at cell %u, number %llu of "
+                     "%llu",
+                     ref, (unsigned long long)seen, (unsigned long long)count);
             return SHD_CORRUPT;
         }
         prev = ref;
         ref = c->word[LIST_NEXT];
     }
     if (prev != l->last || seen != count) {
-        snprintf(report, size, "list: ends at %u after %llu cells, not at %u "
-                               "after %llu",
+        snprintf(report, size,
+                 "list: ends at %u after %llu cells, not at %u "
+                 "after %llu",
                  prev, (unsigned long long)seen, l->last,
                  (unsigned long long)count);
         return SHD_CORRUPT;

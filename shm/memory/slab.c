@@ -59,7 +59,8 @@ static uint32_t class_cells(uint32_t class)
 static struct page *owned_page(const struct pages *p, uint32_t owner,
                                uint32_t number)
 {
-    if (number >= p->count || atomic_load32(&p->table[number].owner) != owner ||
+    if (number >= p->count ||
+        atomic_load32(&p->table[number].owner) != owner ||
         page_class(&p->table[number]) >= SLAB_CLASSES)
         return NULL;
     return &p->table[number];
@@ -113,8 +114,8 @@ static int partial_push(const struct pages *p, struct slab *s, struct txn *t,
     return SHD_OK;
 }
 
-static int partial_remove(const struct pages *p, struct slab *s,
-                          struct txn *t, const struct page *page)
+static int partial_remove(const struct pages *p, struct slab *s, struct txn *t,
+                          const struct page *page)
 {
     uint32_t prev = atomic_load32(&page->prev);
     uint32_t next = atomic_load32(&page->next);
@@ -217,8 +218,8 @@ int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
 }
 
 /* The page and the cell number of a reference to the start of a cell. */
-static struct page *locate(const struct pages *p, uint32_t owner,
-                           uint32_t ref, uint32_t *cell)
+static struct page *locate(const struct pages *p, uint32_t owner, uint32_t ref,
+                           uint32_t *cell)
 {
     uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
     uint32_t n = pages_number(p, at);
@@ -272,9 +273,8 @@ int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
     if (key.expires == expires)
         return SHD_OK;
     if ((atomic_load32(&page->info) & PAGE_IN_TREE) != 0) {
-        rc = tree_find(p->segment, &kind,
-                       atomic_load32(&s->expiry_root), expiry_order, &key,
-                       &path);
+        rc = tree_find(p->segment, &kind, atomic_load32(&s->expiry_root),
+                       expiry_order, &key, &path);
         if (rc != 1)
             return error_set(SHD_CORRUPT, "slab: a page is not in the tree "
                                           "of expiries");
@@ -293,8 +293,7 @@ int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
     if (rc != 0)
         return error_set(SHD_CORRUPT, "slab: a page is twice in the tree of "
                                       "expiries");
-    rc = tree_insert(t, &kind, &s->expiry_root, &path,
-                     page_ref(p, page));
+    rc = tree_insert(t, &kind, &s->expiry_root, &path, page_ref(p, page));
     if (rc != SHD_OK)
         return rc;
     txn_store32(t, &page->info, atomic_load32(&page->info) | PAGE_IN_TREE);
@@ -319,8 +318,8 @@ uint32_t slab_expiry_first(const struct pages *p, const struct slab *s,
     const struct page *page;
 
     if (atomic_load32(&s->expiry_root) == 0 ||
-        tree_first(p->segment, &kind, atomic_load32(&s->expiry_root),
-                   &path) != 1)
+        tree_first(p->segment, &kind, atomic_load32(&s->expiry_root), &path) !=
+            1)
         return PAGE_NONE;
     page = (const struct page *)(const void *)tree_node(
         p->segment, &kind, path.ref[path.depth - 1]);
@@ -365,8 +364,8 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
     return SHD_OK;
 }
 
-bool slab_has_free(const struct pages *p, const struct slab *s,
-                   uint32_t class, uint32_t avoid)
+bool slab_has_free(const struct pages *p, const struct slab *s, uint32_t class,
+                   uint32_t avoid)
 {
     uint32_t number = atomic_load32(&s->partial[class]);
 
@@ -483,8 +482,7 @@ int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
             snprintf(report, size, "slab: page %u %s", n, fault);
             return SHD_CORRUPT;
         }
-        uint32_t used =
-            class_cells(page_class(page)) - page_free_cells(page);
+        uint32_t used = class_cells(page_class(page)) - page_free_cells(page);
         *cells += used;
         bytes += (uint64_t)used * class_bytes[page_class(page)];
         partial += page_free_cells(page) > 0;
@@ -497,9 +495,8 @@ int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
         if (rc != SHD_OK)
             return rc;
     }
-    int rc = tree_check(p->segment, &kind,
-                        atomic_load32(&s->expiry_root), page_compare, NULL,
-                        &nodes, report, size);
+    int rc = tree_check(p->segment, &kind, atomic_load32(&s->expiry_root),
+                        page_compare, NULL, &nodes, report, size);
     if (rc != SHD_OK)
         return rc;
     if (listed != partial || nodes != in_tree || bytes != s->bytes ||

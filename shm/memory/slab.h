@@ -24,9 +24,9 @@
 
 /* In the shard's head. */
 struct slab {
-    uint64_t bytes;                /*  0 in cells handed out */
-    uint32_t expiry_root;          /*  8 tree of pages by expiry */
-    uint32_t pages;                /* 12 owned */
+    uint64_t bytes;                 /*  0 in cells handed out */
+    uint32_t expiry_root;           /*  8 tree of pages by expiry */
+    uint32_t pages;                 /* 12 owned */
     uint32_t partial[SLAB_CLASSES]; /* 16 page number + 1; 0: none */
 };
 static_assert(sizeof(struct slab) == 72, "layout");
@@ -53,8 +53,8 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
               uint32_t owner, uint32_t ref);
 
 /* Is there a free cell of the class in a page other than `avoid`? */
-bool slab_has_free(const struct pages *p, const struct slab *s,
-                   uint32_t class, uint32_t avoid);
+bool slab_has_free(const struct pages *p, const struct slab *s, uint32_t class,
+                   uint32_t avoid);
 
 /* Bytes of the cell that ref names, or 0 if no cell handed out to `owner`
  * starts there. */

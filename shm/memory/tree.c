@@ -10,8 +10,8 @@
  *   two levels up with g as n                                the other side
  *        G            g                  G         P             G         N
  *      p   u   ->   P   U              p   U  -> n   g         p   U  -> p   g
- *     n            n                  n               U         n             U
- *                                                              (capital: black)
+ *     n            n                  n               U         n U (capital:
+ * black)
  *
  * Removing leaves a hole that lacks one black, on the side s of p; w is its
  * sibling, `near` and `far` are w's children as seen from the hole:
@@ -80,8 +80,8 @@ static void set_links(struct txn *t, const struct tree_kind *k,
 
 /* A child that may be absent: *node is NULL then. False: it leads outside. */
 static bool child_of(const struct segment *s, const struct tree_kind *k,
-                     const unsigned char *parent, unsigned side,
-                     uint32_t *ref, unsigned char **node)
+                     const unsigned char *parent, unsigned side, uint32_t *ref,
+                     unsigned char **node)
 {
     *ref = tree_child(k, parent, side);
     *node = *ref != 0 ? tree_node(s, k, *ref) : NULL;
@@ -428,8 +428,7 @@ int tree_replace(struct txn *t, const struct tree_kind *k, uint32_t *root,
         return SHD_CORRUPT;
     set_links(t, k, new, 0, tree_child(k, old, 0), tree_child(k, old, 1));
     paint(t, k, new, is_red(k, old));
-    return hang(t, k, root, path, path->depth - 1, ref) ? SHD_OK
-                                                        : SHD_CORRUPT;
+    return hang(t, k, root, path, path->depth - 1, ref) ? SHD_OK : SHD_CORRUPT;
 }
 
 /* ---- walks ------------------------------------------------------------ */
@@ -520,8 +519,8 @@ static bool check_push(struct check *c, uint32_t ref)
         return failed(c, "a red node has a red child", ref);
     if (!push(&c->path, ref))
         return failed(c, "too deep for a red-black tree", ref);
-    c->blacks[depth] = (depth > 0 ? c->blacks[depth - 1] : 0) +
-                       !is_red(c->kind, node);
+    c->blacks[depth] =
+        (depth > 0 ? c->blacks[depth - 1] : 0) + !is_red(c->kind, node);
     return true;
 }
 
@@ -590,8 +589,7 @@ int tree_check(const struct segment *s, const struct tree_kind *k,
                uint32_t root,
                int (*compare)(const void *context, const unsigned char *a,
                               const unsigned char *b),
-               const void *context, uint64_t *nodes, char *report,
-               size_t size)
+               const void *context, uint64_t *nodes, char *report, size_t size)
 {
     struct check c = {.segment = s, .kind = k};
     uint64_t count = 0;

@@ -52,8 +52,7 @@ struct tree_path {
 
 /* The node's address, or NULL if it would not lie where nodes do. */
 static inline unsigned char *tree_node(const struct segment *s,
-                                       const struct tree_kind *k,
-                                       uint32_t ref)
+                                       const struct tree_kind *k, uint32_t ref)
 {
     uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
 
@@ -74,8 +73,8 @@ static inline uint32_t tree_child(const struct tree_kind *k,
  * the path ends with the node. 0 not found: it ends with the parent to be and
  * the side; it is empty when the tree is. SHD_CORRUPT. */
 int tree_find(const struct segment *s, const struct tree_kind *k,
-              uint32_t root, int (*order)(const void *context,
-                                          const unsigned char *node),
+              uint32_t root,
+              int (*order)(const void *context, const unsigned char *node),
               const void *context, struct tree_path *path);
 
 /* Puts the node where the path (from a descent that did not find it) points.

@@ -34,8 +34,9 @@
 #include <unistd.h>
 
 #define MODE_DEFAULT 0600u
-#define LIVENESS_AT (1ll << 40) /* beyond any file's end: 16 segments' sizes  \
-                                 */
+#define LIVENESS_AT                                                           \
+    (1ll << 40) /* beyond any file's end: 16 segments' sizes                  \
+                 */
 #define LINK_BYTES 32
 #define TEMP_BYTES (NAME_PATH_BYTES + 32)
 

@@ -29,7 +29,7 @@
 #include "shm/shdict.h"
 
 #define SEGMENT_PAGE 4096u
-#define SEGMENT_UNIT 16u             /* offsets count units of 16 bytes */
+#define SEGMENT_UNIT 16u              /* offsets count units of 16 bytes */
 #define SEGMENT_SIZE_MAX (1ull << 36) /* 2^32 units: 64 GiB */
 #define SEGMENT_MAGIC 0x3154434944485353ull /* "SSHDICT1", little-endian */
 #define SEGMENT_LAYOUT_VERSION 1u
@@ -41,36 +41,36 @@
 
 /* Offset 0 of the file. */
 struct segment_header {
-    uint64_t magic;           /*   0 */
-    uint32_t byte_order;      /*   8 SEGMENT_BYTE_ORDER as the creator wrote it */
-    uint32_t layout_version;  /*  12 */
-    uint64_t fingerprint;     /*  16 sizes of all that differs by platform */
-    uint64_t size_bytes;      /*  24 of the file and the mapping */
-    uint64_t hash_seed;       /*  32 */
-    uint64_t pid_namespace;   /*  40 inode of /proc/self/ns/pid */
-    uint64_t created_ms;      /*  48 wall clock */
-    uint32_t workers_max;     /*  56 */
-    uint32_t objects_max;     /*  60 */
-    uint32_t locks_max;       /*  64 */
-    uint32_t reserved;        /*  68 */
-    uint64_t guards_at;       /*  72 byte offsets of the parts */
-    uint64_t catalogue_at;    /*  80 */
-    uint64_t workers_at;      /*  88 */
-    uint64_t extents_at;      /*  96 */
-    uint8_t boot_id[40];      /* 104 text of /proc/sys/kernel/random/boot_id */
-    uint8_t reserved2[112];   /* 144 */
+    uint64_t magic;      /*   0 */
+    uint32_t byte_order; /*   8 SEGMENT_BYTE_ORDER as the creator wrote it */
+    uint32_t layout_version; /*  12 */
+    uint64_t fingerprint;    /*  16 sizes of all that differs by platform */
+    uint64_t size_bytes;     /*  24 of the file and the mapping */
+    uint64_t hash_seed;      /*  32 */
+    uint64_t pid_namespace;  /*  40 inode of /proc/self/ns/pid */
+    uint64_t created_ms;     /*  48 wall clock */
+    uint32_t workers_max;    /*  56 */
+    uint32_t objects_max;    /*  60 */
+    uint32_t locks_max;      /*  64 */
+    uint32_t reserved;       /*  68 */
+    uint64_t guards_at;      /*  72 byte offsets of the parts */
+    uint64_t catalogue_at;   /*  80 */
+    uint64_t workers_at;     /*  88 */
+    uint64_t extents_at;     /*  96 */
+    uint8_t boot_id[40];     /* 104 text of /proc/sys/kernel/random/boot_id */
+    uint8_t reserved2[112];  /* 144 */
     /* Changed in transactions on the registry's guard: */
-    uint64_t incarnations;    /* 256 last one given, from 0 */
-    uint64_t deaths;          /* 264 workers reaped */
-    uint8_t pad1[48];         /* 272 */
+    uint64_t incarnations; /* 256 last one given, from 0 */
+    uint64_t deaths;       /* 264 workers reaped */
+    uint8_t pad1[48];      /* 272 */
     /* Changed in transactions on the catalogue's guard: */
-    uint64_t generations;     /* 320 last object generation given, from 0 */
-    uint32_t guards_used;     /* 328 guards ever handed out (all below are
-                                     committed mutexes for ever) */
-    uint32_t pad2;            /* 332 */
-    uint64_t extents_next;    /* 336 where the next extent is looked for */
-    uint8_t pad3[40];         /* 344 */
-    uint8_t pad4[3712];       /* 384 */
+    uint64_t generations;  /* 320 last object generation given, from 0 */
+    uint32_t guards_used;  /* 328 guards ever handed out (all below are
+                                  committed mutexes for ever) */
+    uint32_t pad2;         /* 332 */
+    uint64_t extents_next; /* 336 where the next extent is looked for */
+    uint8_t pad3[40];      /* 344 */
+    uint8_t pad4[3712];    /* 384 */
 };
 static_assert(offsetof(struct segment_header, guards_at) == 72, "layout");
 static_assert(offsetof(struct segment_header, boot_id) == 104, "layout");
@@ -81,15 +81,15 @@ static_assert(sizeof(struct segment_header) == SEGMENT_PAGE, "layout");
 /* This process's view of a segment: private memory. */
 struct segment {
     unsigned char *base;
-    uint64_t size;      /* as checked at attach; the header's word is not
-                           trusted afterwards */
-    int fd;             /* an open file description of this process alone;
-                           replaced in the child by segment_after_fork() */
+    uint64_t size; /* as checked at attach; the header's word is not
+                      trusted afterwards */
+    int fd;        /* an open file description of this process alone;
+                      replaced in the child by segment_after_fork() */
     bool writable;
     uint32_t workers_max, objects_max, locks_max; /* copies, checked */
     uint64_t guards_at, catalogue_at, workers_at, extents_at;
     uint64_t hash_seed;
-    dev_t device;       /* identity, for attaching twice */
+    dev_t device; /* identity, for attaching twice */
     ino_t inode;
     char path[256];
 };

@@ -190,8 +190,8 @@ static pthread_mutex_t *make_mutex(void)
 static shd_dict *make_dict(shd_segment *s, const char *name, uint32_t keys)
 {
     struct shd_dict_options o = {.struct_size = sizeof(o),
-                                 .capacity_bytes = 4096ull * 1024 +
-                                                   (uint64_t)keys * 256};
+                                 .capacity_bytes =
+                                     4096ull * 1024 + (uint64_t)keys * 256};
     struct bench b = {.keys = keys};
     int rc = shd_dict_open(s, name, &o, &b.dict);
 
