@@ -23,8 +23,10 @@ static bool stop;
 static void set_up(void)
 {
     struct shd_segment_options so = support_options();
+    /* Few roots, so that whatever the hash's seed some tree has branches. */
     struct shd_dict_options o = {.struct_size = sizeof(o),
-                                 .capacity_bytes = 65536};
+                                 .capacity_bytes = 65536,
+                                 .entries_hint = 16};
 
     expect(shd_segment_create(NULL, &so, &segment), SHD_OK);
     expect(shd_dict_open(segment, "torn", &o, &dict), SHD_OK);
