@@ -30,6 +30,8 @@
 /* Transactions in one hold of the lock. */
 #define COLLECT_STEPS 16
 #define AGE_MASK 0xffffu
+/* Shards whose age is compared before evicting at home. */
+#define NEIGHBOURS 8u
 /* From a list's node, or a chain's cell, back to whose it is: the lock is held
  * meanwhile, for each cell of a page. */
 #define OWNER_STEPS 256
@@ -536,14 +538,18 @@ static uint32_t now_seconds(void)
     return (uint32_t)(clock_coarse_ms() / 1000);
 }
 
-/* Is this shard's turn to evict, or is another one's tail a good deal
- * older? */
+/* Is this shard's turn to evict, or is another one's tail a good deal older? A
+ * few others are asked, other ones each time: each is a cache line, and one
+ * that lags behind is found soon enough. */
 static bool evicts_at_home(const struct dict *d, uint32_t shard)
 {
     uint32_t now = now_seconds();
     uint32_t own = tail_age(d, shard, now);
+    uint32_t first =
+        (uint32_t)atomic_load64(&dict_guard(d, shard)->seq) / 2 * NEIGHBOURS;
 
-    for (uint32_t i = 0; i < d->shards; i++) {
+    for (uint32_t n = 0; n < NEIGHBOURS && n < d->shards; n++) {
+        uint32_t i = (first + n) & (d->shards - 1);
         uint32_t age = tail_age(d, i, now);
 
         if (atomic_load64(&d->shard[i].entries) != 0 &&

@@ -43,7 +43,24 @@ static uint32_t first_free(const struct pages *p, uint32_t from)
     return PAGE_NONE;
 }
 
-/* The lowest free page, as far as the last searches are to be believed. The
+/* One that this process has given back, if it still is free. */
+static uint32_t search_recent(const struct pages *p, struct pages *hints)
+{
+    uint32_t recents = atomic_load32(&p->recents);
+
+    for (uint32_t i = 0; i < recents && i < PAGES_RECENT; i++) {
+        uint32_t n = atomic_load32(&p->recent[i]);
+
+        if (n < p->count &&
+            (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0)
+            return n;
+    }
+    if (recents != 0)
+        atomic_store32(&hints->recents, 0);
+    return PAGE_NONE;
+}
+
+/* A free page: the lowest, as far as the last searches are to be believed. The
  * hints are private to the process, and threads may race for them: they decide
  * where to look, never what is free. */
 static uint32_t search(const struct pages *p)
@@ -51,15 +68,35 @@ static uint32_t search(const struct pages *p)
     struct pages *hints = (struct pages *)(uintptr_t)p;
     uint32_t trusted = atomic_load32(&p->trusted);
     uint32_t from = trusted == 0 ? 0 : atomic_load32(&p->full_below);
-    uint32_t n = first_free(p, from * 64);
-    uint32_t word = n == PAGE_NONE ? map_words(p) : n / 64;
+    uint32_t n = trusted == 0 ? PAGE_NONE : search_recent(p, hints);
+    uint32_t word;
 
+    if (n != PAGE_NONE)
+        return n;
+    n = first_free(p, from * 64);
+    word = n == PAGE_NONE ? map_words(p) : n / 64;
     if (word != atomic_load32(&p->full_below))
         atomic_store32(&hints->full_below, word);
     trusted = trusted == 0 ? word / PAGES_TRUST : trusted - 1;
     if (trusted != atomic_load32(&p->trusted))
         atomic_store32(&hints->trusted, trusted);
     return n;
+}
+
+/* What `search` may not know of. */
+static void remember(const struct pages *p, uint32_t n)
+{
+    struct pages *hints = (struct pages *)(uintptr_t)p;
+    uint32_t recents = atomic_load32(&p->recents);
+
+    if (n / 64 >= atomic_load32(&p->full_below))
+        return;
+    if (recents < PAGES_RECENT) {
+        atomic_store32(&hints->recent[recents], n);
+        atomic_store32(&hints->recents, recents + 1);
+    } else {
+        atomic_store32(&hints->full_below, n / 64);
+    }
 }
 
 static int commit(const struct pages *p, uint64_t from, uint64_t to)
@@ -123,12 +160,9 @@ uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner)
 
 void pages_release(const struct pages *p, struct txn *t, uint32_t n)
 {
-    struct pages *hints = (struct pages *)(uintptr_t)p;
-
     txn_release(t, &p->table[n].owner, atomic_load32(&p->table[n].owner),
                 &p->map[n / 64], n % 64);
-    if (n / 64 < atomic_load32(&p->full_below))
-        atomic_store32(&hints->full_below, n / 64);
+    remember(p, n);
 }
 
 uint64_t pages_free(const struct pages *p)

@@ -25,6 +25,7 @@
 /* A search that looked at n words is believed for n / PAGES_TRUST more: pages
  * that other processes free meanwhile are found that much later. */
 #define PAGES_TRUST 16u
+#define PAGES_RECENT 8u
 
 struct page {
     uint64_t free_map[2]; /*  0 a set bit is a free cell */
@@ -57,7 +58,10 @@ struct pages {
     uint32_t full_below; /* no word of the map before this one had a free page
                             when it was last looked at: private, relaxed */
     uint32_t trusted;    /* searches that may still believe that */
-    uint64_t at;         /* byte offset of page 0 in the segment */
+    uint32_t recent[PAGES_RECENT]; /* pages this process has given back below
+                                      full_below since: private, relaxed */
+    uint32_t recents;
+    uint64_t at; /* byte offset of page 0 in the segment */
     uint32_t count;
 };
 
