@@ -26,7 +26,7 @@ bool clock_is_past(uint64_t deadline_ms);
 /* Wall clock, ms since 1970; for people, never for expiry. */
 uint64_t clock_wall_ms(void);
 
-/* Tests: adds to what this process takes for now. */
+/* Tests: moves this process's idea of the time forward. */
 void clock_test_advance(uint64_t ms);
 
 #endif
