@@ -3,6 +3,8 @@
  * Suite torn: what a reader does with bytes that change, or make no sense,
  * while it looks at them. It may answer anything, but touches nothing outside
  * the page it was led to and writes nothing outside the caller's buffer.
+ *
+ * valgrind: no, it runs one thread at a time, so that nothing is ever torn.
  */
 #include <pthread.h>
 
