@@ -10,6 +10,9 @@
 
 /* Pages, or batches of expired entries, in one hold of the lock. */
 #define PAGES_A_HOLD 8
+/* Times a page may change hands under our eyes: what is in it has been stored
+ * since we began. */
+#define TURNS_MAX 16
 #define PAGE_ENTRIES_MAX (PAGE_BYTES / SLAB_CELL_MIN)
 #define FLUSH_WORDS (PAGE_ENTRIES_MAX + SLAB_EXPIRY_WORDS)
 
@@ -50,14 +53,15 @@ int store_flush_all(const struct dict *d)
 {
     uint64_t now = clock_now_ms();
     uint64_t committed = atomic_load64(d->pages.committed);
-    uint32_t page = 0;
+    uint32_t page = 0, turns = 0;
 
     while (page < committed && page < d->pages.count) {
         uint32_t owner = atomic_load32(&d->pages.table[page].owner);
         int rc;
 
-        if (owner == 0 || owner > d->shards) {
+        if (owner == 0 || owner > d->shards || turns > TURNS_MAX) {
             page++;
+            turns = 0;
             continue;
         }
         rc = dict_lock(d, owner - 1);
@@ -66,13 +70,15 @@ int store_flush_all(const struct dict *d)
         for (int n = 0;
              n < PAGES_A_HOLD && page < d->pages.count && rc == SHD_OK &&
              atomic_load32(&d->pages.table[page].owner) == owner;
-             n++)
+             n++) {
             rc = flush_page(d, owner - 1, page++, now);
+            turns = 0;
+        }
+        turns++;
         dict_unlock(d, owner - 1);
         if (rc != SHD_OK)
             return rc;
-        /* If the page changed hands in between, its new owner is next; each
-         * such turn is another worker's progress. */
+        /* If the page changed hands in between, its new owner is next. */
     }
     /* The owners that were looked at may have been another object's bytes. */
     return dict_gone(d, 0) ? dict_gone_error(d) : SHD_OK;

@@ -22,11 +22,17 @@ static bool nap(const struct reading *r)
     return true;
 }
 
+static bool attempt(struct reading *r)
+{
+    r->epoch = atomic_load64_acquire(&undone_epoch);
+    return (r->epoch & 1) == 0 && read_begin(r->guard, &r->seq);
+}
+
 int reading_again(struct reading *r)
 {
     for (; r->tries <= READ_TRIES; r->tries++) {
         atomic_pause();
-        if (read_begin(r->guard, &r->seq))
+        if (attempt(r))
             return SHD_OK;
     }
     if (r->env->segment->writable) {
@@ -36,7 +42,7 @@ int reading_again(struct reading *r)
         return rc;
     }
     for (; nap(r); r->tries++) {
-        if (read_begin(r->guard, &r->seq))
+        if (attempt(r))
             return SHD_OK;
         if (r->tries >= READ_TRIES + STUCK_NAPS)
             r->undone = undone_enter(r->env->segment, r->guard);

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "shm/guard/read.h"
+#include "shm/guard/undone.h"
 
 struct reading {
     const struct guard_env *env;
@@ -30,6 +31,7 @@ struct reading {
     uint32_t tries;
     bool locked;
     struct undone *undone; /* not NULL: reading a private copy */
+    uint64_t epoch;        /* undone_epoch before the try */
 };
 
 static inline void reading_begin(struct reading *r,
@@ -49,7 +51,9 @@ int reading_again(struct reading *r);
  * to rest. */
 static inline int reading_try(struct reading *r)
 {
-    if (r->tries++ == 0 && read_begin(r->guard, &r->seq))
+    r->epoch = atomic_load64_acquire(&undone_epoch);
+    if (r->tries++ == 0 && (r->epoch & 1) == 0 &&
+        read_begin(r->guard, &r->seq))
         return SHD_OK;
     return reading_again(r);
 }
@@ -62,7 +66,8 @@ static inline bool reading_done(struct reading *r)
 {
     if (r->locked || r->undone != NULL)
         return reading_leave(r);
-    return read_valid(r->guard, r->seq);
+    return read_valid(r->guard, r->seq) &&
+           atomic_load64(&undone_epoch) == r->epoch;
 }
 
 /* Copies len bytes, a multiple of 8, by whole words. Both are aligned. */

@@ -25,6 +25,14 @@ struct undone {
 };
 
 static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+uint64_t undone_epoch;
+
+static void epoch_step(void)
+{
+    atomic_fence_full();
+    atomic_store64_release(&undone_epoch, atomic_load64(&undone_epoch) + 1);
+    atomic_fence_full();
+}
 
 static void *page_of(void *address)
 {
@@ -103,12 +111,16 @@ struct undone *undone_enter(const struct segment *s, struct guard *g)
 
     if (u == NULL)
         return NULL;
-    rc = pthread_mutex_lock(&one_at_a_time);
-    assert(rc == 0);
-    (void)rc;
+    rc = pthread_mutex_trylock(&one_at_a_time);
+    if (rc != 0) {
+        free(u);
+        return NULL;
+    }
+    epoch_step();
     if (enter(s, u, g))
         return u;
     give_back(u);
+    epoch_step();
     rc = pthread_mutex_unlock(&one_at_a_time);
     assert(rc == 0);
     free(u);
@@ -122,6 +134,7 @@ bool undone_leave(struct undone *u)
 
     give_back(u);
     still = stands_still(u);
+    epoch_step();
     rc = pthread_mutex_unlock(&one_at_a_time);
     assert(rc == 0);
     (void)rc;

@@ -11,7 +11,8 @@
  * OWNS   nothing shared; one undoing at a time in a process.
  * HOLDS  between enter and leave the process sees the guard's data as it was
  *        before the transaction; leave tells whether the writer stood still.
- * LOCK   a process-private mutex between enter and leave.
+ * LOCK   a process-private mutex between enter and leave, never waited for: a
+ *        child of fork may find it taken for ever.
  * CRASH  nothing shared is written.
  */
 #ifndef SHD_GUARD_UNDONE_H
@@ -20,6 +21,11 @@
 #include "shm/guard/guard.h"
 
 struct undone;
+
+/* Odd between enter and leave. A page that is copied may hold words of other
+ * guards, which do not follow the file meanwhile: so a read section of this
+ * process counts only if this has been even and the same throughout. */
+extern uint64_t undone_epoch;
 
 /* NULL: the writer moves, the log cannot be believed, or this process has no
  * memory. */
