@@ -432,7 +432,8 @@ SHD_API SHD_MUST int shd_expire(shd_dict *dict, const void *key,
                                 size_t key_len, int64_t ttl_ms);
 
 /* Marks every entry as expired: shd_get_stale still sees them. A sequence
- * of small steps, each bounded; entries stored meanwhile may be marked. */
+ * of small steps, each bounded; entries stored meanwhile may be marked, and
+ * one that another worker's making room moves meanwhile may be missed. */
 SHD_API SHD_MUST int shd_flush_all(shd_dict *dict);
 
 /* Frees expired entries, at most max (0: all). *freed, if not NULL, gets
