@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tests/interleave/world.h - operations as text with their results as text,
+ * and the state of a dict as a number.
+ */
+#ifndef SHD_TESTS_INTERLEAVE_WORLD_H
+#define SHD_TESTS_INTERLEAVE_WORLD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/shdict.h"
+
+#define WORLD_OP_MAX 64u
+#define WORLD_RESULT_MAX 64u
+
+struct world {
+    shd_segment *segment;
+    shd_dict *dict;
+};
+
+/* Runs one operation; its results as text. 0, or -1: no such operation. */
+int world_run(const struct world *w, const char *op,
+              char result[WORLD_RESULT_MAX]);
+
+/* Runs all of a script, to prepare. 0, or -1 having printed why not. */
+int world_prepare(const struct world *w, const char *script);
+
+/* Cuts the next operation out of a script; its end, or NULL: no more. */
+const char *world_next(const char *script, char op[WORLD_OP_MAX]);
+
+/* Keys, values, flags, ttls, elements and the LRU order as one number. Lists
+ * are emptied by it. 0, or -1 having printed why not. */
+int world_digest(const struct world *w, uint64_t *digest);
+
+#endif
