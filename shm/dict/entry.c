@@ -84,7 +84,7 @@ int item_shape(const struct dict *d, struct item *item)
     bool is_long = entry_is_long((uint32_t)item->key_len);
     uint64_t bytes;
 
-    item->meta = item->type | CELL_ENTRY << CELL_KIND_SHIFT;
+    item->meta = item->type | item->kind << CELL_KIND_SHIFT;
     if (item->flags != 0)
         item->meta |= CELL_FLAGS;
     bytes = entry_value_at(item->meta, (uint32_t)item->key_len);
@@ -172,6 +172,11 @@ void entry_fill(const struct dict *d, uint32_t ref, const struct item *item,
     } else {
         cell_fill(bytes + sizeof(*e), item->key, key_len);
     }
+    if (item->kind == CELL_VERSIONED)
+        atomic_store64(
+            (uint64_t *)(void *)(bytes +
+                                 entry_version_at(item->meta, key_len)),
+            item->version);
     if (item->flags != 0)
         atomic_store64((uint64_t *)(void *)(bytes + at - 8),
                        (uint32_t)item->flags);
@@ -241,6 +246,33 @@ static int64_t ttl_of(const struct entry *e)
     left = (int64_t)expires - (int64_t)clock_now_ms();
     /* 0 is taken for "never": an entry that expires just now has expired. */
     return left == 0 ? -1 : left;
+}
+
+static uint64_t *version_word(struct entry *e, uint32_t meta)
+{
+    uint32_t key_len = entry_key_len(atomic_load64(&e->key_expires));
+
+    return (uint64_t *)(void *)((unsigned char *)e +
+                                entry_version_at(meta, key_len));
+}
+
+uint64_t entry_version(const struct dict *d, const struct entry *e)
+{
+    uint32_t meta = atomic_load32(&e->cell.meta);
+    uint32_t len = entry_key_len(atomic_load64(&e->key_expires));
+
+    if (!cell_is_versioned(meta) ||
+        entry_value_at(meta, len) > cell_room(&d->pages, e))
+        return 0;
+    return atomic_load64(version_word((struct entry *)(uintptr_t)e, meta));
+}
+
+void entry_version_renew(struct txn *t, struct entry *e)
+{
+    uint32_t meta = atomic_load32(&e->cell.meta);
+
+    if (cell_is_versioned(meta))
+        txn_store64(t, version_word(e, meta), entry_version_of(t));
 }
 
 int entry_describe(const struct dict *d, const struct cell *c,

@@ -12,11 +12,12 @@
 
 #include <string.h>
 
-#define PUSH_WORDS (SLAB_ALLOC_WORDS + 2 * LIST_WORDS + 8u)
+#define PUSH_WORDS                                                            \
+    (SLAB_ALLOC_WORDS + 2 * LIST_WORDS + SLAB_EXPIRY_WORDS + 9u)
 /* A new list: its entry, its first node, and the old entry's end. */
 #define CREATE_WORDS                                                          \
     (2 * SLAB_ALLOC_WORDS + TREE_INSERT_WORDS + 2 * LIST_WORDS +              \
-     SLAB_FREE_WORDS + 12u)
+     SLAB_EXPIRY_WORDS + SLAB_FREE_WORDS + 12u)
 /* Without the last node, the entry goes too. */
 #define POP_WORDS (ROOM_REMOVE_WORDS + SLAB_FREE_WORDS + 2 * LIST_WORDS + 8u)
 
@@ -26,6 +27,7 @@ static_assert(POP_WORDS <= GUARD_UNDO_MAX, "log");
 struct push_call {
     struct item list; /* the entry */
     struct item element;
+    uint64_t expires; /* STORE_KEEP: as it is */
     bool left;
     uint64_t *length;
     uint64_t pushed; /* the length after it */
@@ -83,7 +85,15 @@ static int push_to_live(struct attempt *a, struct push_call *c)
         txn_store32(&t, &end->word[c->left ? CHAIN_BACK : CHAIN_NEXT], ref);
         txn_store32(&t, c->left ? &l->first : &l->last, ref);
         txn_store64(&t, &l->count, c->pushed);
-        rc = room_touch(a->d, a->at.shard, &t, a->old);
+        if (c->expires != STORE_KEEP) {
+            txn_store64(&t, &a->entry->key_expires,
+                        c->expires | (uint64_t)c->list.key_len << 48);
+            rc = slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
+                                   cell_page(&a->d->pages, a->old),
+                                   c->expires);
+        }
+        if (rc == SHD_OK)
+            rc = room_touch(a->d, a->at.shard, &t, a->old);
     }
     return attempt_end(&t, rc);
 }
@@ -118,7 +128,7 @@ static int push_to_new(struct attempt *a, struct push_call *c)
             rc = attempt_adopt_chain(a, &t, PENDING_ENTRY, entry);
     }
     if (rc == SHD_OK)
-        rc = attempt_link(a, &t, entry, 0);
+        rc = attempt_link(a, &t, entry, c->list.expires);
     c->pushed = 1;
     return attempt_end(&t, rc);
 }
@@ -194,12 +204,17 @@ static int push_body(struct attempt *a, void *context)
 }
 
 int store_push(const struct dict *d, bool left, struct item *element,
-               const void *key, size_t key_len, uint64_t *length)
+               const void *key, size_t key_len, uint64_t expires,
+               uint64_t *length)
 {
     struct attempt a;
     struct push_call c = {
-        .list = {.key = key, .key_len = key_len, .type = SHD_LIST},
+        .list = {.key = key,
+                 .key_len = key_len,
+                 .type = SHD_LIST,
+                 .expires = expires == STORE_KEEP ? 0 : expires},
         .element = *element,
+        .expires = expires,
         .left = left};
     int rc = item_shape(d, &c.list);
 

@@ -23,6 +23,8 @@ static int look(const struct dict *d, const struct place *at, const void *key,
         return SHD_NOTFOUND;
     if ((how & READ_DESCRIBE) != 0)
         return entry_describe(d, &e->cell, v);
+    if ((how & READ_VERSION) != 0)
+        ((struct read_versioned *)(void *)v)->version = entry_version(d, e);
     return entry_value(d, &e->cell, buf, size, false, v);
 }
 
@@ -54,22 +56,38 @@ static int result(const struct dict *d, const struct place *at, uint32_t how,
     return rc;
 }
 
-int read_value(const struct dict *d, const void *key, size_t len, void *buf,
-               size_t size, uint32_t how, struct shd_value *v)
+static inline __attribute__((always_inline)) int
+read_placed(const struct dict *d, const struct place *at, const void *key,
+            size_t len, void *buf, size_t size, uint32_t how,
+            struct shd_value *v)
 {
-    struct place at = dict_place(d, key, len);
     struct reading r;
     bool live = false;
     int rc;
 
-    reading_begin(&r, d->env, dict_guard(d, at.shard));
+    reading_begin(&r, d->env, dict_guard(d, at->shard));
     do {
         rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        rc = dict_gone(d, at.shard)
+        rc = dict_gone(d, at->shard)
                  ? SHD_GONE
-                 : look(d, &at, key, len, buf, size, how, v, &live);
+                 : look(d, at, key, len, buf, size, how, v, &live);
     } while (!reading_done(&r));
-    return rc == SHD_GONE ? dict_gone_error(d) : result(d, &at, how, live, rc);
+    return rc == SHD_GONE ? dict_gone_error(d) : result(d, at, how, live, rc);
+}
+
+int read_value(const struct dict *d, const void *key, size_t len, void *buf,
+               size_t size, uint32_t how, struct shd_value *v)
+{
+    struct place at = dict_place(d, key, len);
+
+    return read_placed(d, &at, key, len, buf, size, how, v);
+}
+
+int read_at(const struct dict *d, const struct place *at, const void *key,
+            size_t len, void *buf, size_t size, uint32_t how,
+            struct shd_value *v)
+{
+    return read_placed(d, at, key, len, buf, size, how, v);
 }

@@ -158,6 +158,59 @@ int chain_compare(const struct pages *p, uint32_t head, const void *with,
     return 0;
 }
 
+int chain_equal(const struct pages *p, uint32_t head, uint64_t from,
+                const void *with, uint64_t len)
+{
+    const unsigned char *b = with;
+    uint32_t ref = head;
+
+    while (len > 0) {
+        uint32_t n;
+        const struct cell *c = link_at(p, ref, &n);
+
+        if (c == NULL)
+            return 2;
+        if (from >= n) {
+            if (n % 8 != 0)
+                return 2;
+            from -= n;
+        } else {
+            uint64_t take = n - from < len ? n - from : len;
+
+            if (cell_compare((const unsigned char *)(c + 1) + from, b, take) !=
+                0)
+                return 0;
+            b += take;
+            len -= take;
+            from = 0;
+        }
+        ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    }
+    return 1;
+}
+
+int chain_last(const struct pages *p, uint32_t head, uint64_t cells_max,
+               uint32_t *last, uint32_t *before)
+{
+    uint32_t ref = head;
+
+    *before = 0;
+    while (cells_max-- > 0) {
+        uint32_t n, next;
+        const struct cell *c = link_at(p, ref, &n);
+
+        if (c == NULL)
+            return SHD_CORRUPT;
+        next = atomic_load32(&c->word[CHAIN_NEXT]);
+        *last = ref;
+        if (next == 0)
+            return SHD_OK;
+        *before = ref;
+        ref = next;
+    }
+    return SHD_CORRUPT;
+}
+
 int chain_check(const struct pages *p, uint32_t owner, uint32_t head,
                 uint32_t of, uint64_t total, uint64_t *cells, char *report,
                 size_t size)

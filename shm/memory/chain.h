@@ -54,6 +54,16 @@ int chain_read(const struct pages *p, uint32_t head, uint64_t from, void *to,
 int chain_compare(const struct pages *p, uint32_t head, const void *with,
                   uint64_t len);
 
+/* Are the bytes from..from+len of the chain the same? `from` is a multiple of
+ * 8. 1, 0, or 2 if it is corrupt. */
+int chain_equal(const struct pages *p, uint32_t head, uint64_t from,
+                const void *with, uint64_t len);
+
+/* The chain's last cell, and the one before it (0: there is none).
+ * SHD_CORRUPT: it does not end within `cells_max`. */
+int chain_last(const struct pages *p, uint32_t head, uint64_t cells_max,
+               uint32_t *last, uint32_t *before);
+
 /* Links and lengths of a chain of `total` bytes that belongs to cell `of`,
  * and adds its cells to *cells. */
 int chain_check(const struct pages *p, uint32_t owner, uint32_t head,
