@@ -9,7 +9,7 @@
 #include "shm/base/clock.h"
 
 /* What value_max_bytes promises of that key. User flags may cost a word. */
-static bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags)
+bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags)
 {
     return len + (flags != 0 ? 8 : 0) <=
            dict_value_max(&w->dict->dict, w->keys[k].len);
@@ -18,7 +18,7 @@ static bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags)
 /* May a store that evicts nothing say that there is no room? Only in a dict
  * that is too small, and only if what is free could not be gathered: each
  * shard may keep a partly used page for each class of cells. */
-static void check_nomem(struct world *w, uint32_t k, size_t len)
+void check_nomem(struct world *w, uint32_t k, size_t len)
 {
     uint64_t need = (len + w->keys[k].len + 256) * 3 / 2;
 
@@ -39,8 +39,8 @@ static void check_nomem(struct world *w, uint32_t k, size_t len)
 }
 
 /* After a change that gave `forcible`; `before` is the dict's info then. */
-static void check_forced(struct world *w, const struct shd_dict_info *before,
-                         bool allowed, uint32_t forcible)
+void check_forced(struct world *w, const struct shd_dict_info *before,
+                  bool allowed, uint32_t forcible)
 {
     refresh(w);
     uint64_t evicted = w->info.evictions - before->evictions;
@@ -172,7 +172,8 @@ static void op_push(struct world *w, uint32_t k)
     struct naive_value v;
     struct shd_dict_info before;
     uint64_t length = 4711, wanted = 0;
-    bool left = one_in(w, 2);
+    bool left = one_in(w, 2), expires = one_in(w, 4);
+    int64_t ttl = random_ttl(w);
     int rc;
 
     do
@@ -181,9 +182,14 @@ static void op_push(struct world *w, uint32_t k)
     learn(w, k);
     refresh(w);
     before = w->info;
-    rc = shd_push(w->dict, left, w->keys[k].bytes, w->keys[k].len, v.type,
-                  v.type == SHD_STRING ? v.bytes : NULL, v.len, v.number,
-                  &length);
+    if (expires)
+        rc = shd_push_expire(w->dict, left, w->keys[k].bytes, w->keys[k].len,
+                             v.type, v.type == SHD_STRING ? v.bytes : NULL,
+                             v.len, v.number, ttl, &length);
+    else
+        rc = shd_push(w->dict, left, w->keys[k].bytes, w->keys[k].len, v.type,
+                      v.type == SHD_STRING ? v.bytes : NULL, v.len, v.number,
+                      &length);
     check_forced(w, &before, false, 0);
     if (rc == SHD_NOMEM) {
         check_nomem(w, k, v.len);
@@ -198,6 +204,8 @@ static void op_push(struct world *w, uint32_t k)
     expect(w, rc, naive_push(e, now(), left, &v, &wanted));
     if (rc != SHD_OK)
         return;
+    if (expires)
+        expect(w, naive_expire(e, now(), ttl), SHD_OK);
     if (length != wanted)
         fail(w, "%" PRIu64 " elements, should be %" PRIu64, length, wanted);
     saw(w, e);
@@ -545,7 +553,9 @@ static void key_op(struct world *w)
         return;
     }
     w->keys[k].disturbed = true;
-    if (n < 76) {
+    if (n < 50) {
+        beyond_op(w, k);
+    } else if (n < 76) {
         w->doing = "store";
         op_store(w, k);
     } else if (n < 84) {
