@@ -712,6 +712,13 @@ function Dict.info(self)
     return info
 end
 
+require "shdict_beyond" (Dict, {
+    dict_of = dict_of,
+    key_text = key_text,
+    milliseconds = milliseconds,
+    reason = reason
+})
+
 -- The object for a handle just opened: closed with the last reference to it,
 -- unless its segment has been closed before. The finalizers of a dict and of
 -- its segment run in any order, and the library gives a closed handle out
