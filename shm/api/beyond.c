@@ -281,7 +281,6 @@ int shd_set_multi(shd_dict *dict, uint32_t op, uint32_t count,
                   const struct shd_value *values, const void *const *bytes,
                   int32_t *codes, uint32_t *forcible)
 {
-    struct place place[MULTI_BATCH];
     int worst;
 
     if (forcible != NULL)
@@ -298,9 +297,9 @@ int shd_set_multi(shd_dict *dict, uint32_t op, uint32_t count,
         uint32_t forced = 0;
 
         if (i % MULTI_BATCH == 0)
-            multi_fetch(&dict->dict, keys + i, key_lens + i,
-                        count - i < MULTI_BATCH ? count - i : MULTI_BATCH,
-                        place);
+            multi_fetch_to_change(&dict->dict, keys + i, key_lens + i,
+                                  count - i < MULTI_BATCH ? count - i
+                                                          : MULTI_BATCH);
         codes[i] = set_one(&dict->dict, op, keys[i], key_lens[i], &values[i],
                            bytes[i], &forced);
         if (forced != 0 && forcible != NULL)

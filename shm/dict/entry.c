@@ -15,10 +15,11 @@ static uint32_t key_len_of(const struct cell *c)
 }
 
 /* Where the value of an entry or a node begins. */
-static uint32_t value_at(const struct cell *c, uint32_t meta)
+static inline __attribute__((always_inline)) uint32_t
+value_at(const struct cell *c, uint32_t meta)
 {
-    return cell_kind(meta) == CELL_NODE ? NODE_VALUE_AT
-                                        : entry_value_at(meta, key_len_of(c));
+    return cell_is_node(meta) ? NODE_VALUE_AT
+                              : entry_value_at(meta, key_len_of(c));
 }
 
 static void *inside(const struct pages *p, struct cell *c, uint32_t at,
@@ -291,7 +292,7 @@ int entry_describe(const struct dict *d, const struct cell *c,
     /* The flags lie just before it. */
     if (at > cell_room(&d->pages, c))
         return SHD_CORRUPT;
-    if (cell_kind(meta) == CELL_ENTRY) {
+    if (!cell_is_node(meta)) {
         v->ttl_ms = ttl_of((const struct entry *)(const void *)c);
         if ((meta & CELL_FLAGS) != 0)
             v->flags = (int32_t)atomic_load32(

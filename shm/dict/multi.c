@@ -37,8 +37,10 @@ static uint32_t below(const struct dict *d, uint32_t ref, uint32_t hash)
     return there == hash ? 0 : atomic_load32(&e->cell.word[hash > there]);
 }
 
-void multi_fetch(const struct dict *d, const void *const *keys,
-                 const size_t *lens, uint32_t n, struct place *at)
+/* node[i] is the last node on the way to key i; 0: none. */
+static void fetch(const struct dict *d, const void *const *keys,
+                  const size_t *lens, uint32_t n, struct place *at,
+                  uint32_t *node)
 {
     uint32_t ref[MULTI_BATCH];
 
@@ -56,6 +58,7 @@ void multi_fetch(const struct dict *d, const void *const *keys,
     for (uint32_t i = 0; i < n; i++) {
         if (ref[i] != 0)
             ref[i] = atomic_load32(&d->roots[at[i].root]);
+        node[i] = ref[i];
         if (ref[i] != 0)
             ask_for_entry(d, ref[i]);
     }
@@ -63,8 +66,41 @@ void multi_fetch(const struct dict *d, const void *const *keys,
         for (uint32_t i = 0; i < n; i++) {
             if (ref[i] != 0)
                 ref[i] = below(d, ref[i], at[i].hash);
-            if (ref[i] != 0)
+            if (ref[i] != 0) {
+                node[i] = ref[i];
                 ask_for_entry(d, ref[i]);
+            }
+        }
+    }
+}
+
+void multi_fetch(const struct dict *d, const void *const *keys,
+                 const size_t *lens, uint32_t n, struct place *at)
+{
+    uint32_t node[MULTI_BATCH];
+
+    fetch(d, keys, lens, n, at, node);
+}
+
+void multi_fetch_to_change(const struct dict *d, const void *const *keys,
+                           const size_t *lens, uint32_t n)
+{
+    struct place at[MULTI_BATCH];
+    uint32_t node[MULTI_BATCH];
+
+    fetch(d, keys, lens, n, at, node);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct entry *e = entry_at(&d->pages, node[i]);
+
+        if (node[i] == 0 || e == NULL)
+            continue;
+        ask_for(&d->pages.table[cell_page(&d->pages, node[i])]);
+        for (int side = LIST_PREV; side <= LIST_NEXT; side++) {
+            const struct cell *c = cell_at(
+                &d->pages, atomic_load32(&e->cell.word[side]), sizeof(*c));
+
+            if (c != NULL)
+                ask_for(c);
         }
     }
 }

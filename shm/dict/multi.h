@@ -27,4 +27,9 @@
 void multi_fetch(const struct dict *d, const void *const *keys,
                  const size_t *lens, uint32_t n, struct place *at);
 
+/* The same for what a store of each will touch: also its page's descriptor
+ * and its neighbours in the LRU list. */
+void multi_fetch_to_change(const struct dict *d, const void *const *keys,
+                           const size_t *lens, uint32_t n);
+
 #endif

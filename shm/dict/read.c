@@ -3,10 +3,13 @@
 #include "shm/base/error.h"
 #include "shm/dict/forest.h"
 
+/* What every get runs through is inlined into both read_value and read_at. */
+#define INLINED static inline __attribute__((always_inline))
+
 /* One look: torn until the caller has validated it. */
-static int look(const struct dict *d, const struct place *at, const void *key,
-                size_t len, void *buf, size_t size, uint32_t how,
-                struct shd_value *v, bool *live)
+INLINED int look(const struct dict *d, const struct place *at, const void *key,
+                 size_t len, void *buf, size_t size, uint32_t how,
+                 struct shd_value *v, bool *live)
 {
     const struct entry *e;
     uint32_t ref;
@@ -31,7 +34,8 @@ static int look(const struct dict *d, const struct place *at, const void *key,
 /* Under the lock, or the dict could be destroyed and its memory be another's
  * between the look and this store. A mark is a hint: if the lock is taken just
  * now it can wait for the next hit. */
-static void mark(const struct dict *d, const struct place *at)
+static __attribute__((noinline)) void mark(const struct dict *d,
+                                           const struct place *at)
 {
     struct guard *g = dict_guard(d, at->shard);
 
@@ -42,8 +46,8 @@ static void mark(const struct dict *d, const struct place *at)
     guard_unlock(g);
 }
 
-static int result(const struct dict *d, const struct place *at, uint32_t how,
-                  bool live, int rc)
+INLINED int result(const struct dict *d, const struct place *at, uint32_t how,
+                   bool live, int rc)
 {
     if (rc == SHD_CORRUPT)
         return error_set(SHD_CORRUPT,
@@ -56,10 +60,9 @@ static int result(const struct dict *d, const struct place *at, uint32_t how,
     return rc;
 }
 
-static inline __attribute__((always_inline)) int
-read_placed(const struct dict *d, const struct place *at, const void *key,
-            size_t len, void *buf, size_t size, uint32_t how,
-            struct shd_value *v)
+INLINED int read_placed(const struct dict *d, const struct place *at,
+                        const void *key, size_t len, void *buf, size_t size,
+                        uint32_t how, struct shd_value *v)
 {
     struct reading r;
     bool live = false;

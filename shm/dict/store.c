@@ -66,10 +66,9 @@ static bool fits_in_place(const struct attempt *a, const struct item *item,
     if ((meta & (CELL_CHAINED | CELL_FLAGS)) != (item->meta & CELL_FLAGS) ||
         (meta & CELL_TYPE_MASK) == SHD_LIST)
         return false;
-    if (cell_is_versioned(meta))
-        return fits_in_versioned(a, item, meta, any_class);
-    if (item->kind == CELL_VERSIONED)
-        return false;
+    if (((meta | item->meta) & CELL_KIND_MASK) != 0)
+        return cell_is_versioned(meta) &&
+               fits_in_versioned(a, item, meta, any_class);
     cell = slab_cell_bytes(&a->d->pages, dict_owner(a->at.shard), a->old);
     bytes = slab_class_bytes(item->class);
     return any_class ? cell >= bytes : cell == bytes;

@@ -51,7 +51,8 @@ same("cas", { false, REFUSED, false }, d:cas("s", "v", "w"))
 same("set_versioned", { false, REFUSED, false }, d:set_versioned("new", 1))
 same("delete_versioned", { false, REFUSED, false },
      d:delete_versioned("v", 1))
-same("set_multi", { false, REFUSED, false }, d:set_multi({ "s" }, { 1 }))
+same("set_multi", { false, REFUSED, false },
+     unpack({ d:set_multi({ "s" }, { 1 }) }, 1, 3))
 same("pop", { nil, REFUSED }, d:pop("s"))
 same("touch", { nil, REFUSED }, d:touch("s"))
 same("append", { nil, REFUSED, false }, d:append("s", "more"))
