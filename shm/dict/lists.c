@@ -198,8 +198,8 @@ static int push_body(struct attempt *a, void *context)
 static int too_big(const struct dict *d, const void *key, size_t len)
 {
     struct shd_value v;
-    int rc = read_value(d, key, len, NULL, 0, READ_DESCRIBE | READ_NO_MARK,
-                        &v);
+    int rc =
+        read_value(d, key, len, NULL, 0, READ_DESCRIBE | READ_NO_MARK, &v);
 
     if (rc == SHD_OK && v.type != SHD_LIST)
         return SHD_NOTLIST;
