@@ -323,7 +323,7 @@ end
 
 local function same_table(a, b)
     for i = 1, math.max(#a, #b) do
-        if a[i] ~= b[i] then
+        if not same_value(a[i], b[i]) then
             return false
         end
     end
@@ -349,6 +349,13 @@ function model.same(a, b)
     return true
 end
 local same = model.same
+
+-- Would two entries answer alike?
+function model.same_entry(a, b)
+    return a.kind == b.kind and a.flags == b.flags
+        and (a.kind == "list" and same_table(a.list, b.list)
+             or a.kind == "value" and same_value(a.value, b.value))
+end
 
 -- ---- what a call leaves ---------------------------------------------------
 

@@ -427,4 +427,81 @@ plant("what was evicted comes back", (function()
     }
 end)())
 
+-- ---- where rules allow something, but not this ----------------------------
+
+plant("get_stale loses what has expired", { get_stale = function(f, ...)
+    local v, flags, stale = f(...)
+    if stale then
+        return nil
+    elseif stale == nil then
+        return f(...)
+    end
+    return v, flags, stale
+end })
+plant("ttl does not find what has expired", { ttl = function(f, ...)
+    local left, err = f(...)
+    if left and left < 0 then
+        return nil, "not found"
+    elseif not left then
+        return nil, err
+    end
+    return left
+end })
+plant("ttl after flush_all is 0", { ttl = function(f, ...)
+    local left = f(...)
+    if left and left < -100 then
+        return 0
+    end
+    return f(...)
+end })
+plant("flush_expired(n) frees n - 1", { flush_expired = function(f, self, max)
+    if type(max) == "number" and max >= 2 and max < 1000 then
+        max = max - 1
+    end
+    if max == nil then
+        return f(self)
+    end
+    return f(self, max)
+end })
+plant("get_keys says one twice", { get_keys = function(f, ...)
+    local keys = f(...)
+    if #keys > 3 then
+        keys[2] = keys[3]
+    end
+    return keys
+end })
+plant("get_keys of 2^32 + 1 is one", { get_keys = function(f, self, ...)
+    if ... == 2 ^ 32 + 1 then
+        return f(self, 1)
+    end
+    return f(self, ...)
+end })
+plant("free_space is more than there is", { free_space = function(f, self)
+    return f(self) + self:capacity()
+end })
+plant("nothing is said of what is evicted", (function()
+    local function quiet(f, ...)
+        local ok, err, forcible = f(...)
+        if forcible then
+            return ok, err, false
+        elseif forcible == nil then
+            return ok, err
+        end
+        return ok, err, forcible
+    end
+    return { set = quiet, add = quiet, replace = quiet }
+end)())
+plant("what is evicted is said to be there", {
+    add = function(f, self, key, ...)
+        local ok, err, forcible = f(self, key, ...)
+        if forcible and ok then
+            self:delete(key)
+            return false, "exists", false
+        elseif forcible == nil then
+            return ok, err
+        end
+        return ok, err, forcible
+    end
+})
+
 return planted
