@@ -256,6 +256,15 @@ local function delete(dict, key)
     return false, reason(dict, code), false
 end
 
+-- Raises what a store would of flags that are none, and stores nothing: no
+-- key is empty.
+local function check_flags(dict, op, flags)
+    if type(flags) ~= "number" then
+        local _ = lib.shd_store(dict, op, "", 0, NUMBER, nil, 0, 0, 0, flags,
+                                forcible_out)
+    end
+end
+
 local function store(self, op, key, value, exptime, flags)
     local dict = dict_of(self)
     if not exptime then
@@ -288,8 +297,10 @@ local function store(self, op, key, value, exptime, flags)
     elseif value ~= nil then
         return nil, "bad value type"
     elseif op == OP_SET or op == OP_SAFE_SET then
+        check_flags(dict, op, flags)
         return delete(dict, key)
     else
+        check_flags(dict, op, flags)
         return false, "attempt to add or replace nil values", false
     end
     if code == OK then
@@ -536,6 +547,11 @@ end
 
 -- ---- the whole dict ------------------------------------------------------
 
+-- A number, or a string that is one: not what tonumber() makes of cdata.
+local function is_number(v)
+    return type(v) == "number" or type(v) == "string" and tonumber(v) ~= nil
+end
+
 -- The optional count of flush_expired and get_keys: whole, 0 for all.
 local function limit_of(n, max)
     if n ~= 1 and n ~= 2 then
@@ -561,7 +577,7 @@ function Dict.flush_expired(...)
     local self, max = ...
     local limit = limit_of(n, max)
     local dict = dict_of(self)
-    if n == 2 and not tonumber(max) then
+    if n == 2 and not is_number(max) then
         bad_argument(2, "number", max)
     end
     local code = lib.shd_flush_expired(dict, limit, count_out)
@@ -578,7 +594,7 @@ function Dict.get_keys(...)
     local dict = dict_of(self)
     if n == 1 then
         limit = 1024
-    elseif not tonumber(max) then
+    elseif not is_number(max) then
         bad_argument(2, "number", max)
     end
     local out = ffi_new("shd_keys *[1]")

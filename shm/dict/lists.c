@@ -7,6 +7,7 @@
  *   entry {first, last, count} <-> node <-> node <-> node <-> entry
  */
 #include "shm/dict/attempt.h"
+#include "shm/dict/read.h"
 #include "shm/dict/store.h"
 #include "shm/base/error.h"
 
@@ -203,6 +204,18 @@ static int push_body(struct attempt *a, void *context)
     return rc;
 }
 
+/* As for what does fit, the key's state has the first word. */
+static int too_big(const struct dict *d, const void *key, size_t len)
+{
+    struct shd_value v;
+    int rc =
+        read_value(d, key, len, NULL, 0, READ_DESCRIBE | READ_NO_MARK, &v);
+
+    if (rc == SHD_OK && v.type != SHD_LIST)
+        return SHD_NOTLIST;
+    return rc == SHD_OK || rc == SHD_NOTFOUND ? SHD_TOOBIG : rc;
+}
+
 int store_push(const struct dict *d, bool left, struct item *element,
                const void *key, size_t key_len, uint64_t expires,
                uint64_t *length)
@@ -220,6 +233,8 @@ int store_push(const struct dict *d, bool left, struct item *element,
 
     if (rc == SHD_OK)
         rc = item_shape_node(d, &c.element);
+    if (rc == SHD_TOOBIG)
+        return too_big(d, key, key_len);
     if (rc != SHD_OK)
         return rc;
     attempt_start(&a, d, key, key_len, true, NULL);

@@ -6,6 +6,7 @@
 #include "shm/dict/store.h"
 #include "shm/base/error.h"
 #include "shm/dict/attempt.h"
+#include "shm/dict/read.h"
 
 #include <string.h>
 
@@ -221,6 +222,22 @@ static int store_body(struct attempt *a, void *context)
     return store_locked(a, c->op, c->item);
 }
 
+/* What can never fit needs no lock to be refused. But the key's state has the
+ * first word, as for what does fit. */
+static int too_big(const struct dict *d, uint32_t op, const struct item *item)
+{
+    struct shd_value v;
+    int rc;
+
+    if ((op & 3) == SHD_SET)
+        return SHD_TOOBIG;
+    rc = read_value(d, item->key, item->key_len, NULL, 0,
+                    READ_DESCRIBE | READ_NO_MARK, &v);
+    if (rc == SHD_OK)
+        return (op & 3) == SHD_ADD ? SHD_EXISTS : SHD_TOOBIG;
+    return rc == SHD_NOTFOUND && (op & 3) == SHD_ADD ? SHD_TOOBIG : rc;
+}
+
 int store_item(const struct dict *d, uint32_t op, struct item *item,
                uint32_t *forcible)
 {
@@ -228,6 +245,8 @@ int store_item(const struct dict *d, uint32_t op, struct item *item,
     struct store_call call = {op, item};
     int rc = item_shape(d, item);
 
+    if (rc == SHD_TOOBIG)
+        return too_big(d, op, item);
     if (rc != SHD_OK)
         return rc;
     attempt_start(&a, d, item->key, item->key_len, (op & SHD_SAFE) != 0,
@@ -369,7 +388,8 @@ int store_incr(const struct dict *d, const void *key, size_t len, double by,
                           .by = by,
                           .result = result,
                           .has_init = has_init};
-    int rc = item_shape(d, &c.item);
+    /* Without an init nothing is stored that might not fit. */
+    int rc = has_init ? item_shape(d, &c.item) : SHD_OK;
 
     if (rc != SHD_OK)
         return rc;
