@@ -34,6 +34,8 @@ ffi.cdef [[
 uintptr_t shdict_ngx_process __asm__("ngx_process");
 uintptr_t shdict_ngx_test_config __asm__("ngx_test_config");
 uintptr_t shdict_ngx_inherited __asm__("ngx_inherited");
+int shdict_ngx_quit __asm__("ngx_quit");
+int shdict_ngx_terminate __asm__("ngx_terminate");
 int shdict_ngx_argc __asm__("ngx_argc");
 char **shdict_ngx_argv __asm__("ngx_argv");
 int shdict_c_open(const char *path, int flags, ...) __asm__("open");
@@ -63,7 +65,7 @@ int shdict_c_statvfs(const char *path, struct shdict_c_statvfs *out)
 local O_RDONLY = 0
 local O_CLOEXEC = 0x80000 -- of x86-64 and arm64
 local AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_INO = -100, 0x100, 0x100
-local LOCK_SH, LOCK_EX, LOCK_NB = 1, 2, 4
+local LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN = 1, 2, 4, 8
 local ENOENT = 2
 
 -- The values of ngx_process.
@@ -418,6 +420,12 @@ local function remove_at_end(segment, name)
     local ending = newproxy(true)
     getmetatable(ending).__gc = function()
         local process = tonumber(C.shdict_ngx_process)
+        -- A single process ends with the VMs of its earlier configurations,
+        -- which would use it still.
+        if process == SINGLE
+            and C.shdict_ngx_quit + C.shdict_ngx_terminate ~= 0 then
+            C.shdict_c_flock(segment:fd() or -1, LOCK_UN)
+        end
         segment:close()
         if process == SINGLE or process == MASTER then
             one_at_a_time(remove, name)
@@ -569,7 +577,7 @@ function M.take_over(shared)
             tell_removed(segment, name, zones)
         end
         tell_room(before.path, bytes - before.committed_bytes)
-        log(ngx.NOTICE, "zones are in segment \"", name, "\" (", before.path,
+        log(ngx.INFO, "zones are in segment \"", name, "\" (", before.path,
             ")")
     end
 end
