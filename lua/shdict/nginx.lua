@@ -75,6 +75,7 @@ local TMPFS = "/dev/shm"
 local FILE_PREFIX = TMPFS .. "/shdict-"
 local INSTANCES_MAX = 64
 local STARTERS_WAIT_MS = 2000
+local DICT_NAME_MAX = 63
 local VARIABLE = "SHDICT_NGINX"
 local MODULE = "shdict_nginx_config"
 
@@ -470,7 +471,23 @@ local function resize_before_use(dict, name, size)
     end)
 end
 
-local function zone_open(segment, name, size, options)
+-- The name of a zone's dict: its own, but for what a dict's name cannot have
+-- (a slash, a control byte, more than 63 bytes). Different zones have different
+-- ones then too: a hash of the zone's name follows.
+local function dict_name(zone)
+    if #zone <= DICT_NAME_MAX and not zone:find("[%c/]") then
+        return zone
+    end
+    local hash = 5381
+    for i = 1, #zone do
+        hash = (hash * 33 + zone:byte(i)) % 2 ^ 32
+    end
+    local text = zone:gsub("[%c/]", "_")
+    return ("%s-%08x"):format(text:sub(1, 50), hash)
+end
+
+local function zone_open(segment, zone, size, options)
+    local name = dict_name(zone)
     local o = { capacity = size }
     for key, value in pairs(options or {}) do
         o[key] = value
@@ -479,11 +496,11 @@ local function zone_open(segment, name, size, options)
     if not dict and code == "SHD_MISMATCH" then
         dict, err = segment:dict(name)
         if dict then
-            resize_before_use(dict, name, size)
+            resize_before_use(dict, zone, size)
         end
     end
     if not dict then
-        fail("cannot make zone \"", name, "\" of ", size, " bytes: ", err)
+        fail("cannot make zone \"", zone, "\" of ", size, " bytes: ", err)
     end
     return dict
 end
@@ -491,8 +508,12 @@ end
 -- A zone that is not configured any more may still be in use by workers that
 -- are shutting down, and come back with the next HUP.
 local function tell_removed(segment, segment_name, zones)
+    local known = {}
+    for zone in pairs(zones) do
+        known[dict_name(zone)] = true
+    end
     for _, object in ipairs(segment:objects() or {}) do
-        if not zones[object.name] then
+        if not known[object.name] then
             log(ngx.NOTICE, "zone \"", object.name, "\" is not configured any ",
                 "more: its data stays until nginx stops; `shdict rm ",
                 segment_name, " ", object.name, "` frees it now")
