@@ -26,7 +26,9 @@
 local ffi = require "ffi"
 local shdict = require "shdict"
 local dicts = require "shdict_dict"
+local settings_of = require "shdict.nginx_settings"
 
+local fail = settings_of.fail
 local C = ffi.C
 
 -- Under names of our own, so that they fit beside what others declare.
@@ -62,8 +64,9 @@ int shdict_c_statvfs(const char *path, struct shdict_c_statvfs *out)
     __asm__("statvfs");
 ]]
 
-local O_RDONLY = 0
-local O_CLOEXEC = 0x80000 -- of x86-64 and arm64
+-- What lies there may be anybody's: no link is followed, no pipe waited for.
+local O_RDONLY, O_NONBLOCK, O_CLOEXEC = 0, 0x800, 0x80000
+local O_NOFOLLOW = ffi.arch == "arm64" and 0x8000 or 0x20000
 local AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_INO = -100, 0x100, 0x100
 local LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN = 1, 2, 4, 8
 local ENOENT = 2
@@ -76,123 +79,12 @@ local FILE_PREFIX = TMPFS .. "/shdict-"
 local INSTANCES_MAX = 64
 local STARTERS_WAIT_MS = 2000
 local DICT_NAME_MAX = 63
-local VARIABLE = "SHDICT_NGINX"
-local MODULE = "shdict_nginx_config"
 
 local function log(level, ...)
     ngx.log(level, "shdict: ", ...)
 end
 
-local function fail(...)
-    error("shdict: " .. table.concat { ... }, 0)
-end
-
--- ---- settings --------------------------------------------------------------
-
--- A list of zones as a set.
-local function names_of(setting, value)
-    local set = {}
-    if type(value) == "string" then
-        value = { value }
-    end
-    if type(value) ~= "table" then
-        fail("setting ", setting, ": a list of zones expected, got ",
-             type(value))
-    end
-    for _, name in ipairs(value) do
-        if type(name) ~= "string" then
-            fail("setting ", setting, ": names of zones expected, got ",
-                 type(name))
-        end
-        set[name] = true
-    end
-    return set
-end
-
-local function of_type(expected)
-    return function(setting, value)
-        if type(value) ~= expected then
-            fail("setting ", setting, ": ", expected, " expected, got ",
-                 type(value))
-        end
-        return value
-    end
-end
-
-local SETTINGS = {
-    zones = function(setting, value)
-        if value == "all" then
-            return nil
-        end
-        return names_of(setting, value)
-    end,
-    exclude = names_of,
-    segment = of_type "string",
-    keep = of_type "boolean",
-    options = of_type "table",
-    dicts = of_type "table"
-}
-
--- The Lua file, from absolute directories of the path only: where nginx is
--- started from must not decide what its master runs.
-local function settings_of_module()
-    for template in package.path:gmatch("[^;]+") do
-        local path = template:gsub("%?", MODULE)
-        local file = path:sub(1, 1) == "/" and io.open(path, "rb")
-        if file then
-            file:close()
-            local settings = assert(loadfile(path))(MODULE)
-            if type(settings) ~= "table" then
-                fail(path, " returns no table of settings, but a ",
-                     type(settings))
-            end
-            return settings
-        end
-    end
-    return {}
-end
-
--- "segment=app zones=a,b exclude=c keep=yes"
-local function settings_of_environment(into)
-    for word in (os.getenv(VARIABLE) or ""):gmatch("%S+") do
-        local name, value = word:match("^(%a+)=(.+)$")
-        if name == "zones" or name == "exclude" then
-            local list = {}
-            for zone in value:gmatch("[^,]+") do
-                list[#list + 1] = zone
-            end
-            into[name] = value == "all" and "all" or list
-        elseif name == "segment" then
-            into.segment = value
-        elseif name == "keep" and (value == "yes" or value == "no") then
-            into.keep = value == "yes"
-        else
-            fail("environment variable ", VARIABLE, ": cannot read \"", word,
-                 "\": segment=NAME, zones=NAME,... or zones=all, ",
-                 "exclude=NAME,..., keep=yes or keep=no expected")
-        end
-    end
-    return into
-end
-
-local function settings_read()
-    local given = {}
-    for name, value in pairs(settings_of_module()) do
-        given[name] = value
-    end
-    settings_of_environment(given)
-    local settings = {}
-    for name, value in pairs(given) do
-        local check = SETTINGS[name]
-        if not check then
-            fail("unknown setting \"", tostring(name), "\"")
-        end
-        settings[name] = check(name, value)
-    end
-    return settings
-end
-
--- ---- the name of this nginx's segment ----------------------------------------
+-- ---- the name of this nginx's segment -----------------------------------
 
 -- The values of -p and -c, as nginx reads its command line.
 local function command_line()
@@ -241,7 +133,7 @@ local function candidate(name, number)
     return number == 1 and name or name .. "." .. number
 end
 
--- ---- who uses it -------------------------------------------------------------
+-- ---- who uses it --------------------------------------------------------
 
 -- One nginx at a time decides what is used and what is not. If somebody sits
 -- on the lock (anybody may), it is done without after a while.
@@ -265,7 +157,8 @@ end
 
 -- "absent", "used" (or not ours to judge), or "left" by somebody.
 local function state_of(name)
-    local fd = C.shdict_c_open(FILE_PREFIX .. name, O_RDONLY + O_CLOEXEC)
+    local fd = C.shdict_c_open(FILE_PREFIX .. name, O_RDONLY + O_NONBLOCK
+                                                    + O_CLOEXEC + O_NOFOLLOW)
     if fd < 0 then
         return ffi.errno() == ENOENT and "absent" or "used"
     end
@@ -406,7 +299,7 @@ local function acquire(settings)
     return segment, used_name
 end
 
--- ---- removing it ---------------------------------------------------------------
+-- ---- removing it --------------------------------------------------------
 
 local function remove(name)
     if state_of(name) == "left" then
@@ -435,7 +328,7 @@ local function remove_at_end(segment, name)
     return ending
 end
 
--- ---- zones -----------------------------------------------------------------------
+-- ---- zones --------------------------------------------------------------
 
 local function resize(dict, name, from, to)
     local ok, err = dict:resize(to)
@@ -532,8 +425,8 @@ local function tell_room(path, bytes)
     local room = tonumber(fs.bavail) * tonumber(fs.frsize)
     if room < bytes then
         log(ngx.WARN, directory, " has room for ", room, " bytes, the zones ",
-            "may need ", bytes, ": stores will answer \"no memory\" when it is ",
-            "full; enlarge it (docker: --shm-size), or choose a segment ",
+            "may need ", bytes, ": stores will answer \"no memory\" when it ",
+            "is full; enlarge it (docker: --shm-size), or choose a segment ",
             "elsewhere")
     end
 end
@@ -571,7 +464,7 @@ function M.take_over(shared)
     if C.shdict_ngx_test_config ~= 0 or process == SIGNALLER then
         return
     end
-    local settings = settings_read()
+    local settings = settings_of.read()
     local zones = chosen(shared, settings)
     if not zones then
         return
