@@ -330,14 +330,21 @@ end
 
 -- ---- zones --------------------------------------------------------------
 
-local function resize(dict, name, from, to)
-    local ok, err = dict:resize(to)
+local function resize(dict, name, to)
+    local from = dict:capacity()
+    if from == to then
+        return
+    end
+    local ok, err, code = dict:resize(to)
     if ok then
         log(ngx.NOTICE, "zone \"", name, "\" resized from ", from, " to ", to,
-            " bytes, its data kept")
+            " bytes")
+    elseif code == "SHD_BUSY" then
+        log(ngx.NOTICE, "zone \"", name, "\" is being resized by another ",
+            "worker: ", err)
     else
-        log(ngx.ERR, "zone \"", name, "\" keeps its ", from, " bytes and its ",
-            "data: it could not be resized to ", to, ": ", err)
+        log(ngx.ERR, "zone \"", name, "\" has ", dict:capacity(), " bytes, and ",
+            "its data: it could not be resized to ", to, ": ", err)
     end
 end
 
@@ -357,10 +364,7 @@ local function resize_before_use(dict, name, size)
         return
     end
     dicts.before_use(dict, function()
-        local now = dict:capacity()
-        if now ~= size then
-            resize(dict, name, now, size)
-        end
+        resize(dict, name, size)
     end)
 end
 
