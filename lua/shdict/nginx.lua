@@ -343,8 +343,8 @@ local function resize(dict, name, to)
         log(ngx.NOTICE, "zone \"", name, "\" is being resized by another ",
             "worker: ", err)
     else
-        log(ngx.ERR, "zone \"", name, "\" has ", dict:capacity(), " bytes, and ",
-            "its data: it could not be resized to ", to, ": ", err)
+        log(ngx.ERR, "zone \"", name, "\" has ", dict:capacity(), " bytes, ",
+            "and its data: it could not be resized to ", to, ": ", err)
     end
 end
 
