@@ -264,11 +264,12 @@ class Nginx:
         except (OSError, http.client.HTTPException):
             return False
 
-    def request(self, path, body=None, timeout=30):
+    def request(self, path, body=None, timeout=30, headers={}):
         connection = http.client.HTTPConnection("127.0.0.1", self.port,
                                                 timeout=timeout)
         try:
-            connection.request("POST" if body else "GET", path, body=body)
+            connection.request("POST" if body else "GET", path, body=body,
+                               headers=headers)
             reply = connection.getresponse()
             return reply.status, reply.read().decode()
         finally:
