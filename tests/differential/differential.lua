@@ -154,8 +154,11 @@ local function bring_together(w, n)
         if not s and not o or w.world.small then
             return
         end
+        -- One that has expired may stay on one side; but in its last
+        -- millisecond the original may have popped what ours has no more.
         local e = s or o
-        if (s and w.s or w.o):is_expired(e) and n.m ~= "expire" then
+        if (s and w.s or w.o):is_expired(e) and e.expires ~= now
+            and n.m ~= "expire" then
             return
         end
     elseif model.same_entry(s, o)
