@@ -178,7 +178,10 @@ function M.options_of(allowed, given)
     if type(given) ~= "table" then
         return nil, "bad options: table expected, got " .. type(given)
     end
-    for name, value in pairs(given) do
+    -- Not pairs(), where it may get hot: the LuaJIT of Debian 12 compiles such
+    -- a loop, and may leave the trace at its end and enter it again, for ever.
+    local name, value = next(given)
+    while name ~= nil do
         local check = allowed[name]
         if not check then
             return nil, "unknown option \"" .. tostring(name) .. "\""
@@ -188,6 +191,7 @@ function M.options_of(allowed, given)
         if err then
             return nil, err
         end
+        name, value = next(given, name)
     end
     return checked
 end
