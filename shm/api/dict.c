@@ -9,6 +9,7 @@
 #include "shm/base/hash.h"
 #include "shm/dict/entry.h"
 #include "shm/dict/read.h"
+#include "shm/dict/resize.h"
 #include "shm/dict/store.h"
 #include "shm/dict/walk.h"
 
@@ -328,6 +329,13 @@ int shd_dict_info(shd_dict *dict, struct shd_dict_info *info)
     return SHD_OK;
 }
 
+int shd_dict_resize(shd_dict *dict, uint64_t capacity_bytes)
+{
+    int rc = writer(dict);
+
+    return rc != SHD_OK ? rc : resize_dict(&dict->dict, capacity_bytes);
+}
+
 int shd_capacity(shd_dict *dict, uint64_t *bytes)
 {
     int rc = reader(dict);
@@ -336,9 +344,11 @@ int shd_capacity(shd_dict *dict, uint64_t *bytes)
         return rc;
     if (bytes == NULL)
         return error_set(SHD_INVAL, "bytes is NULL");
+    uint64_t capacity = dict_capacity(&dict->dict);
+
     if (dict_gone(&dict->dict, 0))
         return dict_gone_error(&dict->dict);
-    *bytes = dict->dict.capacity_bytes;
+    *bytes = capacity;
     return SHD_OK;
 }
 

@@ -74,26 +74,26 @@ START_TEST(memory_is_committed_only_when_it_is_needed)
     uint64_t before;
 
     arena_start(600);
-    ck_assert_uint_eq(arena->committed, 0);
+    ck_assert_uint_eq(arena->bounds.committed, 0);
     ck_assert_uint_eq(pages_ready(&arena_pages), 0);
     arena_begin(&t, 0); /* without pages_prepare */
     ck_assert_uint_eq(pages_claim(&arena_pages, &t, ARENA_OWNER), PAGE_NONE);
     txn_abort(&t);
     ck_assert_uint_eq(claim(ARENA_OWNER), 0);
-    before = arena->committed;
+    before = arena->bounds.committed;
     ck_assert_uint_gt(before, 0);
     ck_assert_uint_lt(before, 600);
     ck_assert_uint_eq(pages_ready(&arena_pages), before - 1);
     for (uint64_t n = 1; n < before; n++)
         ck_assert_uint_eq(claim(ARENA_OWNER), n);
-    ck_assert_uint_eq(arena->committed, before);
+    ck_assert_uint_eq(arena->bounds.committed, before);
     ck_assert_uint_eq(pages_ready(&arena_pages), 0);
     ck_assert_uint_eq(claim(ARENA_OWNER), before);
-    ck_assert_uint_gt(arena->committed, before);
+    ck_assert_uint_gt(arena->bounds.committed, before);
     while (pages_extend(&arena_pages) == SHD_OK)
-        ck_assert_uint_le(arena->committed, 600);
-    ck_assert_uint_eq(arena->committed, 600);
-    arena->committed = 100; /* in the middle of a word of the map */
+        ck_assert_uint_le(arena->bounds.committed, 600);
+    ck_assert_uint_eq(arena->bounds.committed, 600);
+    arena->bounds.committed = 100; /* in the middle of a word of the map */
     release(50);
     release(70);
     ck_assert_uint_eq(pages_ready(&arena_pages), 2);
@@ -116,9 +116,10 @@ START_TEST(a_page_beyond_what_is_committed_has_no_number)
                       PAGE_NONE);
     ck_assert_uint_eq(
         pages_number(&arena_pages,
-                     ARENA_PAGES_AT + arena->committed * PAGE_BYTES),
+                     ARENA_PAGES_AT + arena->bounds.committed * PAGE_BYTES),
         PAGE_NONE);
-    arena->committed = 1u << 30; /* damage must not lead outside */
+    arena->bounds.committed = 1u << 30; /* damage must not lead outside */
+    pages_follow(&arena_pages);
     ck_assert_uint_eq(
         pages_number(&arena_pages, ARENA_PAGES_AT + 600ull * PAGE_BYTES),
         PAGE_NONE);
@@ -202,7 +203,7 @@ START_TEST(check_names_an_owner_that_contradicts_the_map)
     arena_pages.table[1].owner = 10;
     arena_expect_named(check(report, sizeof(report)), "page 1 has owner 10");
     arena_restore();
-    arena->committed = 201;
+    arena->bounds.committed = 201;
     arena_expect_named(check(report, sizeof(report)), "201 committed of 200");
     arena_stop();
 }
