@@ -438,7 +438,12 @@ int resize_dict(const struct dict *d, uint64_t capacity_bytes)
 
     if (rc != SHD_OK)
         return dict_gone(d, 0) ? dict_gone_error(d) : rc;
+    /* With a lock, which undoes what somebody died in the middle of. */
+    rc = dict_lock(d, 0);
+    if (rc != SHD_OK)
+        return rc;
     r.ticket = atomic_load64(&r.header->resizes);
+    dict_unlock(d, 0);
     /* Pages that were closed to claims a moment ago are not opened again
      * before the last of those claims is over. */
     if (atomic_load64(&r.header->unsettled) != 0)
