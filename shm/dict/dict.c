@@ -86,8 +86,7 @@ static void plan_lay_out(struct plan *p, uint64_t pages)
     p->map_at = round_up(p->marks_at + roots, 8);
     p->table_at = p->map_at + pages_map_bytes(pages);
     p->table_at = round_up(p->table_at, SEGMENT_UNIT);
-    p->pages_at =
-        round_up(p->table_at + pages_table_bytes(pages), PAGE_BYTES);
+    p->pages_at = round_up(p->table_at + pages_table_bytes(pages), PAGE_BYTES);
 }
 
 /* How far an extent of that many pages is over the capacity, in pages. */
@@ -143,8 +142,8 @@ static uint64_t reserve_default(uint64_t capacity, uint64_t room)
     return wanted > capacity ? wanted : capacity;
 }
 
-/* The bits of a map for 64 MiB can cost a small dict one of its few pages: then
- * it is content with room for 16 times its size, or with none. */
+/* The bits of a map for 64 MiB can cost a small dict one of its few pages:
+ * then it is content with room for 16 times its size, or with none. */
 static bool plan_reserve_default(struct plan *p, uint64_t room)
 {
     uint64_t wanted = reserve_default(p->capacity, room);

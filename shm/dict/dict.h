@@ -34,27 +34,27 @@
 #define DICT_SHARDS_MAX 256u
 
 struct dict_header {
-    uint64_t generation;     /*  0 the catalogue's, for checking */
+    uint64_t generation;         /*  0 the catalogue's, for checking */
     uint64_t capacity_max_bytes; /*  8 that room is reserved for */
-    uint32_t shards;         /* 16 a power of two */
-    uint32_t root_bits;      /* 20 log2 of the roots of one shard */
-    uint32_t pages_max;      /* 24 */
-    uint32_t reserved;       /* 28 */
-    uint64_t shards_at;      /* 32 byte offsets in the segment */
-    uint64_t map_at;         /* 40 */
-    uint64_t table_at;       /* 48 */
-    uint64_t roots_at;       /* 56 */
-    uint64_t marks_at;       /* 64 */
-    uint64_t pages_at;       /* 72 */
-    uint8_t pad1[48];        /* 80 */
+    uint32_t shards;             /* 16 a power of two */
+    uint32_t root_bits;          /* 20 log2 of the roots of one shard */
+    uint32_t pages_max;          /* 24 */
+    uint32_t reserved;           /* 28 */
+    uint64_t shards_at;          /* 32 byte offsets in the segment */
+    uint64_t map_at;             /* 40 */
+    uint64_t table_at;           /* 48 */
+    uint64_t roots_at;           /* 56 */
+    uint64_t marks_at;           /* 64 */
+    uint64_t pages_at;           /* 72 */
+    uint8_t pad1[48];            /* 80 */
     /* Changed by resizing; committed also whenever memory is needed, by
      * compare-and-swap: */
     struct pages_bounds bounds; /* 128 */
-    uint64_t capacity_bytes; /* 152 as asked for */
-    uint64_t resizes;        /* 160 changes of the limit so far */
-    uint64_t unsettled;      /* 168 1: a resize has been begun and is not
-                                    finished */
-    uint8_t pad2[80];        /* 176 */
+    uint64_t capacity_bytes;    /* 152 as asked for */
+    uint64_t resizes;           /* 160 changes of the limit so far */
+    uint64_t unsettled;         /* 168 1: a resize has been begun and is not
+                                       finished */
+    uint8_t pad2[80];           /* 176 */
 };
 static_assert(sizeof(struct dict_header) == 256, "layout");
 static_assert(offsetof(struct dict_header, bounds) == 128, "layout");

@@ -67,9 +67,8 @@ int store_flush_all(const struct dict *d)
         rc = dict_lock(d, owner - 1);
         if (rc != SHD_OK)
             return rc;
-        for (int n = 0;
-             n < PAGES_A_HOLD && page < described && rc == SHD_OK &&
-             atomic_load32(&d->pages.table[page].owner) == owner;
+        for (int n = 0; n < PAGES_A_HOLD && page < described && rc == SHD_OK &&
+                        atomic_load32(&d->pages.table[page].owner) == owner;
              n++) {
             rc = flush_page(d, owner - 1, page++, now);
             turns = 0;

@@ -229,8 +229,7 @@ int pages_describe(const struct pages *p, uint64_t from, uint64_t to)
     int rc = segment_commit(p->segment, map_at, map_end(p, to) - map_at);
 
     if (rc == SHD_OK)
-        rc = segment_commit(p->segment, table_at,
-                            table_end(p, to) - table_at);
+        rc = segment_commit(p->segment, table_at, table_end(p, to) - table_at);
     return rc;
 }
 
@@ -269,8 +268,7 @@ int pages_drop(const struct pages *p, uint64_t from, uint64_t to)
 int pages_forget(const struct pages *p, uint64_t from)
 {
     uint64_t map_at = map_end(p, from), table_at = table_end(p, from);
-    int rc = segment_decommit(p->segment, map_at,
-                              map_end(p, p->max) - map_at);
+    int rc = segment_decommit(p->segment, map_at, map_end(p, p->max) - map_at);
 
     /* Nothing else lies between the table and the pages. */
     if (rc == SHD_OK)

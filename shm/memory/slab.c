@@ -59,8 +59,7 @@ static uint32_t class_cells(uint32_t class)
 static struct page *owned_page(const struct pages *p, uint32_t owner,
                                uint32_t number)
 {
-    if (number >= p->max ||
-        atomic_load32(&p->table[number].owner) != owner ||
+    if (number >= p->max || atomic_load32(&p->table[number].owner) != owner ||
         page_class(&p->table[number]) >= SLAB_CLASSES)
         return NULL;
     return &p->table[number];

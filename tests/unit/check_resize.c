@@ -302,8 +302,7 @@ START_TEST(chains_and_lists_move)
             size_t len = k == 7 ? 9000 : k * 13;
 
             expect(shd_push(dict, 0, "list", 4, SHD_STRING,
-                            pattern(bytes_in, len, i * 20 + k), len, 0,
-                            NULL),
+                            pattern(bytes_in, len, i * 20 + k), len, 0, NULL),
                    SHD_OK);
         }
     }
@@ -695,8 +694,8 @@ START_TEST(what_is_reserved_and_unused_costs_no_memory)
         uint64_t before;
 
         o.capacity_max_bytes = i == 0 ? 4 * MIB : 32 * GIB;
-        start_in(NULL, 64 * GIB, (struct shd_dict_options){
-                                     .capacity_bytes = 8192});
+        start_in(NULL, 64 * GIB,
+                 (struct shd_dict_options){.capacity_bytes = 8192});
         before = committed();
         o.struct_size = sizeof(o);
         expect(shd_dict_open(segment, "other", &o, &dict), SHD_OK);
@@ -723,9 +722,8 @@ START_TEST(by_default_there_is_room_to_grow)
     o.struct_size = sizeof(o);
     expect(shd_segment_close(segment), SHD_OK);
     /* And for hundreds of others. */
-    struct shd_segment_options so = {.struct_size = sizeof(so),
-                                     .size_bytes = 8 * GIB,
-                                     .objects_max = 256};
+    struct shd_segment_options so = {
+        .struct_size = sizeof(so), .size_bytes = 8 * GIB, .objects_max = 256};
     expect(shd_segment_create(NULL, &so, &segment), SHD_OK);
     for (; n < 180; n++) {
         snprintf(name, sizeof(name), "d%u", n);

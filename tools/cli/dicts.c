@@ -30,8 +30,10 @@ static void spec_parse(const struct cli_args *args, const char *spec,
 
     if (equals == NULL || equals == spec ||
         !sizes_read(equals + 1, bytes, max))
-        cli_usage(args, "--dict: \"%s\" is not like name=64m, or name=64m,1g "
-                        "for one that can grow to 1g", spec);
+        cli_usage(args,
+                  "--dict: \"%s\" is not like name=64m, or name=64m,1g "
+                  "for one that can grow to 1g",
+                  spec);
     size_t len = (size_t)(equals - spec);
     if (len >= NAME_SIZE)
         cli_usage(args, "--dict: a name has at most 63 bytes");
@@ -57,8 +59,7 @@ int cli_dicts_make(const struct cli_args *args, shd_segment *segment)
         struct shd_dict_options o = {.struct_size = sizeof(o)};
         char name[NAME_SIZE];
         shd_dict *dict;
-        spec_parse(args, spec, name, &o.capacity_bytes,
-                   &o.capacity_max_bytes);
+        spec_parse(args, spec, name, &o.capacity_bytes, &o.capacity_max_bytes);
         int code = shd_dict_open(segment, name, &o, &dict);
         if (code != SHD_OK) {
             const char *detail = shd_last_error();

@@ -79,8 +79,9 @@ static int create_run(struct cli_args *args)
 static const struct cli_option create_options[] = {
     {"size", 's', "SIZE", "Room for all dicts, at most and by default 64g"},
     {"mode", 0, "MODE", "File mode, octal; 0600 by default"},
-    {"dict", 'd', "NAME=SIZE[,MAX]", "Make a dict too, that can grow to MAX; "
-                                     "may be given many times"},
+    {"dict", 'd', "NAME=SIZE[,MAX]",
+     "Make a dict too, that can grow to MAX; "
+     "may be given many times"},
     {"open", 0, NULL, "The segment may exist: add the dicts it lacks"},
     {"workers-max", 0, "N", "Worker slots, 1024 by default"},
     {"objects-max", 0, "N", "Room for named objects, 256 by default"},
