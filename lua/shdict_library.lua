@@ -163,6 +163,7 @@ M.OPEN_OPTIONS = {
 M.DICT_OPTIONS = {
     capacity = size_of,
     capacity_max = size_of,
+    any_capacity = of_type("boolean"),
     shards = whole(1, 256),
     entries = whole(1, 2 ^ 53)
 }

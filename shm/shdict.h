@@ -306,6 +306,11 @@ SHD_API int shd_worker_leave(shd_segment *segment);
 
 typedef struct shd_dict shd_dict;
 
+enum { /* struct shd_dict_options.flags */
+    SHD_DICT_ANY_CAPACITY = 1 /* the capacity is for making it: one that is
+                                 there, and was resized, is opened as it is */
+};
+
 struct shd_dict_options {
     uint32_t struct_size;    /* sizeof(struct shd_dict_options) */
     uint32_t shards;         /* power of two up to 256; 0: by capacity (one
@@ -321,13 +326,15 @@ struct shd_dict_options {
                                 times the capacity and at least 64 MiB, or
                                 less where the segment has little room left
                                 (shd_dict_info tells) */
+    uint32_t flags;          /* SHD_DICT_ANY_CAPACITY */
+    uint32_t reserved;       /* 0 */
 };
 
 /* Opens the dict of that name (1..63 bytes, no NUL, '/' or control bytes),
  * and makes it if it is not there and o is given with a capacity.
  * SHD_NOTFOUND: not there, and no capacity given. SHD_MISMATCH: it is there
- * with another capacity; shd_last_error() says which, and shd_dict_resize
- * changes it. SHD_NOMEM: the
+ * with another capacity (see SHD_DICT_ANY_CAPACITY); shd_last_error() says
+ * which, and shd_dict_resize changes it. SHD_NOMEM: the
  * segment or the file system has no room. SHD_FULL: no object slot or lock
  * is left. SHD_NAME. Opening it again gives the same handle; each open
  * wants its own close. */

@@ -91,6 +91,9 @@ int shd_dict_open(shd_segment *segment, const char *name,
                              o->struct_size, sizeof(options));
         memcpy(&options, o, o->struct_size);
     }
+    if ((options.flags & ~(uint32_t)SHD_DICT_ANY_CAPACITY) != 0)
+        return error_set(SHD_INVAL, "shd_dict_open: unknown flags %u",
+                         options.flags);
     rc = catalogue_name_check(name);
     if (rc != SHD_OK)
         return rc;

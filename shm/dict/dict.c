@@ -416,6 +416,7 @@ static int open_once(const struct guard_env *env, const char *name,
         return error_set(SHD_MISMATCH, "'%s' exists and is no dict", name);
     rc = dict_view(env, &object, out);
     if (rc == SHD_OK && o != NULL && o->capacity_bytes != 0 &&
+        (o->flags & SHD_DICT_ANY_CAPACITY) == 0 &&
         o->capacity_bytes != dict_capacity(out))
         rc = error_set(SHD_MISMATCH,
                        "dict '%s' exists with a capacity of %llu bytes, not "

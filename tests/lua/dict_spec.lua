@@ -234,6 +234,21 @@ describe("a dict", function()
         end
     end)
 
+    it("is opened as it was resized, if that is asked for", function()
+        local segment = support.segment()
+        local one = assert(segment:dict("r", { capacity = "1m",
+                                               capacity_max = "8m" }))
+        assert.equal(8388608, one:info().capacity_max_bytes)
+        assert.is_true(one:resize("2m"))
+        local none, err, code = segment:dict("r", { capacity = "1m" })
+        assert.is_nil(none)
+        assert.equal("SHD_MISMATCH", code)
+        assert.matches("2097152", err)
+        local again = assert(segment:dict("r", { capacity = "1m",
+                                                 any_capacity = true }))
+        assert.equal(2097152, again:capacity())
+    end)
+
     it("says what it cannot be resized to", function()
         local ok, err, code = d:resize("60g")
         assert.is_nil(ok)

@@ -497,6 +497,12 @@ START_TEST(opening_it_asks_for_the_capacity_that_it_has)
     expect(shd_dict_open(segment, "d", &o, &again), SHD_MISMATCH);
     expect_said("exists with a capacity of 2097152 bytes, not 1048576");
     expect_said("resize");
+    o.flags = SHD_DICT_ANY_CAPACITY;
+    expect(shd_dict_open(segment, "d", &o, &again), SHD_OK);
+    ck_assert_ptr_eq(again, dict);
+    o.flags = 2;
+    expect(shd_dict_open(segment, "d", &o, &again), SHD_INVAL);
+    o.flags = 0;
     o.capacity_bytes = 2 * MIB;
     expect(shd_dict_open(segment, "d", &o, &again), SHD_OK);
     expect(shd_object_info(segment, 0, &object), SHD_OK);
