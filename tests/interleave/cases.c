@@ -90,6 +90,10 @@ const struct interleave_case CASES[] = {
     {"a chain beside shrink, in shards", 64, 2, 0,
      "set a 9000 a;set b 9000 b;set c 9000 c;del a",
      {"set k 9000 k", "?resize 44"}},
+    /* a's shard claims a page from which the other one's shrink then frees */
+    {"a claim in flight while another shard shrinks", 64, 2, 0,
+     "set b 9000 b;set c 9000 c;set e 9000 e",
+     {"set a 3000 a", "del b;?resize 40"}},
     {"shrink beside grow", 24, 0, 0,
      "set a 4000 a;set k 3000 b;del a;resize 16",
      {"?resize 8", "?resize 24;set j 3000 c"}},
