@@ -638,7 +638,7 @@ static void *reads(void *context)
         if (rc != SHD_OK || v.len != length_of(i) ||
             memcmp(buf, pattern(wanted, v.len, i), v.len) != 0)
             abort();
-        c->done++;
+        atomic_store64(&c->done, c->done + 1);
     }
     free(buf);
     free(wanted);
@@ -656,7 +656,7 @@ static void *stores(void *context)
         if (shd_set(dict, key, strlen(key), pattern(buf, length_of(i), i),
                     length_of(i), 0) != SHD_OK)
             abort();
-        c->done++;
+        atomic_store64(&c->done, c->done + 1);
     }
     free(buf);
     return NULL;
@@ -678,7 +678,7 @@ START_TEST(readers_and_writers_go_on_meanwhile)
         expect(shd_dict_resize(dict, capacity), SHD_OK);
     }
     for (int i = 0; i < 3; i++)
-        while (c[i].done < 1000)
+        while (atomic_load64(&c[i].done) < 1000)
             usleep(1000);
     for (int i = 0; i < 3; i++) {
         atomic_store32(&c[i].stop, 1);
