@@ -146,6 +146,8 @@ function Segment.dict(self, name, options)
         o.capacity_bytes = checked.capacity
         o.shards = checked.shards or 0
         o.entries_hint = checked.entries or 0
+        o.capacity_max_bytes = checked.capacity_max or 0
+        o.flags = checked.any_capacity and lib.SHD_DICT_ANY_CAPACITY or 0
     end
     local out = ffi_new("shd_dict *[1]")
     local code = lib.shd_dict_open(segment, name, o, out)

@@ -117,6 +117,8 @@ local function size_of(name, value)
     return bytes - bytes % 1
 end
 
+M.size = size_of
+
 -- A whole number from low to high.
 local function whole(low, high)
     return function(name, value)
@@ -160,6 +162,8 @@ M.OPEN_OPTIONS = {
 
 M.DICT_OPTIONS = {
     capacity = size_of,
+    capacity_max = size_of,
+    any_capacity = of_type("boolean"),
     shards = whole(1, 256),
     entries = whole(1, 2 ^ 53)
 }
