@@ -19,8 +19,6 @@
  *     again as before once it was as after;
  *   - behind the last one it is as after the operation;
  *   - with everything deleted, every byte is free again.
- * What has been found in order is not looked at again if the very same bytes
- * come out of another recovery.
  *
  * Recoveries are stepped through in the same way: A gets the bytes, a process
  * recovers, and for each of its instructions this one comes third.
@@ -30,6 +28,9 @@
  * operations are stepped through by ptrace, instruction for instruction, which
  * must give the same journal.
  */
+#include "tests/step/step.h"
+#include "tests/crash/trace.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -44,15 +45,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "shm/api/handle.h"
-#include "tests/crash/cases.h"
-#include "tests/crash/script.h"
-#include "tests/crash/trace.h"
-#include "tests/step/stepping.h"
-
 #define FAILURES_SHOWN 3u
-#define DEPTH_MAX 3u
-#define SEEN_MAX (1u << 16)
 
 /* Without --full, about so many a case, by the seed: states (also those of a
  * recovery), and recoveries that are stepped through. Always the first and
@@ -66,54 +59,9 @@
 #define ONE_FILLING_IN 64u
 /* Always: of the states of recoveries, those whose recovery is again. */
 #define ONE_SECOND_IN 2000u
-#define KILLS 2u /* a case */
-#define REFERENCE_WRITES                                                      \
-    1500u /* longer ones are left out of the comparison                       \
-           */
+#define REFERENCE_WRITES 1500u /* longer ones are not compared */
 
-enum { IS_BEFORE = 1, IS_AFTER = 2, IS_BETWEEN = 4 };
-
-struct counts {
-    uint64_t cases, changes, states, distinct, nested, writes, steps, kills,
-        references;
-};
-
-/* What a process that runs a case tells, also by its death. */
-struct told {
-    struct counts counts;
-    uint64_t at[DEPTH_MAX]; /* changes so far, and the recovery's; or 0 */
-    uint64_t ip;            /* of the last one's instruction */
-    unsigned depth;
-    bool failed;
-    char what[160]; /* failed first, and */
-    uint64_t found_at;
-};
-
-struct level {
-    unsigned char *image, *now;
-    struct stepping_journal *journal;
-};
-
-struct run {
-    struct world a, b;
-    const struct crash_case *c;
-    char name[96], setup[400], operation[160];
-    size_t bytes; /* of the segment; and those that are ever in use */
-    size_t used;
-    uint64_t fresh_free;
-    struct level level[DEPTH_MAX];
-    struct state before, after, now;
-    struct {
-        uint64_t low, high;
-        unsigned verdict;
-    } seen[SEEN_MAX];
-    uint32_t seen_count;
-    bool in_guard, was_in_guard; /* did this moment change a guard? */
-    uint64_t taken[DEPTH_MAX];   /* states of the journal, about */
-    unsigned failures;
-};
-
-static struct told *told;
+struct told *told;
 static const char *build_name = "?", *only_case;
 static uint64_t seed = 1, share = 100, only[DEPTH_MAX];
 static bool full, quiet, until_found, only_reference;
@@ -124,19 +72,23 @@ static void say_where(const struct run *r)
 {
     uint64_t start = (uint64_t)(uintptr_t)&__executable_start;
 
-    if (told->ip >= start && told->ip < (uint64_t)(uintptr_t)&etext)
+    if (told->at[0] != 0 && told->ip >= start &&
+        told->ip < (uint64_t)(uintptr_t)&etext)
         printf("    behind the instruction at %#" PRIx64
                " (addr2line -e build/step-%s/tests/step/step)\n",
                told->ip - start, build_name);
-    printf("    again: tests/step/run --build %s --case \"%s\" "
-           "--instruction %" PRIu64,
-           build_name, r->name, told->at[0]);
-    for (unsigned i = 1; i <= told->depth && told->at[i] != 0; i++)
-        printf(",%" PRIu64, told->at[i]);
+    printf("    again: tests/step/run --build %s --case \"%s\"", build_name,
+           r->name);
+    if (seed != 1)
+        printf(" --seed %" PRIu64, seed);
+    if (full && told->at[0] == 0)
+        printf(" --full");
+    for (unsigned i = 0; i <= told->depth && told->at[i] != 0; i++)
+        printf("%s%" PRIu64, i == 0 ? " --instruction " : ",", told->at[i]);
     printf("\n");
 }
 
-static void say(struct run *r, const char *what)
+void step_say(struct run *r, const char *what)
 {
     if (!told->failed) {
         snprintf(told->what, sizeof(told->what), "%s", what);
@@ -146,18 +98,8 @@ static void say(struct run *r, const char *what)
     if (quiet || ++r->failures > FAILURES_SHOWN)
         return;
     printf("    \"%s\" after \"%s\": %s\n", r->operation, r->setup, what);
-    if (told->at[0] != 0)
-        say_where(r);
+    say_where(r);
     fflush(stdout);
-}
-
-static void say_call(struct run *r, const char *call, int rc)
-{
-    char what[700];
-
-    snprintf(what, sizeof(what), "%s gave %s: %s", call, shd_strerror_name(rc),
-             shd_last_error());
-    say(r, what);
 }
 
 /* So many of so many, and the same ones for the same seed, build, case and
@@ -171,8 +113,7 @@ static bool chosen(const struct run *r, uint64_t of, uint64_t place,
     return h % of < many;
 }
 
-/* ---- two segments
- * ----------------------------------------------------------- */
+/* ---- two segments ------------------------------------------------------ */
 
 static bool make_segment(struct run *r, struct world *w)
 {
@@ -205,7 +146,7 @@ static bool make_segment(struct run *r, struct world *w)
     return segment_commit(s, 0, s->size) == SHD_OK;
 }
 
-static unsigned char *bytes_of(const struct world *w)
+unsigned char *step_bytes(const struct world *w)
 {
     return w->segment->segment.base;
 }
@@ -239,188 +180,7 @@ static void uses(struct run *r, size_t bytes)
         r->used = bytes;
 }
 
-/* ---- what must hold
- * ---------------------------------------------------------- */
-
-static bool check(struct run *r, const char *when)
-{
-    char report[400] = "", what[500];
-    int rc = shd_segment_check(r->b.segment, report, sizeof(report));
-
-    if (rc == SHD_OK)
-        return true;
-    snprintf(what, sizeof(what), "%s, check gave %s: %s", when,
-             shd_strerror_name(rc), report);
-    say(r, what);
-    return false;
-}
-
-static bool workers_are_free(struct run *r)
-{
-    struct shd_worker_info info = {.struct_size = sizeof(info)};
-    uint64_t ours = r->b.segment->env.incarnation;
-    int rc;
-
-    for (uint32_t i = 0;
-         (rc = shd_worker_info(r->b.segment, i, &info)) != SHD_INVAL; i++) {
-        if (rc != SHD_OK || info.incarnation == ours)
-            continue;
-        say(r, "a dead worker still has its slot");
-        return false;
-    }
-    return true;
-}
-
-static bool nothing_leaks(struct run *r)
-{
-    struct shd_dict_info info = {.struct_size = sizeof(info)};
-    char what[120];
-    int rc = shd_flush_all(r->b.dict);
-
-    if (rc == SHD_OK)
-        rc = shd_flush_expired(r->b.dict, 0, NULL);
-    if (rc == SHD_OK)
-        rc = shd_dict_info(r->b.dict, &info);
-    if (rc != SHD_OK) {
-        say_call(r, "emptying it", rc);
-        return false;
-    }
-    if (info.free_bytes == r->fresh_free && info.entries == 0)
-        return check(r, "when empty");
-    snprintf(what, sizeof(what),
-             "a leak: %" PRIu64 " bytes free of %" PRIu64 ", %" PRIu64
-             " entries",
-             info.free_bytes, r->fresh_free, info.entries);
-    say(r, what);
-    return false;
-}
-
-static unsigned compare(struct run *r)
-{
-    char not_before[160], not_after[160], what[400];
-    unsigned verdict = 0;
-
-    if (state_compare(&r->now, &r->before, not_before, sizeof(not_before)) ==
-        0)
-        verdict |= IS_BEFORE;
-    if (state_compare(&r->now, &r->after, not_after, sizeof(not_after)) == 0)
-        verdict |= IS_AFTER;
-    if (verdict != 0)
-        return verdict;
-    if ((r->c->flags & CASE_STEPS) == 0) {
-        snprintf(what, sizeof(what), "not as before (%s), nor as after (%s)",
-                 not_before, not_after);
-        say(r, what);
-        return 0;
-    }
-    if (state_between(&r->now, &r->before, &r->after, what, sizeof(what)) == 0)
-        return IS_BETWEEN;
-    say(r, what);
-    return 0;
-}
-
-/* Comes after the dead: by the lock, or by a reap. */
-static bool recover(struct run *r, bool by_lock)
-{
-    int rc = SHD_NOTFOUND;
-
-    if (by_lock)
-        rc = shd_delete(r->b.dict, "never there", 11);
-    if (rc != SHD_NOTFOUND) {
-        say_call(r, "the next call", rc);
-        return false;
-    }
-    rc = shd_reap(r->b.segment, NULL);
-    if (rc != SHD_OK)
-        say_call(r, "reap", rc);
-    return rc == SHD_OK;
-}
-
-/* ---- what has been seen
- * ------------------------------------------------------ */
-
-/* All that checks and reads can depend on. Of a guard that is at rest those
- * are a few words (an empty log's old entries are never looked at), and of a
- * slot that is free only that it is. */
-static XXH128_hash_t fingerprint(const struct run *r)
-{
-    const struct segment *s = &r->b.segment->segment;
-    size_t guards_end = s->guards_at + s->locks_max * sizeof(struct guard);
-    XXH3_state_t h;
-
-    XXH3_128bits_reset(&h);
-    XXH3_128bits_update(&h, s->base, s->guards_at);
-    for (uint32_t i = 0; i < s->locks_max; i++) {
-        const struct guard *g = guard_at(s, i);
-        uint64_t words[] = {g->state,
-                            g->seq & 1,
-                            g->object,
-                            g->damaged,
-                            (uint32_t)g->mutex.__data.__lock,
-                            (uint32_t)g->mutex.__data.__kind,
-                            (uint32_t)g->mutex.__data.__owner};
-
-        XXH3_128bits_update(&h, words, sizeof(words));
-    }
-    XXH3_128bits_update(&h, s->base + guards_end, s->workers_at - guards_end);
-    for (uint32_t i = 0; i < s->workers_max; i++) {
-        const struct registry_slot *slot =
-            segment_at(s, s->workers_at + i * sizeof(*slot), sizeof(*slot));
-
-        XXH3_128bits_update(&h, slot,
-                            slot->incarnation != 0 ? sizeof(*slot) : 8);
-    }
-    XXH3_128bits_update(&h, s->base + s->extents_at,
-                        r->used > s->extents_at ? r->used - s->extents_at : 0);
-    return XXH3_128bits_digest(&h);
-}
-
-/* The verdict's place; 0 in it: not seen. */
-static unsigned *seen(struct run *r, XXH128_hash_t h)
-{
-    uint32_t i = (uint32_t)h.low64 % SEEN_MAX;
-
-    while (r->seen[i].verdict != 0 &&
-           (r->seen[i].low != h.low64 || r->seen[i].high != h.high64))
-        i = (i + 1) % SEEN_MAX;
-    if (r->seen[i].verdict == 0) {
-        if (r->seen_count >= SEEN_MAX / 2) { /* forget, and look again */
-            memset(r->seen, 0, sizeof(r->seen));
-            r->seen_count = 0;
-            i = (uint32_t)h.low64 % SEEN_MAX;
-        }
-        r->seen_count++;
-        r->seen[i].low = h.low64;
-        r->seen[i].high = h.high64;
-    }
-    return &r->seen[i].verdict;
-}
-
-/* What comes of B's bytes: IS_ bits; 0: said. */
-static unsigned judge(struct run *r, bool by_lock)
-{
-    unsigned *verdict, v;
-
-    if (!recover(r, by_lock))
-        return 0;
-    verdict = seen(r, fingerprint(r));
-    if (*verdict != 0)
-        return *verdict;
-    told->counts.distinct++;
-    if (!check(r, "after recovery") || !workers_are_free(r))
-        return 0;
-    if (state_read(&r->b, &r->now) != 0) {
-        say(r, "it cannot be read");
-        return 0;
-    }
-    v = compare(r);
-    if (v != 0 && nothing_leaks(r))
-        *verdict = v;
-    return *verdict;
-}
-
-/* ---- deaths
- * ------------------------------------------------------------------ */
+/* ---- deaths ------------------------------------------------------------ */
 
 static bool is_taken(const struct run *r, unsigned depth, uint64_t k)
 {
@@ -471,8 +231,8 @@ static bool die_at(struct run *r, unsigned depth, unsigned *must,
     unsigned verdict;
     bool good = true;
 
-    memcpy(bytes_of(&r->b), l->now, r->used);
-    stepping_die(m, bytes_of(&r->b));
+    memcpy(step_bytes(&r->b), l->now, r->used);
+    stepping_die(m, step_bytes(&r->b));
     if (depth == 0)
         told->counts.states++;
     else
@@ -481,9 +241,10 @@ static bool die_at(struct run *r, unsigned depth, unsigned *must,
     if (verdict == 0)
         return false;
     if ((r->c->flags & CASE_STEPS) == 0 && (verdict & *must) == 0) {
-        say(r, depth > 0 ? "the recovery has undone what was done, or done "
-                           "what was undone"
-                         : "what was done is undone");
+        step_say(r, depth > 0
+                        ? "the recovery has undone what was done, or done "
+                          "what was undone"
+                        : "what was done is undone");
         return false;
     }
     /* From the commit on it stays so. */
@@ -501,16 +262,16 @@ static bool die_at(struct run *r, unsigned depth, unsigned *must,
 }
 
 /* Runs the script in A from the level's image. */
-static bool record(struct run *r, unsigned depth, const char *script,
-                   struct stepping_journal *j)
+bool step_record(struct run *r, unsigned depth, const char *script,
+                 struct stepping_journal *j)
 {
     const struct stepping_moment *m = NULL;
     uint64_t n;
 
-    memcpy(bytes_of(&r->a), r->level[depth].image, r->used);
+    memcpy(step_bytes(&r->a), r->level[depth].image, r->used);
     stepping_record(j, r->level[depth].image);
     if (script_run_apart(&r->a, script, 0, NULL, &n) != 0 || j->lost) {
-        say(r, "stepping through it failed");
+        step_say(r, "stepping through it failed");
         return false;
     }
     while ((m = stepping_next(j, m)) != NULL) {
@@ -521,7 +282,7 @@ static bool record(struct run *r, unsigned depth, const char *script,
 }
 
 /* Where in a guard that is; or nowhere, far away. */
-static size_t in_guard(const struct run *r, size_t at)
+size_t step_in_guard(const struct run *r, size_t at)
 {
     const struct segment *s = &r->a.segment->segment;
     size_t n = at - s->guards_at;
@@ -536,7 +297,7 @@ static void look_at_guard(struct run *r, const struct stepping_moment *m)
     r->was_in_guard = r->in_guard;
     r->in_guard = m->changes == 0;
     for (uint32_t i = 0; i < m->changes; i++)
-        r->in_guard |= in_guard(r, m->change[i].at) != SIZE_MAX;
+        r->in_guard |= step_in_guard(r, m->change[i].at) != SIZE_MAX;
 }
 
 /* And has its worker die behind each instruction that changed something. */
@@ -549,7 +310,7 @@ static bool step_through(struct run *r, unsigned depth, const char *script,
     bool good = true;
 
     told->depth = depth;
-    if (!record(r, depth, script, l->journal))
+    if (!step_record(r, depth, script, l->journal))
         return false;
     told->counts.writes += l->journal->writes;
     if (depth == 0)
@@ -575,131 +336,7 @@ static bool step_through(struct run *r, unsigned depth, const char *script,
     return good;
 }
 
-/* ---- are these the right bytes?
- * ---------------------------------------------- */
-
-static bool is_lock(const struct run *r, size_t at)
-{
-    return in_guard(r, at) == 0;
-}
-
-/* Words in which two processes differ: who they are. */
-static bool is_personal(const struct run *r, size_t at)
-{
-    const struct segment *s = &r->a.segment->segment;
-
-    return in_guard(r, at) < sizeof(pthread_mutex_t) ||
-           (at >= s->workers_at && at < s->extents_at);
-}
-
-/* A worker is killed behind its k'th change; the kernel does the rest. Its
- * thread id stays in the mutex as its last owner. */
-static bool kill_really(struct run *r, uint64_t k)
-{
-    struct level *l = &r->level[0];
-    const struct stepping_moment *m = NULL;
-    const unsigned char *dead = bytes_of(&r->a);
-    uint64_t n;
-    char what[120];
-
-    memcpy(bytes_of(&r->a), l->image, r->used);
-    memcpy(l->now, l->image, r->used);
-    for (uint64_t i = 0; i < k; i++) {
-        m = stepping_next(l->journal, m);
-        stepping_apply(m, l->now);
-    }
-    stepping_die(m, l->now);
-    stepping_record(r->level[1].journal, l->image);
-    told->at[0] = k;
-    if (script_run_apart(&r->a, r->operation, k + 1, NULL, &n) != 1) {
-        say(r, "it could not be killed");
-        return false;
-    }
-    told->counts.kills++;
-    for (size_t at = 0; at < r->used; at += 8) {
-        if (memcmp(dead + at, l->now + at, 8) == 0 ||
-            (is_personal(r, at) && !is_lock(r, at)))
-            continue;
-        snprintf(what, sizeof(what),
-                 "killed, it leaves other bytes than computed, at %zu", at);
-        say(r, what);
-        return false;
-    }
-    told->at[0] = 0;
-    return true;
-}
-
-static bool kill_some(struct run *r)
-{
-    uint64_t n = r->level[0].journal->moments;
-    bool good = true;
-
-    for (unsigned i = 0; i < KILLS && n > 1; i++) {
-        uint64_t k =
-            XXH3_64bits_withSeed(r->name, strlen(r->name), seed + i * 31);
-
-        good &= kill_really(r, 1 + k % (n - 1));
-    }
-    return good;
-}
-
-static bool same_moment(const struct run *r, const struct stepping_moment *a,
-                        const struct stepping_moment *b)
-{
-    if (a->changes != b->changes || a->deads != b->deads ||
-        memcmp(a->dead_at, b->dead_at, sizeof(a->dead_at)) != 0)
-        return false;
-    for (uint32_t i = 0; i < a->changes; i++) {
-        if (a->change[i].at != b->change[i].at ||
-            (a->change[i].now != b->change[i].now &&
-             !is_personal(r, a->change[i].at)))
-            return false;
-    }
-    return a->changes == 0 || a->ip == b->ip || a->ip == 0;
-}
-
-static bool step_by_ptrace(struct run *r)
-{
-    const struct stepping_moment *m = NULL, *n = NULL;
-    struct stepping_journal *j = r->level[0].journal;
-    struct stepping_journal *reference = r->level[1].journal;
-    uint64_t k = 0;
-    char what[200];
-    bool good;
-
-    stepping_by_ptrace = true;
-    good = record(r, 0, r->operation, reference);
-    stepping_by_ptrace = false;
-    if (!good)
-        return false;
-    told->counts.references++;
-    told->counts.steps += reference->steps;
-    do {
-        m = stepping_next(j, m);
-        n = stepping_next(reference, n);
-        k++;
-    } while (m != NULL && n != NULL && same_moment(r, m, n));
-    if (m == NULL && n == NULL)
-        return true;
-    snprintf(what, sizeof(what),
-             "by ptrace, change %" PRIu64 " of %" PRIu64 " (of %" PRIu64
-             ") is another: at %#" PRIx64 ", not %#" PRIx64,
-             k, j->moments, reference->moments, n != NULL ? n->ip : 0,
-             m != NULL ? m->ip : 0);
-    say(r, what);
-    return false;
-}
-
-/* ---- cases
- * ------------------------------------------------------------------- */
-
-/* B gets the bytes, the dead are recovered from, and all is read. */
-static bool read_whole(struct run *r, const unsigned char *bytes, bool by_lock,
-                       struct state *s)
-{
-    memcpy(bytes_of(&r->b), bytes, r->used);
-    return recover(r, by_lock) && state_read(&r->b, s) == 0;
-}
+/* ---- cases ------------------------------------------------------------- */
 
 static bool prepare(struct run *r)
 {
@@ -711,19 +348,19 @@ static bool prepare(struct run *r)
         printf("    it could not be built: %s\n", shd_last_error());
         return false;
     }
-    trace_segment(bytes_of(&r->a), r->bytes);
+    trace_segment(step_bytes(&r->a), r->bytes);
     if (script_run(&r->a, r->setup) != 0)
         return false;
-    memcpy(l->image, bytes_of(&r->a), r->bytes);
+    memcpy(l->image, step_bytes(&r->a), r->bytes);
     uses(r, last_used(l->image, r->bytes));
     /* It is run once to see what comes of it. */
     stepping_record(NULL, NULL);
     if (script_run_apart(&r->a, r->operation, 0, NULL, &n) != 0)
         return false;
-    uses(r, last_used(bytes_of(&r->a), r->bytes));
-    memcpy(l->now, bytes_of(&r->a), r->bytes);
-    return read_whole(r, l->image, true, &r->before) &&
-           read_whole(r, l->now, false, &r->after);
+    uses(r, last_used(step_bytes(&r->a), r->bytes));
+    memcpy(l->now, step_bytes(&r->a), r->bytes);
+    return judge_read(r, l->image, true, &r->before) &&
+           judge_read(r, l->now, false, &r->after);
 }
 
 static bool same_is_same(struct run *r)
@@ -733,28 +370,28 @@ static bool same_is_same(struct run *r)
 
     if (same == ((r->c->flags & CASE_SAME) != 0))
         return true;
-    say(r, same ? "it changes nothing" : why);
+    step_say(r, same ? "it changes nothing" : why);
     return false;
 }
 
 /* Behind the last instruction everything has been done. */
 static bool ends_as_after(struct run *r)
 {
-    memcpy(bytes_of(&r->b), r->level[0].now, r->used);
-    if (!read_whole(r, r->level[0].now, true, &r->now))
+    memcpy(step_bytes(&r->b), r->level[0].now, r->used);
+    if (!judge_read(r, r->level[0].now, true, &r->now))
         return false;
-    if ((compare(r) & IS_AFTER) != 0)
+    if ((judge_compare(r) & IS_AFTER) != 0)
         return true;
-    say(r, "when it had returned, it was not done");
+    step_say(r, "when it had returned, it was not done");
     return false;
 }
 
 /* What was taken for unused by all must be so. */
 static bool rest_is_unused(struct run *r)
 {
-    if (last_used(bytes_of(&r->b) + r->used, r->bytes - r->used) == 0)
+    if (last_used(step_bytes(&r->b) + r->used, r->bytes - r->used) == 0)
         return true;
-    say(r, "this test has missed a part of the segment");
+    step_say(r, "this test has missed a part of the segment");
     return false;
 }
 
@@ -767,23 +404,25 @@ static void run_case_here(struct run *r)
     if (!good)
         return;
     if (only_reference)
-        good = record(r, 0, r->operation, r->level[0].journal);
+        good = step_record(r, 0, r->operation, r->level[0].journal);
     else
         good = step_through(r, 0, r->operation,
                             IS_BEFORE | IS_AFTER | IS_BETWEEN);
+    if (good && only[0] != 0 && only[1] == 0)
+        (void)truth_kill(r, only[0]);
     if (!good || only[0] != 0)
         return;
     if (!only_reference && !(ends_as_after(r) && rest_is_unused(r)))
         return;
     if (r->level[0].journal->moments == 0) {
-        say(r, "it changes no byte");
+        step_say(r, "it changes no byte");
         return;
     }
-    if (!kill_some(r))
+    if (!truth_kill_some(r, seed))
         return;
     if (only_reference || full || chosen(r, ONE_REFERENCE_IN, 0, 1))
         if (r->level[0].journal->writes <= REFERENCE_WRITES)
-            (void)step_by_ptrace(r);
+            (void)truth_by_ptrace(r);
 }
 
 static volatile sig_atomic_t interrupted;
@@ -848,7 +487,7 @@ static bool run_case(struct run *r)
                  "the process that came next died of signal %d",
                  WTERMSIG(status));
         r->failures = 0;
-        say(r, what);
+        step_say(r, what);
     }
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return true;

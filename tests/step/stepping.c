@@ -53,8 +53,7 @@ void trace_segment(const void *segment, size_t len)
     size = len;
 }
 
-/* ---- journals --------------------------------------------------------------
- */
+/* ---- journals ---------------------------------------------------------- */
 
 struct stepping_journal *stepping_journal_new(void)
 {
@@ -111,8 +110,7 @@ void stepping_die(const struct stepping_moment *m, unsigned char *copy)
     }
 }
 
-/* ---- the list of robust locks ----------------------------------------------
- */
+/* ---- the list of robust locks ------------------------------------------ */
 
 /* As exit_robust_list() and handle_futex_death() of the kernel have it. */
 static void add_dead(struct stepping_moment *m, uintptr_t entry, long offset)
@@ -167,8 +165,7 @@ static void find_dead(struct stepping_moment *m,
         add_dead(m, pending, head->futex_offset);
 }
 
-/* ---- moments ---------------------------------------------------------------
- */
+/* ---- moments ----------------------------------------------------------- */
 
 static struct stepping_moment *begin_moment(void)
 {
@@ -245,8 +242,7 @@ static void protect(uintptr_t at, size_t len, int protection)
         abort();
 }
 
-/* ---- faults and traps ------------------------------------------------------
- */
+/* ---- faults and traps -------------------------------------------------- */
 
 static _Noreturn void die(void)
 {
@@ -311,8 +307,7 @@ static void handle(int number, void (*handler)(int, siginfo_t *, void *))
         abort();
 }
 
-/* ---- another process that steps --------------------------------------------
- */
+/* ---- another process that steps ---------------------------------------- */
 
 struct reference {
     volatile bool attached, ended;
@@ -399,8 +394,7 @@ static void reference_end(void)
     count = journal != NULL ? journal->moments : 0;
 }
 
-/* ---- tests/crash/trace.h ---------------------------------------------------
- */
+/* ---- tests/crash/trace.h ----------------------------------------------- */
 
 void trace_begin(uint64_t stop, void (*at_death)(void))
 {
@@ -443,8 +437,7 @@ uint64_t trace_end(void)
     return count;
 }
 
-/* ---- calls -----------------------------------------------------------------
- */
+/* ---- calls ------------------------------------------------------------- */
 
 #define WRAP(type, name, ...)                                                 \
     type __real_##name(__VA_ARGS__);                                          \
