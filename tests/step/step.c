@@ -50,10 +50,10 @@
 /* Without --full, about so many a case, by the seed: states (also those of a
  * recovery), and recoveries that are stepped through. Always the first and
  * last ones. */
-#define STATES 160u
-#define STATES_EDGE 40u
-#define RECOVERIES 3u
-#define ONE_REFERENCE_IN 24u
+#define STATES 120u
+#define STATES_EDGE 30u
+#define RECOVERIES 2u
+#define ONE_REFERENCE_IN 40u
 /* With --full: recoveries where neither this instruction nor the one before
  * touched a guard. They fill memory that nothing leads to. */
 #define ONE_FILLING_IN 64u
@@ -503,36 +503,38 @@ static bool is_wanted(const struct run *r)
     return chosen(r, 100, 0, share);
 }
 
+/* False: enough. */
+static bool run_number(struct run *r, const struct crash_case *c, uint32_t n,
+                       uint64_t *failed)
+{
+    memset(r, 0, sizeof(*r));
+    r->c = c;
+    substitute(r->name, sizeof(r->name), c->name, n);
+    substitute(r->setup, sizeof(r->setup), c->setup, n);
+    substitute(r->operation, sizeof(r->operation), c->operation, n);
+    if (!is_wanted(r) || run_case(r))
+        return true;
+    (*failed)++;
+    if (until_found && told->failed)
+        printf("  FOUND in \"%s\", change %" PRIu64 ": %s\n", r->name,
+               told->found_at, told->what);
+    return !interrupted && !until_found;
+}
+
+/* How many there are. */
 static uint64_t run_all(uint64_t *failed)
 {
     struct run *r = malloc(sizeof(*r));
+    bool more = r != NULL;
     uint64_t all = 0;
 
-    if (r == NULL)
-        return 0;
     for (size_t i = 0; i < CASE_COUNT; i++) {
         const struct crash_case *c = &CASES[i];
 
-        for (uint32_t n = c->from; n <= c->to; n++) {
-            memset(r, 0, sizeof(*r));
-            r->c = c;
-            substitute(r->name, sizeof(r->name), c->name, n);
-            substitute(r->setup, sizeof(r->setup), c->setup, n);
-            substitute(r->operation, sizeof(r->operation), c->operation, n);
-            all++;
-            if (!is_wanted(r) || run_case(r))
-                continue;
-            (*failed)++;
-            if (interrupted)
-                goto out;
-            if (!until_found)
-                continue;
-            printf("  FOUND in \"%s\", change %" PRIu64 ": %s\n", r->name,
-                   told->found_at, told->what);
-            goto out;
-        }
+        all += c->to - c->from + 1;
+        for (uint32_t n = c->from; more && n <= c->to; n++)
+            more = run_number(r, c, n, failed);
     }
-out:
     free(r);
     return all;
 }
