@@ -47,6 +47,8 @@
 
 #define FAILURES_SHOWN 3u
 
+/* Without --full: so many of 100 cases, other ones for each build. */
+#define SHARE 60u
 /* Without --full, about so many a case, by the seed: states (also those of a
  * recovery), and recoveries that are stepped through. Always the first and
  * last ones. */
@@ -63,7 +65,7 @@
 
 struct told *told;
 static const char *build_name = "?", *only_case;
-static uint64_t seed = 1, share = 100, only[DEPTH_MAX];
+static uint64_t seed = 1, share = SHARE, only[DEPTH_MAX];
 static bool full, quiet, until_found, only_reference;
 
 extern const char __executable_start, etext; /* the linker's */
@@ -569,9 +571,10 @@ static bool arguments(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
 
-        if (strcmp(argv[i], "--full") == 0)
+        if (strcmp(argv[i], "--full") == 0) {
             full = true;
-        else if (strcmp(argv[i], "--ptrace") == 0)
+            share = 100;
+        } else if (strcmp(argv[i], "--ptrace") == 0)
             only_reference = true;
         else if (strcmp(argv[i], "--until-found") == 0)
             quiet = until_found = true;
