@@ -11,11 +11,11 @@
  *        worker leaves that dies behind that very instruction; an entry also
  *        tells which locks the kernel would mark then, from the thread's list
  *        of robust locks as it is at that instruction.
- * COST   some 10 us for an instruction that writes, nothing for others.
+ * COST   some 15 us for an instruction that writes, nothing for others.
  *
  * With stepping_by_ptrace the same is done in another way: by a process that
  * has the worker execute each single instruction (PTRACE_SINGLESTEP) and
- * compares all of the segment after it. It takes a thousand times longer; it
+ * compares all of the segment after it. It takes a hundred times longer; it
  * is what the first way is compared with.
  *
  * A `stop` of trace_begin counts changes of either kind.
