@@ -61,9 +61,13 @@ local function owner_close(owner)
         return OK
     end
     owner.segment = nil
-    for token, handle in pairs(owner.open) do
-        owner.open[token] = nil
+    -- Not pairs(): see options_of() in shdict_library.lua.
+    local open = owner.open
+    local token, handle = next(open)
+    while token do
+        open[token] = nil
         lib.shd_dict_close(handle)
+        token, handle = next(open)
     end
     return lib.shd_segment_close(segment)
 end
@@ -142,6 +146,8 @@ function Segment.dict(self, name, options)
         o.capacity_bytes = checked.capacity
         o.shards = checked.shards or 0
         o.entries_hint = checked.entries or 0
+        o.capacity_max_bytes = checked.capacity_max or 0
+        o.flags = checked.any_capacity and lib.SHD_DICT_ANY_CAPACITY or 0
     end
     local out = ffi_new("shd_dict *[1]")
     local code = lib.shd_dict_open(segment, name, o, out)
@@ -159,8 +165,11 @@ function Segment.close(self)
     if segment == nil then
         return closed()
     end
-    for dict in pairs(self.dicts) do
+    local opened = self.dicts
+    local dict = next(opened)
+    while dict do
         dicts.disown(dict)
+        dict = next(opened, dict)
     end
     self[1] = segment_closed
     local code = owner_close(self.owner)

@@ -732,6 +732,24 @@ function Dict.scan(self, cursor, count, options)
     return cursor, entries
 end
 
+-- Another capacity, while others use the dict: a number of bytes, or text like
+-- "512m".
+function Dict.resize(self, capacity)
+    local dict = dict_of(self)
+    local bytes, err = library.size("capacity", capacity)
+    if not bytes then
+        return nil, err
+    end
+    local code = lib.shd_dict_resize(dict, bytes)
+    if dict == nil then
+        return nil, reason(dict, code)
+    end
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
+
 function Dict.info(self)
     local dict = dict_of(self)
     local info, code = read_info(function(out)

@@ -117,6 +117,8 @@ local function size_of(name, value)
     return bytes - bytes % 1
 end
 
+M.size = size_of
+
 -- A whole number from low to high.
 local function whole(low, high)
     return function(name, value)
@@ -160,6 +162,8 @@ M.OPEN_OPTIONS = {
 
 M.DICT_OPTIONS = {
     capacity = size_of,
+    capacity_max = size_of,
+    any_capacity = of_type("boolean"),
     shards = whole(1, 256),
     entries = whole(1, 2 ^ 53)
 }
@@ -178,7 +182,10 @@ function M.options_of(allowed, given)
     if type(given) ~= "table" then
         return nil, "bad options: table expected, got " .. type(given)
     end
-    for name, value in pairs(given) do
+    -- Not pairs(), where it may get hot: the LuaJIT of Debian 12 compiles such
+    -- a loop, and may leave the trace at its end and enter it again, for ever.
+    local name, value = next(given)
+    while name ~= nil do
         local check = allowed[name]
         if not check then
             return nil, "unknown option \"" .. tostring(name) .. "\""
@@ -188,6 +195,7 @@ function M.options_of(allowed, given)
         if err then
             return nil, err
         end
+        name, value = next(given, name)
     end
     return checked
 end

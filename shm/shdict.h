@@ -253,7 +253,7 @@ struct shd_object_info {
     uint32_t struct_size; /* set by the caller */
     uint32_t kind;        /* SHD_OBJECT_DICT */
     uint64_t generation;  /* never the same for two objects */
-    uint64_t size_bytes;  /* capacity asked for */
+    uint64_t size_bytes;  /* capacity */
     uint64_t created_ms;  /* wall clock */
     char name[64];
 };
@@ -306,6 +306,11 @@ SHD_API int shd_worker_leave(shd_segment *segment);
 
 typedef struct shd_dict shd_dict;
 
+enum { /* struct shd_dict_options.flags */
+    SHD_DICT_ANY_CAPACITY = 1 /* the capacity is for making it: one that is
+                                 there, and was resized, is opened as it is */
+};
+
 struct shd_dict_options {
     uint32_t struct_size;    /* sizeof(struct shd_dict_options) */
     uint32_t shards;         /* power of two up to 256; 0: by capacity (one
@@ -313,13 +318,23 @@ struct shd_dict_options {
     uint64_t capacity_bytes; /* entries and all their overhead; at least
                                 8192; rounded up to 4096 */
     uint64_t entries_hint;   /* expected number of entries, sizes the index;
-                                0: one a 128 bytes of capacity */
+                                0: one a 128 bytes of capacity. The index is
+                                not resized: for a dict that is to grow a lot,
+                                say how many there will be in the end */
+    uint64_t capacity_max_bytes; /* what the dict can grow to: address room is
+                                reserved for it, which costs no memory; 0: 16
+                                times the capacity and at least 64 MiB, or
+                                less where the segment has little room left
+                                (shd_dict_info tells) */
+    uint32_t flags;          /* SHD_DICT_ANY_CAPACITY */
+    uint32_t reserved;       /* 0 */
 };
 
 /* Opens the dict of that name (1..63 bytes, no NUL, '/' or control bytes),
  * and makes it if it is not there and o is given with a capacity.
  * SHD_NOTFOUND: not there, and no capacity given. SHD_MISMATCH: it is there
- * with another capacity; shd_last_error() says which. SHD_NOMEM: the
+ * with another capacity (see SHD_DICT_ANY_CAPACITY); shd_last_error() says
+ * which, and shd_dict_resize changes it. SHD_NOMEM: the
  * segment or the file system has no room. SHD_FULL: no object slot or lock
  * is left. SHD_NAME. Opening it again gives the same handle; each open
  * wants its own close. */
@@ -333,6 +348,28 @@ SHD_API int shd_dict_close(shd_dict *dict);
  * Handles of it, in every process, answer SHD_GONE. SHD_NOTFOUND. */
 SHD_API SHD_MUST int shd_dict_destroy(shd_segment *segment,
                                       const char *name);
+
+/* Gives the dict another capacity, while others go on using it; handles stay
+ * what they are. It takes effect at once: from the first step on, capacity()
+ * and info say the new one.
+ *   Up: only memory for the descriptors of the new pages is taken now (1.2 %).
+ * Steps of 256 MiB; the capacity goes up with each.
+ *   Down: what lies in pages above the new capacity moves into free room below
+ * it; where there is none, room is made as for a store: expired entries go
+ * first, then the least recently used. Nothing is removed while it all fits.
+ * Then those pages go back to the system. Each step is a small transaction in
+ * one shard.
+ *   Cut off anywhere (a death, SHD_BUSY, SHD_NOMEM) the dict is sound and
+ * usable, at its new capacity; pages above it may still hold entries, and keep
+ * their memory, until any later shd_dict_resize, also to the same capacity,
+ * has finished the work; shd_dict_info.resizing says so.
+ *   Of two calls at once the later one decides: the other one ends with
+ * SHD_BUSY.
+ * SHD_INVAL: more than capacity_max_bytes as the dict was made, or too little
+ * for its index and one page; shd_last_error() says which bound, and what to
+ * do. SHD_NOMEM: the file system has no room for the descriptors, or stores
+ * took the room below the new capacity as fast as it was made. */
+SHD_API SHD_MUST int shd_dict_resize(shd_dict *dict, uint64_t capacity_bytes);
 
 struct shd_dict_info {
     uint32_t struct_size; /* set by the caller */
@@ -354,6 +391,9 @@ struct shd_dict_info {
     uint64_t recoveries;      /* operations of dead workers undone */
     uint64_t lock_waits;      /* lock acquisitions that had to wait */
     char name[64];
+    uint64_t capacity_max_bytes; /* what shd_dict_resize can make of it */
+    uint64_t resizes;         /* times its capacity was changed */
+    uint64_t resizing;        /* 1: a resize is going on, or was cut off */
 };
 SHD_API SHD_MUST int shd_dict_info(shd_dict *dict,
                                    struct shd_dict_info *info);

@@ -9,6 +9,7 @@
 #include "shm/base/hash.h"
 #include "shm/dict/entry.h"
 #include "shm/dict/read.h"
+#include "shm/dict/resize.h"
 #include "shm/dict/store.h"
 #include "shm/dict/walk.h"
 
@@ -90,6 +91,9 @@ int shd_dict_open(shd_segment *segment, const char *name,
                              o->struct_size, sizeof(options));
         memcpy(&options, o, o->struct_size);
     }
+    if ((options.flags & ~(uint32_t)SHD_DICT_ANY_CAPACITY) != 0)
+        return error_set(SHD_INVAL, "shd_dict_open: unknown flags %u",
+                         options.flags);
     rc = catalogue_name_check(name);
     if (rc != SHD_OK)
         return rc;
@@ -328,6 +332,13 @@ int shd_dict_info(shd_dict *dict, struct shd_dict_info *info)
     return SHD_OK;
 }
 
+int shd_dict_resize(shd_dict *dict, uint64_t capacity_bytes)
+{
+    int rc = writer(dict);
+
+    return rc != SHD_OK ? rc : resize_dict(&dict->dict, capacity_bytes);
+}
+
 int shd_capacity(shd_dict *dict, uint64_t *bytes)
 {
     int rc = reader(dict);
@@ -336,9 +347,11 @@ int shd_capacity(shd_dict *dict, uint64_t *bytes)
         return rc;
     if (bytes == NULL)
         return error_set(SHD_INVAL, "bytes is NULL");
+    uint64_t capacity = dict_capacity(&dict->dict);
+
     if (dict_gone(&dict->dict, 0))
         return dict_gone_error(&dict->dict);
-    *bytes = dict->dict.capacity_bytes;
+    *bytes = capacity;
     return SHD_OK;
 }
 

@@ -171,6 +171,9 @@ int shd_object_info(shd_segment *segment, uint32_t index,
     info->kind = o.kind;
     info->generation = o.generation;
     info->size_bytes = o.size_bytes;
+    /* Of a damaged one, what it was made with: shd_segment_check tells. */
+    if (o.kind == SHD_OBJECT_DICT)
+        (void)dict_capacity_of(&segment->env, &o, &info->size_bytes);
     info->created_ms = o.created_ms;
     memcpy(info->name, o.name, sizeof(info->name));
     return SHD_OK;

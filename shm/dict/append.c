@@ -61,7 +61,7 @@ static int find_end(const struct attempt *a, const struct append *p,
     if ((meta & CELL_CHAINED) != 0) {
         end->chain = entry_chain(pages, &a->entry->cell);
         if (end->chain == NULL ||
-            chain_last(pages, atomic_load32(end->chain), pages->count,
+            chain_last(pages, atomic_load32(end->chain), pages->max,
                        &end->last, &end->before) != SHD_OK)
             return dict_damaged(a->d, "a chain leads outside");
         end->cell = cell_at(pages, end->last, sizeof(struct cell));

@@ -49,6 +49,9 @@ int attempt_make_room(struct attempt *a, uint32_t class, int *steps)
 
     if (++*steps > ROOM_STEPS)
         return ATTEMPT_NEED_ROOM;
+    /* Nothing that is removed would ever make room. */
+    if (pages_count(&a->d->pages) == 0)
+        return dict_damaged(a->d, "it has no pages");
     /* The step before may have moved the old value: to be kept, it must be
      * known by its cell. */
     a->room.keep = 0;
@@ -107,7 +110,7 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
     int rc;
 
     if (a->old != 0) {
-        rc = tree_replace(t, &d->entries, root, &a->path, ref);
+        rc = tree_replace(t, &d->pages.nodes, root, &a->path, ref);
         if (rc == SHD_OK)
             rc = list_remove(&d->pages, t, &a->shard->lru, a->old);
         if (rc == SHD_OK)
@@ -115,7 +118,7 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
         txn_store64(t, &a->shard->shuffles,
                     atomic_load64(&a->shard->shuffles) + 1);
     } else {
-        rc = tree_insert(t, &d->entries, root, &a->path, ref);
+        rc = tree_insert(t, &d->pages.nodes, root, &a->path, ref);
         txn_store64(t, &a->shard->entries,
                     atomic_load64(&a->shard->entries) + 1);
     }
@@ -152,8 +155,8 @@ static int round_end(struct attempt *a)
     uint64_t ready = pages_ready(&a->d->pages);
     int rc;
 
-    if (pages > a->d->pages.count)
-        pages = a->d->pages.count;
+    if (pages > pages_count(&a->d->pages))
+        pages = pages_count(&a->d->pages);
     rc = room_elsewhere(a->d, pages, &a->room);
     /* Fewer than might be needed may do. */
     return rc == SHD_NOMEM && pages_ready(&a->d->pages) > ready ? SHD_OK : rc;

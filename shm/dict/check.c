@@ -8,6 +8,7 @@
 #include "shm/dict/check.h"
 #include "shm/base/error.h"
 #include "shm/dict/forest.h"
+#include "shm/dict/resize.h"
 
 #include <stdio.h>
 
@@ -176,17 +177,17 @@ static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t root,
 
     if (top == 0)
         return SHD_OK;
-    rc = tree_check(s, &d->entries, top, compare, d, &nodes, report, size);
+    rc = tree_check(s, &d->pages.nodes, top, compare, d, &nodes, report, size);
     if (rc != SHD_OK)
         return rc;
-    rc = tree_first(s, &d->entries, top, &path);
+    rc = tree_first(s, &d->pages.nodes, top, &path);
     while (rc == 1) {
         int fault = entry_check(d, shard, root, path.ref[path.depth - 1], t,
                                 report, size);
 
         if (fault != SHD_OK)
             return fault;
-        rc = tree_next(s, &d->entries, &path);
+        rc = tree_next(s, &d->pages.nodes, &path);
     }
     return rc < 0 ? fail(report, size, "a tree cannot be walked", top)
                   : SHD_OK;
@@ -263,15 +264,38 @@ static int garbage_check(const struct dict *d, uint32_t shard, uint32_t ref,
     return SHD_OK;
 }
 
+/* Pages that are out of their shard's lists: only while the dict is resized.
+ * The flag first, then the word: it is set before, and cleared after. */
+static int leaving_check(const struct dict *d, uint32_t shard, char *report,
+                         size_t size)
+{
+    for (uint32_t n = 0; n < pages_described(&d->pages); n++) {
+        const struct page *p = &d->pages.table[n];
+
+        if (atomic_load32(&p->owner) != dict_owner(shard) ||
+            (atomic_load32(&p->info) & PAGE_LEAVING) == 0 ||
+            atomic_load64_acquire(&d->header->unsettled) != 0)
+            continue;
+        snprintf(report, size,
+                 "dict: page %u is leaving, and nothing is resized", n);
+        return SHD_CORRUPT;
+    }
+    return SHD_OK;
+}
+
 static int shard_check(const struct dict *d, uint32_t shard, char *report,
                        size_t size)
 {
     const struct shard *s = &d->shard[shard];
     struct tally t = {0, 0};
     uint64_t cells = 0;
-    int rc =
-        pages_check(&d->pages, dict_owner(shard), d->shards + 1, report, size);
+    int rc = shard == 0 ? resize_check(d, report, size) : SHD_OK;
 
+    if (rc == SHD_OK)
+        rc = pages_check(&d->pages, dict_owner(shard), d->shards + 1, report,
+                         size);
+    if (rc == SHD_OK)
+        rc = leaving_check(d, shard, report, size);
     if (rc == SHD_OK)
         rc = slab_check(&d->pages, &s->slab, dict_owner(shard), &cells, report,
                         size);
@@ -316,6 +340,7 @@ static int shard_check_quiet(const struct dict *d, uint32_t shard,
             snprintf(report, size, "%s", shd_last_error());
             return rc;
         }
+        pages_follow(&d->pages);
         rc = dict_gone(d, shard) ? SHD_GONE : guard_check(g, report, size);
         if (rc == SHD_OK)
             rc = shard_check(d, shard, report, size);

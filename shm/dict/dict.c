@@ -11,6 +11,9 @@
 /* 40 bits for shard and root leave 24 that order the tree. */
 #define HASH_TOP_BITS_MAX 40u
 #define SHARD_BYTES (2ull << 20)
+/* Address room that is reserved unless it is said how much. */
+#define RESERVE_TIMES 16u
+#define RESERVE_MIN (64ull << 20)
 /* Each but the last needs a dict destroyed between being found and looked
  * into. */
 #define OPEN_ROUNDS 16
@@ -19,8 +22,9 @@
 struct plan {
     uint32_t shards;
     uint32_t root_bits;
-    uint32_t pages;
+    uint32_t pages, pages_max;
     uint64_t shards_at, map_at, table_at, roots_at, marks_at, pages_at;
+    uint64_t capacity, capacity_max; /* multiples of 4096 */
     uint64_t bytes;
 };
 
@@ -34,26 +38,154 @@ static uint64_t round_up(uint64_t n, uint64_t to)
     return (n + to - 1) / to * to;
 }
 
+/* Memory of everything before the pages: what of the map and the table is not
+ * needed for that many pages has none. Relative to the extent's start. */
+static uint64_t index_bytes(uint64_t map_at, uint64_t table_at, uint64_t pages)
+{
+    uint64_t map_end = round_up(map_at + pages_map_bytes(pages), PAGE_BYTES);
+    uint64_t table_first = table_at / PAGE_BYTES * PAGE_BYTES;
+    uint64_t table_end =
+        round_up(table_at + pages_table_bytes(pages), PAGE_BYTES);
+
+    return table_first <= map_end ? table_end
+                                  : map_end + table_end - table_first;
+}
+
+/* As many pages as fit into the capacity beside their index. */
+static uint64_t fitting_pages(uint64_t map_at, uint64_t table_at,
+                              uint64_t capacity)
+{
+    uint64_t pages = capacity / PAGE_BYTES;
+
+    while (pages > 0) {
+        uint64_t bytes =
+            index_bytes(map_at, table_at, pages) + pages * PAGE_BYTES;
+        uint64_t over;
+
+        if (bytes <= capacity)
+            break;
+        over = (bytes - capacity + PAGE_BYTES - 1) / PAGE_BYTES;
+        /* Without those pages the index is smaller as well. */
+        over -= over / (PAGE_BYTES / sizeof(struct page));
+        pages -= over < pages ? over : pages;
+    }
+    while (index_bytes(map_at, table_at, pages + 1) +
+               (pages + 1) * PAGE_BYTES <=
+           capacity)
+        pages++;
+    return pages;
+}
+
 static void plan_lay_out(struct plan *p, uint64_t pages)
 {
     uint64_t roots = (uint64_t)p->shards << p->root_bits;
 
     p->shards_at = sizeof(struct dict_header);
-    p->map_at = p->shards_at + (uint64_t)p->shards * sizeof(struct shard);
-    p->table_at = p->map_at + (pages + 63) / 64 * 8;
-    p->table_at = round_up(p->table_at, SEGMENT_UNIT);
-    p->roots_at = p->table_at + pages * sizeof(struct page);
+    p->roots_at = p->shards_at + (uint64_t)p->shards * sizeof(struct shard);
     p->marks_at = p->roots_at + roots * 4;
-    p->pages_at = round_up(p->marks_at + roots, PAGE_BYTES);
+    p->map_at = round_up(p->marks_at + roots, 8);
+    p->table_at = p->map_at + pages_map_bytes(pages);
+    p->table_at = round_up(p->table_at, SEGMENT_UNIT);
+    p->pages_at = round_up(p->table_at + pages_table_bytes(pages), PAGE_BYTES);
 }
 
-/* As many pages as fit beside their own table. */
-static int plan_make(const struct shd_dict_options *o, struct plan *p)
+/* How far an extent of that many pages is over the capacity, in pages. */
+static uint64_t plan_over(struct plan *p, uint64_t pages, uint64_t capacity)
+{
+    uint64_t bytes;
+
+    plan_lay_out(p, pages);
+    bytes = p->pages_at + pages * PAGE_BYTES;
+    return bytes <= capacity
+               ? 0
+               : (bytes - capacity + PAGE_BYTES - 1) / PAGE_BYTES;
+}
+
+/* Room for as many pages as make up that capacity, beside their table. False:
+ * nothing is left for a page. */
+static bool plan_reserve(struct plan *p, uint64_t capacity_max)
+{
+    uint64_t pages = capacity_max / PAGE_BYTES;
+    uint64_t over;
+
+    p->capacity_max = capacity_max;
+    while ((over = plan_over(p, pages, capacity_max)) > 0) {
+        if (over >= pages)
+            return false;
+        pages -= over;
+    }
+    /* With fewer pages their table has become smaller as well. */
+    while (plan_over(p, pages + 1, capacity_max) == 0)
+        pages++;
+    plan_lay_out(p, pages);
+    p->pages_max = (uint32_t)pages;
+    p->bytes = p->pages_at + pages * PAGE_BYTES;
+    pages = fitting_pages(p->map_at, p->table_at, p->capacity);
+    p->pages = (uint32_t)(pages < p->pages_max ? pages : p->pages_max);
+    return p->pages > 0;
+}
+
+/* How much to reserve if nobody has said so: plenty, but no more than leaves
+ * room for hundreds of such dicts, and for a few of the largest. `room` is
+ * what the segment has left. */
+static uint64_t reserve_default(uint64_t capacity, uint64_t room)
+{
+    uint64_t most = 2 * capacity < room / 4 ? 2 * capacity : room / 4;
+    uint64_t wanted = RESERVE_TIMES * capacity;
+
+    if (most < room / 64)
+        most = room / 64;
+    if (wanted < RESERVE_MIN)
+        wanted = RESERVE_MIN;
+    if (wanted > most)
+        wanted = most / PAGE_BYTES * PAGE_BYTES;
+    return wanted > capacity ? wanted : capacity;
+}
+
+/* The bits of a map for 64 MiB can cost a small dict one of its few pages:
+ * then it is content with room for 16 times its size, or with none. */
+static bool plan_reserve_default(struct plan *p, uint64_t room)
+{
+    uint64_t wanted = reserve_default(p->capacity, room);
+    uint64_t less = RESERVE_TIMES * p->capacity;
+    uint32_t pages;
+
+    if (wanted <= less)
+        return plan_reserve(p, wanted) || plan_reserve(p, p->capacity);
+    if (!plan_reserve(p, less))
+        return plan_reserve(p, p->capacity);
+    pages = p->pages;
+    if (plan_reserve(p, wanted) && p->pages >= pages)
+        return true;
+    return plan_reserve(p, less);
+}
+
+static int reserve_check(const struct shd_dict_options *o)
+{
+    if (o->capacity_max_bytes == 0 ||
+        (o->capacity_max_bytes >= o->capacity_bytes &&
+         o->capacity_max_bytes <= SEGMENT_SIZE_MAX))
+        return SHD_OK;
+    return error_set(SHD_INVAL,
+                     "capacity_max_bytes of %llu: it must be at least "
+                     "capacity_bytes (%llu), and at most 64 GiB",
+                     (unsigned long long)o->capacity_max_bytes,
+                     (unsigned long long)o->capacity_bytes);
+}
+
+/* Shards, roots, and where the parts lie. `room`: see reserve_default. */
+static int plan_make(const struct shd_dict_options *o, uint64_t room,
+                     struct plan *p)
 {
     uint64_t capacity = round_up(o->capacity_bytes, PAGE_BYTES);
+    uint64_t largest = o->capacity_max_bytes > capacity
+                           ? round_up(o->capacity_max_bytes, PAGE_BYTES)
+                           : capacity;
     uint64_t entries = o->entries_hint;
-    uint64_t pages = capacity / PAGE_BYTES;
+    int rc = reserve_check(o);
 
+    if (rc != SHD_OK)
+        return rc;
     if (o->capacity_bytes < DICT_CAPACITY_MIN ||
         o->capacity_bytes > SEGMENT_SIZE_MAX)
         return error_set(SHD_INVAL,
@@ -72,31 +204,22 @@ static int plan_make(const struct shd_dict_options *o, struct plan *p)
     }
     if (entries == 0)
         entries = capacity / BYTES_PER_ROOT;
-    if (entries > capacity / SLAB_CELL_MIN)
-        entries = capacity / SLAB_CELL_MIN;
+    if (entries > largest / SLAB_CELL_MIN)
+        entries = largest / SLAB_CELL_MIN;
     if (entries < (uint64_t)ROOTS_MIN * p->shards)
         entries = (uint64_t)ROOTS_MIN * p->shards;
     p->root_bits = log2_floor(entries / p->shards);
     if (p->root_bits > HASH_TOP_BITS_MAX - log2_floor(p->shards))
         p->root_bits = HASH_TOP_BITS_MAX - log2_floor(p->shards);
-    for (;;) {
-        uint64_t over;
-
-        plan_lay_out(p, pages);
-        if (p->pages_at + pages * PAGE_BYTES <= capacity)
-            break;
-        over = (p->pages_at + pages * PAGE_BYTES - capacity + PAGE_BYTES - 1) /
-               PAGE_BYTES;
-        if (over >= pages)
-            return error_set(SHD_INVAL,
-                             "capacity of %llu bytes is too small "
-                             "for %u shards",
-                             (unsigned long long)o->capacity_bytes, p->shards);
-        pages -= over;
-    }
-    p->pages = (uint32_t)pages;
-    p->bytes = capacity;
-    return SHD_OK;
+    p->capacity = capacity;
+    if (o->capacity_max_bytes != 0 ? plan_reserve(p, largest)
+                                   : plan_reserve_default(p, room))
+        return SHD_OK;
+    return error_set(SHD_INVAL,
+                     "capacity of %llu bytes is too small for %u shards and "
+                     "%llu roots",
+                     (unsigned long long)o->capacity_bytes, p->shards,
+                     (unsigned long long)p->shards << p->root_bits);
 }
 
 static int initialize(const struct guard_env *env,
@@ -105,7 +228,12 @@ static int initialize(const struct guard_env *env,
     const struct plan *p = context;
     struct dict_header *h;
     struct dict d;
-    int rc = segment_commit(env->segment, o->extent_at, p->pages_at);
+    int rc = segment_commit(env->segment, o->extent_at,
+                            p->map_at + pages_map_bytes(p->pages));
+
+    if (rc == SHD_OK)
+        rc = segment_commit(env->segment, o->extent_at + p->table_at,
+                            pages_table_bytes(p->pages));
 
     if (rc != SHD_OK)
         return rc;
@@ -113,19 +241,22 @@ static int initialize(const struct guard_env *env,
     if (h == NULL)
         return error_set(SHD_CORRUPT, "an extent lies outside the segment");
     h->generation = o->generation;
-    h->capacity_bytes = o->size_bytes;
+    h->capacity_max_bytes = p->capacity_max;
     h->shards = p->shards;
     h->root_bits = p->root_bits;
-    h->pages = p->pages;
+    h->pages_max = p->pages_max;
     h->shards_at = o->extent_at + p->shards_at;
     h->map_at = o->extent_at + p->map_at;
     h->table_at = o->extent_at + p->table_at;
     h->roots_at = o->extent_at + p->roots_at;
     h->marks_at = o->extent_at + p->marks_at;
     h->pages_at = o->extent_at + p->pages_at;
+    h->bounds.limit = p->pages;
+    h->bounds.described = p->pages;
+    h->capacity_bytes = o->size_bytes;
     rc = dict_view(env, o, &d);
     if (rc == SHD_OK)
-        pages_initialize(&d.pages);
+        pages_offer(&d.pages, 0, p->pages, 0);
     return rc;
 }
 
@@ -140,24 +271,33 @@ static void *part(const struct segment *s, const struct catalogue_object *o,
     return segment_at(s, at, bytes);
 }
 
+/* Each by itself: together they are looked at by dict_check, for they move. */
+static bool bounds_sound(const struct dict_header *h)
+{
+    return atomic_load64(&h->bounds.limit) > 0 &&
+           atomic_load64(&h->bounds.limit) <= h->pages_max &&
+           atomic_load64(&h->bounds.described) <= h->pages_max &&
+           atomic_load64(&h->bounds.committed) <= h->pages_max;
+}
+
 int dict_view(const struct guard_env *env, const struct catalogue_object *o,
               struct dict *d)
 {
     const struct segment *s = env->segment;
     struct dict_header *h = segment_at(s, o->extent_at, sizeof(*h));
-    uint64_t roots;
+    uint64_t roots, max;
 
     if (h == NULL || h->generation != o->generation || h->shards == 0 ||
         h->shards > DICT_SHARDS_MAX || (h->shards & (h->shards - 1)) != 0 ||
         h->shards != o->guards || h->root_bits > HASH_TOP_BITS_MAX ||
-        h->pages_at % PAGE_BYTES != 0 || h->table_at % SEGMENT_UNIT != 0)
+        h->pages_at % PAGE_BYTES != 0 || h->table_at % SEGMENT_UNIT != 0 ||
+        !bounds_sound(h))
         return error_set(SHD_CORRUPT, "dict '%s': its header is damaged",
                          o->name);
     memset(d, 0, sizeof(*d));
     d->env = env;
+    d->header = h;
     d->generation = o->generation;
-    d->capacity_bytes = o->size_bytes;
-    d->index_bytes = h->pages_at - o->extent_at;
     d->guards_first = o->guards_first;
     d->shards = h->shards;
     d->shard_bits = log2_floor(h->shards);
@@ -166,27 +306,58 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
     d->shard = part(s, o, h->shards_at, d->shards * sizeof(struct shard));
     d->roots = part(s, o, h->roots_at, roots * 4);
     d->marks = part(s, o, h->marks_at, roots);
+    max = h->pages_max;
     d->pages.segment = s;
-    d->pages.count = h->pages;
+    d->pages.max = (uint32_t)max;
     d->pages.at = h->pages_at;
-    d->pages.committed = &h->committed;
-    d->pages.map = part(s, o, h->map_at, (h->pages + 63ull) / 64 * 8);
-    d->pages.table =
-        part(s, o, h->table_at, (uint64_t)h->pages * sizeof(struct page));
+    d->pages.bounds = &h->bounds;
+    d->pages.map = part(s, o, h->map_at, pages_map_bytes(max));
+    d->pages.table = part(s, o, h->table_at, pages_table_bytes(max));
     /* A damaged link must not lead into locks or another object. */
-    d->entries.colour_at = offsetof(struct cell, meta);
-    d->entries.colour_mask = CELL_RED;
-    d->entries.node_bytes = sizeof(struct entry);
-    d->entries.first = h->pages_at;
-    d->entries.end = h->pages_at + (uint64_t)h->pages * PAGE_BYTES;
+    d->pages.nodes.colour_at = offsetof(struct cell, meta);
+    d->pages.nodes.colour_mask = CELL_RED;
+    d->pages.nodes.node_bytes = sizeof(struct entry);
+    d->pages.nodes.first = h->pages_at;
+    d->pages.nodes.end = h->pages_at;
     memcpy(d->name, o->name, sizeof(d->name));
     if (d->shard == NULL || d->roots == NULL || d->marks == NULL ||
         d->pages.map == NULL || d->pages.table == NULL ||
-        part(s, o, h->pages_at, (uint64_t)h->pages * PAGE_BYTES) == NULL ||
+        part(s, o, h->pages_at, max * PAGE_BYTES) == NULL ||
         guard_at(s, d->guards_first + d->shards - 1) == NULL)
         return error_set(SHD_CORRUPT, "dict '%s': its parts lie outside it",
                          o->name);
     return SHD_OK;
+}
+
+int dict_capacity_of(const struct guard_env *env,
+                     const struct catalogue_object *o, uint64_t *bytes)
+{
+    struct dict d;
+    int rc = dict_view(env, o, &d);
+
+    if (rc == SHD_OK)
+        *bytes = dict_capacity(&d);
+    return rc;
+}
+
+uint64_t dict_index_bytes(const struct dict *d, uint64_t pages)
+{
+    uint64_t at = segment_offset(d->env->segment, d->header);
+
+    return index_bytes(segment_offset(d->env->segment, d->pages.map) - at,
+                       segment_offset(d->env->segment, d->pages.table) - at,
+                       pages);
+}
+
+uint32_t dict_pages_of(const struct dict *d, uint64_t capacity_bytes)
+{
+    uint64_t at = segment_offset(d->env->segment, d->header);
+    uint64_t pages =
+        fitting_pages(segment_offset(d->env->segment, d->pages.map) - at,
+                      segment_offset(d->env->segment, d->pages.table) - at,
+                      round_up(capacity_bytes, PAGE_BYTES));
+
+    return pages < d->pages.max ? (uint32_t)pages : d->pages.max;
 }
 
 /* Has the dict of that name been destroyed since it was found? */
@@ -200,26 +371,42 @@ static bool has_moved_on(const struct guard_env *env, const char *name,
            (rc == SHD_OK && now.generation != generation);
 }
 
+/* `room` of address room are left in one piece. */
+static int create(const struct guard_env *env, const char *name,
+                  const struct shd_dict_options *o, uint64_t room,
+                  struct catalogue_object *object)
+{
+    struct plan plan;
+    int rc = plan_make(o, room, &plan);
+
+    if (rc != SHD_OK)
+        return rc;
+    memset(object, 0, sizeof(*object));
+    snprintf(object->name, sizeof(object->name), "%s", name);
+    object->kind = SHD_OBJECT_DICT;
+    object->size_bytes = o->capacity_bytes;
+    object->extent_bytes = plan.bytes;
+    object->guards = plan.shards;
+    rc = catalogue_create(env, object, initialize, &plan);
+    /* Others may have been quicker: without a reservation it may do. */
+    if (rc == SHD_NOMEM && room > 0 && o->capacity_max_bytes == 0)
+        return create(env, name, o, 0, object);
+    return rc;
+}
+
 static int open_once(const struct guard_env *env, const char *name,
                      const struct shd_dict_options *o, struct dict *out,
                      bool *again)
 {
     struct catalogue_object object;
-    struct plan plan;
+    uint64_t room;
     int rc = catalogue_find(env, name, &object);
 
     *again = false;
     if (rc == SHD_NOTFOUND && o != NULL && o->capacity_bytes != 0) {
-        rc = plan_make(o, &plan);
-        if (rc != SHD_OK)
-            return rc;
-        memset(&object, 0, sizeof(object));
-        snprintf(object.name, sizeof(object.name), "%s", name);
-        object.kind = SHD_OBJECT_DICT;
-        object.size_bytes = o->capacity_bytes;
-        object.extent_bytes = plan.bytes;
-        object.guards = plan.shards;
-        rc = catalogue_create(env, &object, initialize, &plan);
+        rc = catalogue_room(env, &room);
+        if (rc == SHD_OK)
+            rc = create(env, name, o, room, &object);
         if (rc == SHD_EXISTS)
             rc = SHD_OK;
     }
@@ -227,15 +414,17 @@ static int open_once(const struct guard_env *env, const char *name,
         return rc;
     if (object.kind != SHD_OBJECT_DICT)
         return error_set(SHD_MISMATCH, "'%s' exists and is no dict", name);
-    if (o != NULL && o->capacity_bytes != 0 &&
-        o->capacity_bytes != object.size_bytes)
-        return error_set(SHD_MISMATCH,
-                         "dict '%s' exists with a capacity of %llu bytes, "
-                         "not %llu",
-                         name, (unsigned long long)object.size_bytes,
-                         (unsigned long long)o->capacity_bytes);
     rc = dict_view(env, &object, out);
-    *again = rc == SHD_CORRUPT && has_moved_on(env, name, object.generation);
+    if (rc == SHD_OK && o != NULL && o->capacity_bytes != 0 &&
+        (o->flags & SHD_DICT_ANY_CAPACITY) == 0 &&
+        o->capacity_bytes != dict_capacity(out))
+        rc = error_set(SHD_MISMATCH,
+                       "dict '%s' exists with a capacity of %llu bytes, not "
+                       "%llu (`shdict resize` or shd_dict_resize changes it)",
+                       name, (unsigned long long)dict_capacity(out),
+                       (unsigned long long)o->capacity_bytes);
+    *again = (rc == SHD_CORRUPT || rc == SHD_MISMATCH) &&
+             has_moved_on(env, name, object.generation);
     return rc;
 }
 
@@ -292,6 +481,7 @@ int dict_lock(const struct dict *d, uint32_t shard)
 
     if (rc != SHD_OK)
         return rc;
+    pages_follow(&d->pages);
     if (dict_gone(d, shard))
         rc = dict_gone_error(d);
     else
@@ -309,7 +499,8 @@ void dict_unlock(const struct dict *d, uint32_t shard)
 uint64_t dict_value_max(const struct dict *d, size_t key_len)
 {
     uint64_t inline_max = SLAB_CELL_MAX - sizeof(struct entry);
-    uint64_t chain_max = (d->pages.count - 1ull) * CHAIN_DATA_MAX;
+    uint32_t pages = pages_count(&d->pages);
+    uint64_t chain_max = pages > 1 ? (pages - 1ull) * CHAIN_DATA_MAX : 0;
     uint64_t max;
 
     if (entry_is_long((uint32_t)key_len))
@@ -327,11 +518,14 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
 
     info->shards = d->shards;
     info->generation = d->generation;
-    info->capacity_bytes = d->capacity_bytes;
-    info->index_bytes = d->index_bytes;
-    info->pages = d->pages.count;
+    info->capacity_bytes = dict_capacity(d);
+    info->capacity_max_bytes = d->header->capacity_max_bytes;
+    info->resizes = atomic_load64(&d->header->resizes);
+    info->resizing = atomic_load64(&d->header->unsettled) != 0;
+    info->pages = pages_count(&d->pages);
+    info->index_bytes = dict_index_bytes(d, info->pages);
     info->pages_free = pages_free(&d->pages);
-    info->pages_committed = atomic_load64(d->pages.committed);
+    info->pages_committed = atomic_load64(&d->pages.bounds->committed);
     info->roots = (uint64_t)d->shards << d->root_bits;
     info->entries = 0;
     info->evictions = 0;

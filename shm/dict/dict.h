@@ -4,16 +4,20 @@
  * OWNS   the extent of an object of kind SHD_OBJECT_DICT:
  *          header    256 bytes
  *          shards    512 each
- *          page map  a bit a page
- *          pages     48 each (memory/pages.h)
  *          roots     4 each, root_count for each shard
  *          marks     1 a root: set by a hit, cleared by an eviction
+ *          page map  a bit a page      } of as many pages as the dict may
+ *          table     48 a page         } ever have (memory/pages.h)
  *          pages     4096 each, from the next multiple of 4096 on
+ *        The extent is address room for the largest capacity; memory is taken
+ *        for the pages in use, their bits and their descriptors.
  * HOLDS  an entry is in the tree of its hash's root, in its shard's LRU list,
  *        in a cell of a page of its shard, and nowhere else.
  * LOCK   shard i is guarded by guard guards_first + i of the catalogue's
  *        object; its `object` word holds the dict's generation.
- * CRASH  the header is constant once the catalogue shows the dict.
+ *        The header's second half: dict/resize.h.
+ * CRASH  the header's first half is constant once the catalogue shows the
+ *        dict.
  *
  * A key's 64-bit hash is cut, from the top: shard | root | 24 bits that order
  * the tree. So walking shards, roots and trees in order walks the hashes in
@@ -30,24 +34,31 @@
 #define DICT_SHARDS_MAX 256u
 
 struct dict_header {
-    uint64_t generation;     /*  0 the catalogue's, for checking */
-    uint64_t capacity_bytes; /*  8 as asked for */
-    uint32_t shards;         /* 16 a power of two */
-    uint32_t root_bits;      /* 20 log2 of the roots of one shard */
-    uint32_t pages;          /* 24 */
-    uint32_t reserved;       /* 28 */
-    uint64_t shards_at;      /* 32 byte offsets in the segment */
-    uint64_t map_at;         /* 40 */
-    uint64_t table_at;       /* 48 */
-    uint64_t roots_at;       /* 56 */
-    uint64_t marks_at;       /* 64 */
-    uint64_t pages_at;       /* 72 */
-    uint8_t pad1[48];        /* 80 */
-    uint64_t committed;      /* 128 pages; only grows, by compare-and-swap */
-    uint8_t pad2[120];       /* 136 */
+    uint64_t generation;         /*  0 the catalogue's, for checking */
+    uint64_t capacity_max_bytes; /*  8 that room is reserved for */
+    uint32_t shards;             /* 16 a power of two */
+    uint32_t root_bits;          /* 20 log2 of the roots of one shard */
+    uint32_t pages_max;          /* 24 */
+    uint32_t reserved;           /* 28 */
+    uint64_t shards_at;          /* 32 byte offsets in the segment */
+    uint64_t map_at;             /* 40 */
+    uint64_t table_at;           /* 48 */
+    uint64_t roots_at;           /* 56 */
+    uint64_t marks_at;           /* 64 */
+    uint64_t pages_at;           /* 72 */
+    uint8_t pad1[48];            /* 80 */
+    /* Changed by resizing; committed also whenever memory is needed, by
+     * compare-and-swap: */
+    struct pages_bounds bounds; /* 128 */
+    uint64_t capacity_bytes;    /* 152 as asked for */
+    uint64_t resizes;           /* 160 changes of the limit so far */
+    uint64_t unsettled;         /* 168 1: a resize has been begun and is not
+                                       finished */
+    uint8_t pad2[80];           /* 176 */
 };
 static_assert(sizeof(struct dict_header) == 256, "layout");
-static_assert(offsetof(struct dict_header, committed) == 128, "layout");
+static_assert(offsetof(struct dict_header, bounds) == 128, "layout");
+static_assert(offsetof(struct dict_header, unsettled) == 168, "layout");
 
 /* The head of a shard. All of it changes in the shard's transactions. */
 struct shard {
@@ -70,12 +81,12 @@ struct shard {
 static_assert(sizeof(struct shard) == 512, "layout");
 static_assert(offsetof(struct shard, slab) == 64, "layout");
 
-/* This process's view: private memory, constant but for pages.seen. */
+/* This process's view: private memory, constant but for what it has seen of
+ * the pages' bounds. */
 struct dict {
     const struct guard_env *env;
+    struct dict_header *header;
     uint64_t generation;
-    uint64_t capacity_bytes;
-    uint64_t index_bytes; /* of the capacity, not in pages */
     uint32_t guards_first;
     uint32_t shards;
     uint32_t shard_bits;
@@ -84,7 +95,6 @@ struct dict {
     uint32_t *roots;     /* [shards << root_bits] */
     uint8_t *marks;      /* [shards << root_bits] */
     struct pages pages;
-    struct tree_kind entries; /* of the trees under the roots */
     char name[64];
 };
 
@@ -107,6 +117,22 @@ int dict_open(const struct guard_env *env, const char *name,
  * fit the object. */
 int dict_view(const struct guard_env *env, const struct catalogue_object *o,
               struct dict *out);
+
+/* The capacity of an object of kind SHD_OBJECT_DICT; SHD_CORRUPT. */
+int dict_capacity_of(const struct guard_env *env,
+                     const struct catalogue_object *o, uint64_t *bytes);
+
+static inline uint64_t dict_capacity(const struct dict *d)
+{
+    return atomic_load64(&d->header->capacity_bytes);
+}
+
+/* What of the capacity is not in pages, if there are that many. */
+uint64_t dict_index_bytes(const struct dict *d, uint64_t pages);
+
+/* The pages of a dict of that capacity; 0: it is too small for its index. Not
+ * more than pages.max. */
+uint32_t dict_pages_of(const struct dict *d, uint64_t capacity_bytes);
 
 struct place dict_place(const struct dict *d, const void *key, size_t len);
 

@@ -68,16 +68,21 @@ static uint32_t value_bytes(const struct item *item)
 /* Whole pages for the chain, and one for the cell that owns it. */
 static int fits(const struct dict *d, const struct item *item)
 {
-    uint64_t pages = 1;
+    uint64_t pages;
 
-    if (item->has_chain)
-        pages += chain_pages(chain_source_len(&item->chain));
-    if (item->len > UINT32_MAX || pages > d->pages.count)
-        return error_set(SHD_TOOBIG,
-                         "the item needs %llu pages of 4096 bytes, the dict "
-                         "'%s' has %u",
-                         (unsigned long long)pages, d->name, d->pages.count);
-    return SHD_OK;
+    if (!item->has_chain)
+        return SHD_OK;
+    pages = 1 + chain_pages(chain_source_len(&item->chain));
+    if (item->len <= UINT32_MAX && pages <= pages_count(&d->pages))
+        return SHD_OK;
+    /* Then what was looked at is no longer the dict's. */
+    if (dict_gone(d, 0))
+        return dict_gone_error(d);
+    return error_set(SHD_TOOBIG,
+                     "the item needs %llu pages of 4096 bytes, the dict "
+                     "'%s' has %u",
+                     (unsigned long long)pages, d->name,
+                     pages_count(&d->pages));
 }
 
 int item_shape(const struct dict *d, struct item *item)

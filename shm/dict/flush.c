@@ -52,10 +52,10 @@ static int flush_page(const struct dict *d, uint32_t shard, uint32_t page,
 int store_flush_all(const struct dict *d)
 {
     uint64_t now = clock_now_ms();
-    uint64_t committed = atomic_load64(d->pages.committed);
+    uint32_t described = pages_described(&d->pages);
     uint32_t page = 0, turns = 0;
 
-    while (page < committed && page < d->pages.count) {
+    while (page < described) {
         uint32_t owner = atomic_load32(&d->pages.table[page].owner);
         int rc;
 
@@ -67,9 +67,8 @@ int store_flush_all(const struct dict *d)
         rc = dict_lock(d, owner - 1);
         if (rc != SHD_OK)
             return rc;
-        for (int n = 0;
-             n < PAGES_A_HOLD && page < d->pages.count && rc == SHD_OK &&
-             atomic_load32(&d->pages.table[page].owner) == owner;
+        for (int n = 0; n < PAGES_A_HOLD && page < described && rc == SHD_OK &&
+                        atomic_load32(&d->pages.table[page].owner) == owner;
              n++) {
             rc = flush_page(d, owner - 1, page++, now);
             turns = 0;

@@ -17,7 +17,7 @@ static int relink_entry(const struct dict *d, uint32_t shard, struct txn *t,
     struct entry *e = entry_at(&d->pages, new);
     uint32_t meta = atomic_load32(&e->cell.meta);
     uint64_t key_expires = atomic_load64(&e->key_expires);
-    int rc = tree_replace(t, &d->entries, &d->roots[at->root], path, new);
+    int rc = tree_replace(t, &d->pages.nodes, &d->roots[at->root], path, new);
 
     if (rc == SHD_OK)
         rc = list_replace(&d->pages, t, &d->shard[shard].lru, old, new);
@@ -127,7 +127,7 @@ static int relink_chain(const struct dict *d, uint32_t shard, struct txn *t,
 }
 
 int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
-              uint32_t page)
+              uint32_t page, bool may_claim)
 {
     struct shard *s = &d->shard[shard];
     uint32_t class = page_class(&d->pages.table[page]);
@@ -141,7 +141,8 @@ int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
     if (from == NULL)
         return dict_damaged(d, "a cell crosses its page");
     kind = cell_kind(atomic_load32(&from->meta));
-    if (!slab_has_free(&d->pages, &s->slab, class, page))
+    if (!slab_has_free(&d->pages, &s->slab, class, page) &&
+        (!may_claim || pages_prepare(&d->pages) != SHD_OK))
         return SHD_NOMEM;
     if (kind == CELL_ENTRY) {
         rc = forest_path_of(d, shard, ref, &at, &path);

@@ -12,9 +12,10 @@
 
 #include "shm/dict/entry.h"
 
-/* Moves the cell at ref, which lies in `page`. SHD_NOMEM: no other page of its
- * class has a free cell. */
+/* Moves the cell at ref, which lies in `page`. With may_claim a free page is
+ * taken for it if need be. SHD_NOMEM: no other page of its class has a free
+ * cell (and none is free). */
 int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
-              uint32_t page);
+              uint32_t page, bool may_claim);
 
 #endif

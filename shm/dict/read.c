@@ -73,6 +73,7 @@ INLINED int read_placed(const struct dict *d, const struct place *at,
         rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
+        pages_follow(&d->pages);
         rc = dict_gone(d, at->shard)
                  ? SHD_GONE
                  : look(d, at, key, len, buf, size, how, v, &live);

@@ -96,7 +96,7 @@ int room_remove(const struct dict *d, uint32_t shard, struct txn *t,
 {
     struct shard *s = &d->shard[shard];
     uint32_t ref = path->ref[path->depth - 1];
-    int rc = tree_remove(t, &d->entries, &d->roots[at->root], path);
+    int rc = tree_remove(t, &d->pages.nodes, &d->roots[at->root], path);
 
     if (rc == SHD_OK)
         rc = list_remove(&d->pages, t, &s->lru, ref);
@@ -266,7 +266,7 @@ int room_collect(const struct dict *d, uint32_t shard)
 
 int room_settle(const struct dict *d, uint32_t shard)
 {
-    uint64_t holds = (uint64_t)d->pages.count * (PAGE_BYTES / SLAB_CELL_MIN) /
+    uint64_t holds = (uint64_t)d->pages.max * (PAGE_BYTES / SLAB_CELL_MIN) /
                          (COLLECT_CELLS * COLLECT_STEPS) +
                      1;
 
@@ -333,7 +333,7 @@ int room_expire(const struct dict *d, uint32_t shard, uint64_t max)
 
     /* Every turn removes an entry or raises a page's bound past now, and
      * nothing lowers one meanwhile. */
-    for (uint64_t turns = 0; turns <= d->pages.count + 128ull; turns++) {
+    for (uint64_t turns = 0; turns <= d->pages.max + 128ull; turns++) {
         uint64_t bound, earliest;
         uint32_t page = slab_expiry_first(&d->pages, &s->slab, &bound);
         uint32_t ref;
@@ -410,10 +410,8 @@ static int evict_owner(const struct dict *d, uint32_t shard, uint32_t ref,
     return 1;
 }
 
-/* Frees a page by moving what is in it, and evicting what cannot move. 1 if
- * anything was done, 0 if nothing could be. */
-static int vacate(const struct dict *d, uint32_t shard, uint32_t page,
-                  const struct room *r)
+int room_vacate(const struct dict *d, uint32_t shard, uint32_t page,
+                const struct room *r)
 {
     const struct page *descriptor = &d->pages.table[page];
     uint32_t class = page_class(descriptor);
@@ -424,7 +422,7 @@ static int vacate(const struct dict *d, uint32_t shard, uint32_t page,
     while (atomic_load32(&descriptor->owner) == dict_owner(shard) &&
            page_class(descriptor) == class &&
            (ref = slab_next_used(&d->pages, page, &at)) != 0) {
-        int rc = move_cell(d, shard, ref, page);
+        int rc = move_cell(d, shard, ref, page, false);
 
         if (rc == SHD_NOMEM)
             rc = r->safe ? 0 : evict_owner(d, shard, ref, &here);
@@ -460,8 +458,8 @@ static uint32_t compactable(const struct dict *d, uint32_t shard)
         uint32_t best = PAGE_NONE, most = 0, steps = 0;
         uint64_t free_cells = 0;
 
-        while (number != 0 && number <= d->pages.count &&
-               steps++ <= d->pages.count) {
+        while (number != 0 && number <= d->pages.max &&
+               steps++ <= d->pages.max) {
             const struct page *p = &d->pages.table[number - 1];
 
             free_cells += page_free_cells(p);
@@ -583,7 +581,7 @@ static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
     /* One with a list or a chain leaves more than its own cell. */
     if (class_of(d, tail) == class || (c != NULL && has_attachments(c)))
         return evict_owner(d, shard, tail, &all);
-    rc = vacate(d, shard, cell_page(&d->pages, tail), &all);
+    rc = room_vacate(d, shard, cell_page(&d->pages, tail), &all);
     if (rc != 0)
         return rc;
     /* Its page cannot be vacated (it holds what is to be kept, or the middle
@@ -612,7 +610,7 @@ int room_here(const struct dict *d, uint32_t shard, uint32_t class,
     if (r->safe) {
         uint32_t page = compactable(d, shard);
 
-        return page == PAGE_NONE ? 0 : vacate(d, shard, page, r);
+        return page == PAGE_NONE ? 0 : room_vacate(d, shard, page, r);
     }
     if (d->shards > 1 && !evicts_at_home(d, shard))
         return 0;
@@ -653,7 +651,7 @@ static int page_step(const struct dict *d, uint32_t shard,
     if (!r->safe)
         return evict_step(d, shard, SLAB_CLASSES, r);
     page = compactable(d, shard);
-    return page == PAGE_NONE ? 0 : vacate(d, shard, page, r);
+    return page == PAGE_NONE ? 0 : room_vacate(d, shard, page, r);
 }
 
 /* Commits more of the dict's memory, under a lock: else the dict could be
@@ -662,7 +660,7 @@ static int extend(const struct dict *d, uint32_t home)
 {
     int rc;
 
-    if (atomic_load64(d->pages.committed) >= d->pages.count)
+    if (atomic_load64(&d->pages.bounds->committed) >= pages_count(&d->pages))
         return SHD_NOMEM;
     rc = dict_lock(d, home);
     if (rc != SHD_OK)
@@ -683,7 +681,7 @@ static int page_step_locked(const struct dict *d, uint32_t shard,
     if (rc != SHD_OK)
         return rc;
     here.keep = 0;
-    if (shard == r->at.shard)
+    if (shard == r->at.shard && r->key != NULL)
         rc = forest_find(d, &r->at, r->key, r->key_len, &here.keep);
     if (rc >= 0)
         rc = page_step(d, shard, &here);
@@ -695,7 +693,7 @@ int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r)
 {
     uint8_t spent[DICT_SHARDS_MAX] = {0};
     /* Each step frees a page, or an entry, or finds a shard spent. */
-    uint64_t steps = (uint64_t)d->pages.count * (PAGE_BYTES / SLAB_CELL_MIN) +
+    uint64_t steps = (uint64_t)d->pages.max * (PAGE_BYTES / SLAB_CELL_MIN) +
                      4ull * d->shards;
 
     while (steps-- > 0) {

@@ -25,7 +25,7 @@ struct room {
     bool safe;          /* remove nothing that is alive */
     uint32_t *forcible; /* set to 1 when a live entry was removed */
     /* The key that is being stored, whose old value is not to be removed while
-     * others are left: */
+     * others are left (NULL: none is; at.shard is any): */
     struct place at;
     const void *key;
     size_t key_len;
@@ -63,6 +63,12 @@ int room_expire(const struct dict *d, uint32_t shard, uint64_t max);
  * try again; 0: this shard has no more to give (see room_elsewhere). */
 int room_here(const struct dict *d, uint32_t shard, uint32_t class,
               const struct room *r);
+
+/* With the lock: frees a page of the shard by moving what is in it to free
+ * cells of its class, and unless r->safe evicting what cannot move. 1 if
+ * anything was done, 0 if nothing could be. */
+int room_vacate(const struct dict *d, uint32_t shard, uint32_t page,
+                const struct room *r);
 
 /* Without a lock: gets `pages` pages free for the shard `home`, from whichever
  * shard has the oldest entries. SHD_NOMEM: there is nothing more to take. */

@@ -85,6 +85,7 @@ static int look_valid(const struct dict *d, const struct cursor *c,
         rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
+        pages_follow(&d->pages);
         rc = dict_gone(d, c->at.shard) ? SHD_GONE : look(d, c, f, at);
     } while (!reading_done(&r));
     return rc == SHD_GONE ? dict_gone_error(d) : rc;
@@ -174,7 +175,7 @@ static int batch_fill(const struct dict *d, uint32_t shard, uint32_t from,
                              "dict '%s': the LRU list leads "
                              "outside",
                              d->name);
-        if (b->passed++ > (uint64_t)d->pages.count * PAGE_ENTRIES_MAX)
+        if (b->passed++ > (uint64_t)d->pages.max * PAGE_ENTRIES_MAX)
             return error_set(SHD_CORRUPT,
                              "dict '%s': the LRU list goes in "
                              "circles",

@@ -209,7 +209,7 @@ int catalogue_at(const struct guard_env *env, uint32_t index,
     return object_check(s, index, copy);
 }
 
-/* ---- finding room, under the lock ------------------------------------- */
+/* ---- finding room, under the lock or in a read section ---------------- */
 
 struct range {
     uint64_t first, end;
@@ -305,6 +305,38 @@ static int find_extent(const struct segment *s, const struct owned *o,
                          (unsigned long long)want->extent_bytes, want->name);
     want->extent_at = at;
     return SHD_OK;
+}
+
+static uint64_t largest_gap(const struct segment *s, const struct owned *o)
+{
+    uint64_t at = s->extents_at, largest = 0;
+
+    for (uint32_t i = 0; i < o->extents_count; i++) {
+        if (o->extents[i].first > at && o->extents[i].first - at > largest)
+            largest = o->extents[i].first - at;
+        if (o->extents[i].end > at)
+            at = o->extents[i].end;
+    }
+    return s->size > at && s->size - at > largest ? s->size - at : largest;
+}
+
+int catalogue_room(const struct guard_env *env, uint64_t *bytes)
+{
+    struct owned owned;
+    struct reading r;
+    int rc;
+
+    reading_begin(&r, env, own_guard(env));
+    do {
+        rc = reading_try(&r);
+        if (rc != SHD_OK)
+            return rc;
+        rc = owned_collect(env->segment, &owned);
+        if (rc == SHD_OK)
+            *bytes = largest_gap(env->segment, &owned);
+        owned_free(&owned);
+    } while (!reading_done(&r));
+    return rc;
 }
 
 /* A run of free guards among those in use, else one that goes on beyond them

@@ -56,6 +56,9 @@ int catalogue_find(const struct guard_env *env, const char *name,
 int catalogue_at(const struct guard_env *env, uint32_t index,
                  struct catalogue_object *copy);
 
+/* The largest piece of address room that no object has just now, bytes. */
+int catalogue_room(const struct guard_env *env, uint64_t *bytes);
+
 /* Makes an object: `want` gives name, kind, size_bytes, extent_bytes and
  * guards; *want then tells the rest. `initialize` fills the extent, which
  * reads as zeroes and is not committed yet, before anybody can find it.

@@ -15,21 +15,28 @@
 /* Pages committed at once: one system call a MiB. */
 #define COMMIT_PAGES 256u
 
-static uint32_t map_words(const struct pages *p)
+void pages_see(const struct pages *p)
 {
-    return (p->count + 63) / 64;
+    struct pages *own = (struct pages *)(uintptr_t)p;
+    uint64_t seen =
+        (uint64_t)pages_bound(p, &p->bounds->committed) * PAGE_BYTES;
+
+    atomic_store64(&own->seen, seen);
+    atomic_store64(&own->nodes.end, p->at + seen);
 }
 
-void pages_initialize(struct pages *p)
+/* The word of page `to` may be looked at as well, if there is such a page. */
+static uint32_t map_words(uint32_t to)
 {
-    for (uint32_t i = 0; i < p->count; i++)
-        p->map[i / 64] |= 1ull << i % 64;
+    return (to + 63) / 64;
 }
 
 /* The first page whose bit is set from `from` on, or PAGE_NONE. */
 static uint32_t first_free(const struct pages *p, uint32_t from)
 {
-    for (uint32_t w = from / 64; w < map_words(p); w++) {
+    uint32_t count = pages_count(p);
+
+    for (uint32_t w = from / 64; w < map_words(count); w++) {
         uint64_t bits = atomic_load64(&p->map[w]);
 
         if (w == from / 64)
@@ -37,7 +44,7 @@ static uint32_t first_free(const struct pages *p, uint32_t from)
         if (bits != 0) {
             uint32_t n = w * 64 + (uint32_t)__builtin_ctzll(bits);
 
-            return n < p->count ? n : PAGE_NONE;
+            return n < count ? n : PAGE_NONE;
         }
     }
     return PAGE_NONE;
@@ -51,7 +58,7 @@ static uint32_t search_recent(const struct pages *p, struct pages *hints)
     for (uint32_t i = 0; i < recents && i < PAGES_RECENT; i++) {
         uint32_t n = atomic_load32(&p->recent[i]);
 
-        if (n < p->count &&
+        if (n < pages_count(p) &&
             (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0)
             return n;
     }
@@ -74,7 +81,8 @@ static uint32_t search(const struct pages *p)
     if (n != PAGE_NONE)
         return n;
     n = first_free(p, from * 64);
-    word = n == PAGE_NONE ? map_words(p) : n / 64;
+    /* The last word may get more pages when the dict grows. */
+    word = (n == PAGE_NONE ? pages_count(p) : n) / 64;
     if (word != atomic_load32(&p->full_below))
         atomic_store32(&hints->full_below, word);
     trusted = trusted == 0 ? word / PAGES_TRUST : trusted - 1;
@@ -106,25 +114,27 @@ static int commit(const struct pages *p, uint64_t from, uint64_t to)
 
     if (rc != SHD_OK)
         return rc;
-    /* Only ever forward; another process may have been further. */
+    /* Forward; another process may have been further. */
     for (int i = 0; i < 1000; i++) {
-        uint64_t now = atomic_load64(p->committed);
+        uint64_t now = atomic_load64(&p->bounds->committed);
 
-        if (now >= to || atomic_cas64(p->committed, now, to))
+        if (now >= to || atomic_cas64(&p->bounds->committed, now, to))
             break;
     }
+    pages_follow(p);
     return SHD_OK;
 }
 
 int pages_extend(const struct pages *p)
 {
-    uint64_t from = atomic_load64(p->committed);
+    uint64_t from = atomic_load64(&p->bounds->committed);
     uint64_t to = from + COMMIT_PAGES;
+    uint32_t count = pages_count(p);
 
-    if (from >= p->count)
+    if (from >= count)
         return SHD_NOMEM;
-    if (to > p->count)
-        to = p->count;
+    if (to > count)
+        to = count;
     if (commit(p, from, to) == SHD_OK)
         return SHD_OK;
     return commit(p, from, from + 1);
@@ -136,7 +146,7 @@ int pages_prepare(const struct pages *p)
 
     if (n == PAGE_NONE)
         return SHD_NOMEM;
-    if (n < atomic_load64(p->committed))
+    if (n < atomic_load64(&p->bounds->committed))
         return SHD_OK;
     /* As far as this process knows none below the watermark is free. */
     return pages_extend(p);
@@ -144,15 +154,17 @@ int pages_prepare(const struct pages *p)
 
 uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner)
 {
-    uint64_t committed = atomic_load64(p->committed);
+    uint64_t committed = atomic_load64(&p->bounds->committed);
     uint32_t n = search(p);
 
     /* Each failure is another shard's success. */
-    for (uint32_t tries = 0; tries < p->count; tries++) {
+    for (uint32_t tries = 0; tries < p->max; tries++) {
         if (n == PAGE_NONE || n >= committed)
             return PAGE_NONE;
-        if (txn_claim(t, &p->table[n].owner, owner, &p->map[n / 64], n % 64))
+        if (txn_claim(t, &p->table[n].owner, owner, &p->map[n / 64], n % 64)) {
+            pages_follow(p);
             return n;
+        }
         n = first_free(p, n + 1);
     }
     return PAGE_NONE;
@@ -165,43 +177,120 @@ void pages_release(const struct pages *p, struct txn *t, uint32_t n)
     remember(p, n);
 }
 
-uint64_t pages_free(const struct pages *p)
+static uint64_t free_below(const struct pages *p, uint32_t end)
 {
     uint64_t sum = 0;
 
-    for (uint32_t w = 0; w < map_words(p); w++)
-        sum += (uint64_t)__builtin_popcountll(atomic_load64(&p->map[w]));
+    for (uint32_t w = 0; w < map_words(end); w++) {
+        uint64_t bits = atomic_load64(&p->map[w]);
+
+        if (end - w * 64 < 64)
+            bits &= (1ull << (end - w * 64)) - 1;
+        sum += (uint64_t)__builtin_popcountll(bits);
+    }
     return sum;
+}
+
+uint64_t pages_free(const struct pages *p)
+{
+    return free_below(p, pages_count(p));
 }
 
 uint64_t pages_ready(const struct pages *p)
 {
-    uint64_t committed = atomic_load64(p->committed);
-    uint64_t sum = 0;
+    uint32_t committed = pages_bound(p, &p->bounds->committed);
+    uint32_t count = pages_count(p);
+    uint64_t sum = free_below(p, committed < count ? committed : count);
 
-    for (uint32_t w = 0; w < map_words(p) && w * 64ull < committed; w++) {
-        uint64_t bits = atomic_load64(&p->map[w]);
-
-        if (committed - w * 64ull < 64)
-            bits &= (1ull << (committed - w * 64ull)) - 1;
-        sum += (uint64_t)__builtin_popcountll(bits);
-    }
     /* Whoever asks has been told that there are none. */
     if (sum > 0)
         atomic_store32(&((struct pages *)(uintptr_t)p)->trusted, 0);
     return sum;
 }
 
+/* ---- growing and shrinking -------------------------------------------- */
+
+/* Where the map, and the table, of the first n pages end. */
+static uint64_t map_end(const struct pages *p, uint64_t n)
+{
+    return segment_offset(p->segment, p->map) + pages_map_bytes(n);
+}
+
+static uint64_t table_end(const struct pages *p, uint64_t n)
+{
+    return segment_offset(p->segment, p->table) + pages_table_bytes(n);
+}
+
+int pages_describe(const struct pages *p, uint64_t from, uint64_t to)
+{
+    /* `from` lies in the middle of a word that is there. */
+    uint64_t map_at = map_end(p, from / 64 * 64);
+    uint64_t table_at = table_end(p, from);
+    int rc = segment_commit(p->segment, map_at, map_end(p, to) - map_at);
+
+    if (rc == SHD_OK)
+        rc = segment_commit(p->segment, table_at, table_end(p, to) - table_at);
+    return rc;
+}
+
+void pages_offer(const struct pages *p, uint64_t from, uint64_t to,
+                 uint64_t fresh)
+{
+    for (uint64_t w = from / 64; w * 64 < to; w++) {
+        uint64_t bits = 0;
+
+        for (uint64_t n = w * 64; n < w * 64 + 64 && n < to; n++) {
+            if (n >= from &&
+                (n >= fresh || atomic_load32(&p->table[n].owner) == 0))
+                bits |= 1ull << n % 64;
+        }
+        if (bits != 0)
+            atomic_or64(&p->map[w], bits);
+    }
+}
+
+int pages_drop(const struct pages *p, uint64_t from, uint64_t to)
+{
+    for (uint64_t n = from; n < to; n++) {
+        if (atomic_load32(&p->table[n].owner) != 0)
+            return error_set(SHD_CORRUPT,
+                             "pages: page %llu above the limit has an owner",
+                             (unsigned long long)n);
+    }
+    /* Who has seen the old bound may read what is no longer there, and finds
+     * zeroes; who looks from here on does not. */
+    if (atomic_load64(&p->bounds->committed) > from)
+        atomic_store64(&p->bounds->committed, from);
+    return segment_decommit(p->segment, p->at + from * PAGE_BYTES,
+                            (to - from) * PAGE_BYTES);
+}
+
+int pages_forget(const struct pages *p, uint64_t from)
+{
+    uint64_t map_at = map_end(p, from), table_at = table_end(p, from);
+    int rc = segment_decommit(p->segment, map_at, map_end(p, p->max) - map_at);
+
+    /* Nothing else lies between the table and the pages. */
+    if (rc == SHD_OK)
+        rc = segment_decommit(p->segment, table_at, p->at - table_at);
+    return rc;
+}
+
+/* ---- checking --------------------------------------------------------- */
+
 /* What cannot be, whatever other shards are doing: a page of mine that is free
  * in the map, and a page without an owner that is not. The second is looked
  * at again: a claim and a release may have come between the two loads, but
- * not each time. */
+ * not each time. Beyond the limit, which may come down meanwhile, the map
+ * means nothing. */
 static bool contradicts(const struct pages *p, uint32_t n, uint32_t mine)
 {
     for (int i = 0; i < 100; i++) {
         uint32_t owner = atomic_load32_acquire(&p->table[n].owner);
         bool free = (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0;
 
+        if (n >= pages_count(p))
+            return false;
         if (owner == mine)
             return free;
         if (owner != 0 || free)
@@ -214,12 +303,13 @@ static bool contradicts(const struct pages *p, uint32_t n, uint32_t mine)
 int pages_check(const struct pages *p, uint32_t mine, uint32_t owners,
                 char *report, size_t size)
 {
-    if (atomic_load64(p->committed) > p->count) {
+    if (atomic_load64(&p->bounds->committed) > p->max) {
         snprintf(report, size, "pages: %llu committed of %u",
-                 (unsigned long long)atomic_load64(p->committed), p->count);
+                 (unsigned long long)atomic_load64(&p->bounds->committed),
+                 p->max);
         return SHD_CORRUPT;
     }
-    for (uint32_t n = 0; n < p->count; n++) {
+    for (uint32_t n = 0; n < pages_described(p); n++) {
         uint32_t owner = atomic_load32(&p->table[n].owner);
 
         if (owner >= owners || contradicts(p, n, mine)) {

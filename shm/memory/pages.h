@@ -1,18 +1,28 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* memory/pages.h - the pages of one dict, and which shard owns each.
  *
- * OWNS   the page table, the map of free pages, the committed watermark.
- * HOLDS  a page's owner word is 0 and its map bit set, or the owner word
- *        names a shard and the bit is clear; only a transaction in flight
- *        makes them differ, and its recovery ends that.
+ * OWNS   the page table, the map of free pages, the three bounds.
+ * HOLDS  below the limit: a page's owner word is 0 and its map bit set, or the
+ *        owner word names a shard and the bit is clear; only a transaction in
+ *        flight makes them differ, and its recovery ends that. From the limit
+ *        on no page is claimed, and the map means nothing.
  * LOCK   claiming and releasing: inside a transaction on the claiming shard;
- *        shards compete by one compare-and-swap on the owner word.
+ *        shards compete by one compare-and-swap on the owner word. Extending:
+ *        with the lock of any shard. The bounds, and what is done beyond the
+ *        limit: as the owner of the pages says (dict/resize.h).
  * CRASH  a page taken by a transaction that never committed goes back.
  * COST   a claim looks at about PAGES_TRUST words of the map, however large
  *        it is: what a search has found full is believed for a while.
  *
  * One page size serves every size class and every long value, so a free page
  * serves any request.
+ *
+ *      0 ......... committed ......... limit ......... described ...... max
+ *      | may be touched |  may be claimed |  on their way |  address room |
+ *      |   with memory  | (memory follows)|  out or in    |  without any  |
+ *
+ * committed may be anywhere up to described: it is above the limit while a
+ * dict shrinks.
  */
 #ifndef SHD_MEMORY_PAGES_H
 #define SHD_MEMORY_PAGES_H
@@ -39,31 +49,69 @@ struct page {
                                 when a cell was last taken, seconds */
     uint32_t owner;       /* 40 shard + 1; 0: free. Atomic. */
     uint32_t info;        /* 44 class | free cells << 8 | PAGE_RED |
-                                PAGE_IN_TREE */
+                                PAGE_IN_TREE | PAGE_LEAVING */
 };
 static_assert(sizeof(struct page) == 48, "layout");
 static_assert(offsetof(struct page, owner) == 40, "layout");
 
 #define PAGE_RED (1u << 16)
 #define PAGE_IN_TREE (1u << 17)
+#define PAGE_LEAVING (1u << 18) /* of no use to the allocator (slab_leave) */
 #define PAGE_EXPIRY_MASK ((1ull << 48) - 1)
+
+/* How many pages there are, for whom. */
+struct pages_bounds {
+    uint64_t committed; /*  0 these may be touched */
+    uint64_t limit;     /*  8 these may be claimed */
+    uint64_t described; /* 16 these have memory for their bits of the map and
+                              their descriptors */
+};
+static_assert(sizeof(struct pages_bounds) == 24, "layout");
 
 /* What the dict's extent says of its pages. */
 struct pages {
     const struct segment *segment;
     struct page *table;
-    uint64_t *map;       /* (count + 63) / 64 words */
-    uint64_t *committed; /* pages below this one may be touched; only grows */
-    uint64_t seen;       /* a past value of *committed: private, relaxed */
+    uint64_t *map;
+    struct pages_bounds *bounds;
+    uint64_t seen; /* bytes of pages that may be touched, by a past value of
+                      committed: private, relaxed (pages_follow) */
+    struct tree_kind nodes; /* of trees whose nodes are cells of these pages;
+                               its `end` goes with `seen` */
     uint32_t full_below; /* no word of the map before this one had a free page
                             when it was last looked at: private, relaxed */
     uint32_t trusted;    /* searches that may still believe that */
     uint32_t recent[PAGES_RECENT]; /* pages this process has given back below
                                       full_below since: private, relaxed */
     uint32_t recents;
-    uint64_t at; /* byte offset of page 0 in the segment */
-    uint32_t count;
+    uint64_t at;  /* byte offset of page 0 in the segment */
+    uint32_t max; /* pages there is address room for */
 };
+
+/* A bound, which is no more than the room whatever the segment says. */
+static inline uint32_t pages_bound(const struct pages *p,
+                                   const uint64_t *bound)
+{
+    uint64_t n = atomic_load64(bound);
+
+    return n < p->max ? (uint32_t)n : p->max;
+}
+
+/* Pages that there are descriptors of. */
+static inline uint32_t pages_described(const struct pages *p)
+{
+    return pages_bound(p, &p->bounds->described);
+}
+
+/* Pages that the dict may use just now. A damaged limit leads to no page
+ * without a descriptor. */
+static inline uint32_t pages_count(const struct pages *p)
+{
+    uint32_t limit = pages_bound(p, &p->bounds->limit);
+    uint32_t described = pages_described(p);
+
+    return limit < described ? limit : described;
+}
 
 static inline uint32_t page_class(const struct page *p)
 {
@@ -75,23 +123,29 @@ static inline uint32_t page_free_cells(const struct page *p)
     return atomic_load32(&p->info) >> 8 & 0xff;
 }
 
+/* pages_follow, when there is something to be seen. */
+void pages_see(const struct pages *p);
+
+/* Looks where the committed pages end. At the beginning of what is done with
+ * the lock, and of each try of a read section: what can be found in the
+ * shard's data lies before that end until a transaction of the shard, and
+ * pages_claim looks by itself. */
+static inline void pages_follow(const struct pages *p)
+{
+    if (atomic_load64(&p->bounds->committed) * PAGE_BYTES !=
+        atomic_load64(&p->seen))
+        pages_see(p);
+}
+
 /* The page a byte offset lies in, or PAGE_NONE outside of the pages that may
  * be touched. */
 static inline uint32_t pages_number(const struct pages *p, uint64_t at)
 {
-    uint64_t n = (at - p->at) / PAGE_BYTES;
+    uint64_t inside = at - p->at; /* huge if `at` comes before page 0 */
 
-    if (at < p->at)
+    if (inside >= atomic_load64(&p->seen))
         return PAGE_NONE;
-    if (n >= atomic_load64(&p->seen)) {
-        uint64_t committed = atomic_load64(p->committed);
-
-        if (n >= committed || n >= p->count)
-            return PAGE_NONE;
-        atomic_store64((uint64_t *)(uintptr_t)&p->seen,
-                       committed < p->count ? committed : p->count);
-    }
-    return (uint32_t)n;
+    return (uint32_t)(inside / PAGE_BYTES);
 }
 
 static inline unsigned char *pages_address(const struct pages *p, uint32_t n)
@@ -99,8 +153,33 @@ static inline unsigned char *pages_address(const struct pages *p, uint32_t n)
     return p->segment->base + p->at + (uint64_t)n * PAGE_BYTES;
 }
 
-/* Marks all pages free in a fresh, unreachable extent. */
-void pages_initialize(struct pages *p);
+/* The bytes that the map, and the table, of so many pages take. */
+static inline uint64_t pages_map_bytes(uint64_t pages)
+{
+    return (pages + 63) / 64 * 8;
+}
+
+static inline uint64_t pages_table_bytes(uint64_t pages)
+{
+    return pages * sizeof(struct page);
+}
+
+/* Takes memory for the descriptors and bits of pages from..to. */
+int pages_describe(const struct pages *p, uint64_t from, uint64_t to);
+
+/* Sets the bits of those that nobody owns. From `fresh` on none has ever been
+ * owned: their descriptors are not looked at. */
+void pages_offer(const struct pages *p, uint64_t from, uint64_t to,
+                 uint64_t fresh);
+
+/* Gives the memory of pages from..to back to the system, and lowers the
+ * committed bound to `from`. None of them may be anybody's, or get an owner.
+ * SHD_CORRUPT: one has an owner. */
+int pages_drop(const struct pages *p, uint64_t from, uint64_t to);
+
+/* The same for the descriptors and bits of all pages from `from` on, as far as
+ * whole pages of memory hold nothing else. */
+int pages_forget(const struct pages *p, uint64_t from);
 
 /* Sees to it that a free page can be claimed without a system call: commits
  * memory for it if need be. SHD_NOMEM: no page is free, or the system has no
@@ -119,8 +198,8 @@ void pages_release(const struct pages *p, struct txn *t, uint32_t n);
 uint64_t pages_free(const struct pages *p);
 uint64_t pages_ready(const struct pages *p);
 
-/* Commits memory for more pages. SHD_NOMEM: all are, or the system has no
- * more. */
+/* Commits memory for more pages. SHD_NOMEM: all below the limit have it, or
+ * the system has no more. */
 int pages_extend(const struct pages *p);
 
 /* Owner words against the map, and that owners are below `owners`, under the

@@ -24,12 +24,12 @@ static struct tree_kind expiry_kind(const struct pages *p)
 {
     uint64_t table = segment_offset(p->segment, p->table);
     struct tree_kind kind = {
-        offsetof(struct page, left),
-        offsetof(struct page, info),
-        PAGE_RED,
-        sizeof(struct page),
-        table,
-        table + (uint64_t)p->count * sizeof(struct page),
+        .links_at = offsetof(struct page, left),
+        .colour_at = offsetof(struct page, info),
+        .colour_mask = PAGE_RED,
+        .node_bytes = sizeof(struct page),
+        .first = table,
+        .end = table + (uint64_t)pages_described(p) * sizeof(struct page),
     };
 
     return kind;
@@ -59,8 +59,7 @@ static uint32_t class_cells(uint32_t class)
 static struct page *owned_page(const struct pages *p, uint32_t owner,
                                uint32_t number)
 {
-    if (number >= p->count ||
-        atomic_load32(&p->table[number].owner) != owner ||
+    if (number >= p->max || atomic_load32(&p->table[number].owner) != owner ||
         page_class(&p->table[number]) >= SLAB_CLASSES)
         return NULL;
     return &p->table[number];
@@ -179,7 +178,7 @@ int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
 
     assert(class < SLAB_CLASSES);
     if (number != 0 && number - 1 == avoid)
-        number = avoid < p->count ? atomic_load32(&p->table[avoid].next) : 0;
+        number = avoid < p->max ? atomic_load32(&p->table[avoid].next) : 0;
     if (number == 0) {
         int rc = page_open(p, s, t, owner, class, &page);
 
@@ -323,7 +322,7 @@ uint32_t slab_expiry_first(const struct pages *p, const struct slab *s,
         return PAGE_NONE;
     page = (const struct page *)(const void *)tree_node(
         p->segment, &kind, path.ref[path.depth - 1]);
-    if (page < p->table || page >= p->table + p->count)
+    if (page < p->table || page >= p->table + p->max)
         return PAGE_NONE;
     *expires = atomic_load64(&page->expiry) & PAGE_EXPIRY_MASK;
     return page_number(p, page);
@@ -334,6 +333,7 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
 {
     uint32_t cell, free_cells, class;
     struct page *page = locate(p, owner, ref, &cell);
+    bool listed;
     int rc;
 
     if (page == NULL || cell_is_free(page, cell))
@@ -346,9 +346,10 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
                 atomic_load64(&page->free_map[cell / 64]) | 1ull << cell % 64);
     info_store(t, page, free_cells);
     txn_store64(t, &s->bytes, atomic_load64(&s->bytes) - class_bytes[class]);
+    listed = (atomic_load32(&page->info) & PAGE_LEAVING) == 0;
     if (free_cells == class_cells(class)) {
         /* A page of one cell was full until now, so in no list. */
-        if (free_cells > 1) {
+        if (free_cells > 1 && listed) {
             rc = partial_remove(p, s, t, page);
             if (rc != SHD_OK)
                 return rc;
@@ -358,7 +359,7 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
             return rc;
         txn_store32(t, &s->pages, atomic_load32(&s->pages) - 1);
         pages_release(p, t, page_number(p, page));
-    } else if (free_cells == 1) {
+    } else if (free_cells == 1 && listed) {
         return partial_push(p, s, t, page);
     }
     return SHD_OK;
@@ -370,8 +371,28 @@ bool slab_has_free(const struct pages *p, const struct slab *s, uint32_t class,
     uint32_t number = atomic_load32(&s->partial[class]);
 
     if (number != 0 && number - 1 == avoid)
-        number = avoid < p->count ? atomic_load32(&p->table[avoid].next) : 0;
+        number = avoid < p->max ? atomic_load32(&p->table[avoid].next) : 0;
     return number != 0;
+}
+
+int slab_leave(const struct pages *p, struct slab *s, struct txn *t,
+               uint32_t page_no, bool leave)
+{
+    struct page *page = &p->table[page_no];
+    uint32_t info = atomic_load32(&page->info);
+    int rc = SHD_OK;
+
+    if (page_class(page) >= SLAB_CLASSES)
+        return error_set(SHD_CORRUPT, "slab: page %u has no such size class",
+                         page_no);
+    if (((info & PAGE_LEAVING) != 0) == leave)
+        return SHD_OK;
+    if (page_free_cells(page) > 0)
+        rc = leave ? partial_remove(p, s, t, page)
+                   : partial_push(p, s, t, page);
+    if (rc == SHD_OK)
+        txn_store32(t, &page->info, info ^ PAGE_LEAVING);
+    return rc;
 }
 
 uint32_t slab_cell_bytes(const struct pages *p, uint32_t owner, uint32_t ref)
@@ -450,7 +471,8 @@ static int list_check(const struct pages *p, const struct slab *s,
         const struct page *page = owned_page(p, owner, number - 1);
 
         if (page == NULL || page_class(page) != class || page->prev != prev ||
-            page_free_cells(page) == 0 || ++*listed > p->count) {
+            (page->info & PAGE_LEAVING) != 0 || page_free_cells(page) == 0 ||
+            ++*listed > p->max) {
             snprintf(report, size,
                      "slab: list of free cells of class %u is broken at page "
                      "%u",
@@ -471,7 +493,7 @@ int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
     uint32_t pages = 0;
 
     *cells = 0;
-    for (uint32_t n = 0; n < p->count; n++) {
+    for (uint32_t n = 0; n < pages_described(p); n++) {
         const struct page *page = &p->table[n];
         const char *fault;
 
@@ -485,7 +507,8 @@ int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
         uint32_t used = class_cells(page_class(page)) - page_free_cells(page);
         *cells += used;
         bytes += (uint64_t)used * class_bytes[page_class(page)];
-        partial += page_free_cells(page) > 0;
+        partial +=
+            page_free_cells(page) > 0 && (page->info & PAGE_LEAVING) == 0;
         in_tree += (page->info & PAGE_IN_TREE) != 0;
         pages++;
     }

@@ -4,7 +4,8 @@
  * OWNS   the shard's pages: their free maps and the lists of those that have
  *        free cells; never a cell's contents.
  * HOLDS  each cell is free or handed out, never both; a page with free cells
- *        is in its class's list; a page without used cells has gone back.
+ *        is in its class's list, unless it is leaving; a page without used
+ *        cells has gone back.
  * LOCK   caller is inside a transaction on the shard.
  * CRASH  death anywhere leaves it as it was at txn_begin().
  * COST   O(1); at most SLAB_ALLOC_WORDS / SLAB_FREE_WORDS stores.
@@ -21,6 +22,7 @@
 /* The page may leave the tree of pages by expiry with its last cell. */
 #define SLAB_FREE_WORDS (8u + TREE_REMOVE_WORDS)
 #define SLAB_EXPIRY_WORDS (TREE_REMOVE_WORDS + TREE_INSERT_WORDS + 4u)
+#define SLAB_LEAVE_WORDS 5u
 
 /* In the shard's head. */
 struct slab {
@@ -55,6 +57,11 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
 /* Is there a free cell of the class in a page other than `avoid`? */
 bool slab_has_free(const struct pages *p, const struct slab *s, uint32_t class,
                    uint32_t avoid);
+
+/* A page that is leaving keeps its cells, and hands out none: it is in no list
+ * until it comes back or has been emptied. */
+int slab_leave(const struct pages *p, struct slab *s, struct txn *t,
+               uint32_t page, bool leave);
 
 /* Bytes of the cell that ref names, or 0 if no cell handed out to `owner`
  * starts there. */

@@ -39,7 +39,8 @@ struct tree_kind {
     uint32_t colour_mask; /* the one bit in it that is set for red */
     uint32_t node_bytes;  /* the least a node occupies, for bounds checks */
     uint64_t first, end;  /* byte offsets between which all nodes lie: what
-                             leads elsewhere is damaged; 0, 0: anywhere */
+                             leads elsewhere is damaged; 0, 0: anywhere.
+                             `end` may move between two calls: relaxed */
 };
 
 /* From the root down. ref[0] is the root; side[i] says where the path goes on
@@ -56,7 +57,9 @@ static inline unsigned char *tree_node(const struct segment *s,
 {
     uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
 
-    if (k->end != 0 && (at < k->first || at + k->node_bytes > k->end))
+    uint64_t end = atomic_load64(&k->end);
+
+    if (end != 0 && (at < k->first || at + k->node_bytes > end))
         return NULL;
     return segment_at(s, at, k->node_bytes);
 }

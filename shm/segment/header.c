@@ -251,7 +251,7 @@ static int accept_layout(const struct segment_header *h, uint64_t fingerprint,
 
 static int accept_namespace(const struct segment_header *h, const char *label)
 {
-    uint64_t ours;
+    uint64_t ours = 0;
     int rc = header_pid_namespace(&ours);
 
     if (rc != SHD_OK)

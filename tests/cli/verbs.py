@@ -87,6 +87,46 @@ def stat_shows_figures():
 
 
 @case
+def resize_changes_a_dict_in_use():
+    name = segment("d=1m,16m")
+    values = [os.urandom(3000) for _ in range(150)]
+    for i, value in enumerate(values):
+        expect(0, "set", name, "d", "k%d" % i, "--stdin", stdin=value)
+    used = os.stat(path_of(name)).st_blocks
+    expect(0, "resize", name, "d", "8m", out=b"")
+    d = answer("stat", name, "d")
+    assert d["capacity_bytes"] == 8 << 20, d
+    assert d["capacity_max_bytes"] == 16 << 20, d
+    assert d["resizes"] == 1 and d["resizing"] == 0, d
+    for i, value in enumerate(values):
+        expect(0, "get", name, "d", "k%d" % i, out=value)
+    got = answer("resize", name, "d", "200k")
+    assert got["capacity_bytes"] == 200 << 10, got
+    assert got["was_bytes"] == 8 << 20 and got["evictions"] > 90, got
+    assert os.stat(path_of(name)).st_blocks < used - 700, used
+    expect(0, "check", name, out=b"clean\n")
+    assert answer("ls", name)[0]["capacity_bytes"] == 200 << 10
+    kept = [i for i, value in enumerate(values)
+            if run("get", name, "d", "k%d" % i).out == value]
+    assert 25 < len(kept) < 60, kept
+    expect(2, "resize", name, "d", "17m", err=b"16777216 bytes at most")
+    expect(2, "resize", name, "d", "8k", err=b"its index of")
+    expect(2, "resize", name, "d", "much", err=b"SIZE")
+    expect(3, "resize", name, "none", "1m")
+    expect(3, "resize", name + "x", "d", "1m")
+    # What the supervisor was told once does not undo it.
+    expect(1, "create", name, "--open", "--dict", "d=1m", err=b"resize")
+    expect(0, "create", name, "--open", "--dict", "d=200k")
+
+
+@case
+def a_maximum_below_the_size_is_refused():
+    name = fresh()
+    for spec in ("d=2m,1m", "d=2m,", "d=,2m", "d=2m,x", "d=1m,2m,3m"):
+        expect(2, "create", name, "--dict", spec, err=b"is not like")
+
+
+@case
 def set_and_get_give_back_the_bytes():
     name = segment()
     for value in (b"", b"v", b"two\nlines\n", b"\x1b[2J\xff\x80", b"-5 "):

@@ -190,6 +190,26 @@ const struct crash_case CASES[] = {
     {"flush_expired some", 64, 0, 0, S, 0, 0, "fill k 30 20 5;fill m 9 9;advance 10", "sweep 3"},
     {"flush_expired lists and chains", 64, 0, 0, S, 0, 0, "rpush l 5;rpush l 9;rpush l 5000;set c 9000;flush", "sweep 0"},
 
+    /* another capacity: what is cut off is finished by the next resize */
+    {"grow an empty dict", 64, 0, 0, S | N, 0, 0, "", "resize 128"},
+    {"grow by a page", 64, 0, 0, S | N, 0, 0, "fill k 40 20", "resize 68"},
+    {"grow a full dict", 32, 0, 0, S, 0, 0, "fill k 400 60", "resize 64"},
+    {"grow in shards", 64, 4, 0, S, 0, 0, "fill k 400 60", "resize 120"},
+    {"shrink an empty dict", 64, 0, 0, S | N, 0, 0, "", "resize 32"},
+    {"shrink by a page that is free", 64, 0, 0, S | N, 0, 0, "fill k 9 20", "resize 60"},
+    {"shrink to half, entries move", 64, 0, 0, S, 0, 0, "fill k 600 60;thin k 600 2", "resize 40"},
+    {"shrink to half, entries move, every recovery", 16, 0, 0, S | N, 0, 0, "fill a 40 60;fill k 20 60;thin a 40 1", "resize 8"},
+    {"shrink, chains move", 64, 0, 0, S, 0, 0, "set a 20000;set b 9000;set c 9000;del a", "resize 36"},
+    {"shrink, lists move", 64, 0, 0, S, 0, 0, "set a 30000;rpush l 900;rpush l 5000;rpush l 20;rpush m 10;del a", "resize 32"},
+    {"shrink a full dict to # KiB", 32, 0, 0, S, 13, 13, "fill k 400 60", "resize #"},
+    {"shrink, the expired go first", 32, 0, 0, S, 0, 0, "fill e 200 60 5;fill k 60 60;advance 10", "resize 16"},
+    {"shrink, a chain is too long", 64, 0, 0, S, 0, 0, "fill k 20 60;set a 30000", "resize 24"},
+    {"shrink in shards", 64, 4, 0, S, 0, 0, "fill k 700 60", "resize 40"},
+    {"shrink where one died growing, store #", 24, 0, 0, S, 10, 14, "fill k 60 60;dead # resize 48", "resize 16"},
+    {"grow where one died shrinking, store #0", 24, 2, 0, S, 1, 5, "fill k 120 60;dead #0 resize 16", "resize 48"},
+    {"store where one died shrinking, store #00", 24, 2, 0, S, 1, 2, "fill k 120 60;dead #00 resize 16", "set a 3000"},
+    {"finish where one died shrinking, store #0", 24, 2, 0, S, 2, 4, "fill k 120 60;dead #0 resize 16", "resize 16"},
+
     /* the catalogue */
     {"open a new dict", 64, 0, 0, 0, 0, 0, "set a 10", "open other 16384"},
     {"open one that is there", 64, 0, 0, SAME, 0, 0, "open other 16384", "open other 16384"},

@@ -99,6 +99,7 @@ static bool build(struct run *r)
     s->hash_seed = 7;
     segment_header(s)->hash_seed = 7;
     o.capacity_bytes = r->c->kib * 1024ull;
+    o.capacity_max_bytes = r->c->kib * 2048ull;
     o.shards = r->c->shards;
     o.entries_hint = r->c->hint;
     if (shd_dict_open(r->world.segment, "crash", &o, &r->world.dict) !=
@@ -207,6 +208,11 @@ static bool nothing_leaks(struct run *r, uint64_t k, uint64_t j)
     struct shd_value v;
     int rc = shd_flush_all(r->world.dict);
 
+    /* A resize that was cut off is finished by another one. */
+    if (rc == SHD_OK)
+        rc = shd_dict_resize(r->world.dict, r->c->kib * 1024ull);
+    if (rc != SHD_OK)
+        return failed_call(r, k, j, "flush, resize", rc);
     if (rc == SHD_OK)
         rc = shd_flush_expired(r->world.dict, 0, NULL);
     if (rc != SHD_OK)
@@ -218,6 +224,10 @@ static bool nothing_leaks(struct run *r, uint64_t k, uint64_t j)
     rc = shd_dict_info(r->world.dict, &info);
     if (rc != SHD_OK)
         return failed_call(r, k, j, "dict_info", rc);
+    if (info.resizing != 0) {
+        say(r, k, j, "a resize did not come to an end");
+        return false;
+    }
     if (info.free_bytes != r->world.fresh_free || info.entries != 0) {
         char what[120];
 

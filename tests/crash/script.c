@@ -244,6 +244,8 @@ static int on_world(struct world *w, const struct words *c, bool *known)
         rc = shd_dict_open(w->segment, c->word[1], &o, &other);
         return rc == SHD_OK ? shd_dict_close(other) : rc;
     }
+    if (strcmp(verb, "resize") == 0)
+        return shd_dict_resize(w->dict, (uint64_t)number(c, 1) * 1024);
     if (strcmp(verb, "destroy") == 0)
         return shd_dict_destroy(w->segment, c->word[1]);
     if (strcmp(verb, "join") == 0)

@@ -11,7 +11,7 @@
  *   append KEY LEN C
  *   lpush|rpush KEY LEN C   lpop|rpop|llen KEY
  *   keys (a walk from the first to the last)   flush   sweep   reap
- *   advance MS (the clock)
+ *   advance MS (the clock)   resize KIB
  *   fill KEY COUNT LEN   thin KEY COUNT STEP   (to prepare)
  */
 #ifndef SHD_TESTS_INTERLEAVE_CASES_H

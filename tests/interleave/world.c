@@ -287,6 +287,8 @@ static bool run_on_all(const struct world *w, const struct call *c,
         rc = shd_reap(w->segment, NULL);
     } else if (is(c, "fill") || is(c, "thin")) {
         rc = many(w, c);
+    } else if (is(c, "resize")) {
+        rc = shd_dict_resize(w->dict, strtoul(c->key, NULL, 10) * 1024);
     } else if (is(c, "advance")) {
         clock_test_advance(strtoul(c->key, NULL, 10));
         rc = SHD_OK;

@@ -212,6 +212,57 @@ describe("a dict", function()
         assert.equal("no memory", err)
     end)
 
+    it("is resized while it is in use", function()
+        for i = 1, 100 do
+            assert.is_true(d:set("k" .. i, ("v"):rep(5000)))
+        end
+        assert.is_true(d:resize("4m"))
+        assert.equal(4194304, d:capacity())
+        assert.equal(4194304, d:info().capacity_bytes)
+        assert.is_true(d:info().capacity_max_bytes >= 4194304)
+        for i = 1, 500 do
+            assert.same({ true, nil, false },
+                        { d:set("k" .. i, ("v"):rep(5000)) })
+        end
+        assert.is_true(d:resize(300000))
+        assert.equal(300000, d:capacity())
+        assert.equal(0, d:info().resizing)
+        local left = #d:get_keys(0)
+        assert.is_true(left > 20 and left < 60)
+        for _, key in ipairs(d:get_keys(0)) do
+            assert.equal(("v"):rep(5000), d:get(key))
+        end
+    end)
+
+    it("is opened as it was resized, if that is asked for", function()
+        local segment = support.segment()
+        local one = assert(segment:dict("r", { capacity = "1m",
+                                               capacity_max = "8m" }))
+        assert.equal(8388608, one:info().capacity_max_bytes)
+        assert.is_true(one:resize("2m"))
+        local none, err, code = segment:dict("r", { capacity = "1m" })
+        assert.is_nil(none)
+        assert.equal("SHD_MISMATCH", code)
+        assert.matches("2097152", err)
+        local again = assert(segment:dict("r", { capacity = "1m",
+                                                 any_capacity = true }))
+        assert.equal(2097152, again:capacity())
+    end)
+
+    it("says what it cannot be resized to", function()
+        local ok, err, code = d:resize("60g")
+        assert.is_nil(ok)
+        assert.matches("bytes at most", err)
+        assert.equal("SHD_INVAL", code)
+        ok, err = d:resize("big")
+        assert.is_nil(ok)
+        assert.matches("bad capacity: bytes expected", err)
+        ok, err = d:resize()
+        assert.is_nil(ok)
+        assert.matches("got nil", err)
+        assert.equal(1048576, d:capacity())
+    end)
+
     it("answers after close", function()
         d:set("k", 1)
         assert.is_true(d:close())
@@ -226,7 +277,7 @@ describe("a dict", function()
             { "lpush", "k", 1 }, { "rpush", "k", 1 }, { "lpop", "k" },
             { "rpop", "k" }, { "llen", "k" }, { "flush_all" },
             { "flush_expired" }, { "get_keys" }, { "capacity" },
-            { "free_space" }, { "info" }, { "close" }
+            { "free_space" }, { "info" }, { "resize", "1m" }, { "close" }
         } do
             local results = { d[call[1]](d, unpack(call, 2)) }
             assert.is_nil(results[1])

@@ -65,7 +65,8 @@ function support.sleep(seconds)
     local ms = math.ceil(seconds * 1000) + 1
     local until_ms = support.now_ms() + ms
     repeat
-        C.poll(nil, 0, until_ms - support.now_ms())
+        -- Below 0, when the time has come meanwhile, would be for ever.
+        C.poll(nil, 0, math.max(0, until_ms - support.now_ms()))
     until support.now_ms() >= until_ms
 end
 

@@ -127,7 +127,7 @@ static void begin(struct world *w)
     struct shd_segment_options so = {.struct_size = sizeof(so)};
     struct shd_dict_options o = {.struct_size = sizeof(o)};
 
-    so.size_bytes = w->config->capacity * 2 + 16 * MIB;
+    so.size_bytes = w->config->capacity * 3 + 16 * MIB;
     so.workers_max = 4;
     so.objects_max = 4;
     so.locks_max = 256;
@@ -138,6 +138,7 @@ static void begin(struct world *w)
     segment_header(&w->segment->segment)->hash_seed = w->seed;
     o.shards = w->config->shards;
     o.capacity_bytes = w->config->capacity;
+    o.capacity_max_bytes = 2 * w->config->capacity;
     o.entries_hint = w->config->hint;
     expect(w, shd_dict_open(w->segment, "model", &o, &w->dict), SHD_OK);
     refresh(w);
@@ -221,9 +222,10 @@ static _Noreturn void run(const struct config *c, uint64_t seed,
     end(w);
     printf("  ok   %-14s %8" PRIu64 " operations, %7" PRIu64
            " evicted, %6" PRIu64 " expired, %6" PRIu64 " no memory, %5" PRIu64
-           " too big, %4" PRIu64 " walks, %2" PRIu64 " checks, %.1f s\n",
+           " too big, %4" PRIu64 " walks, %4" PRIu64 " resizes, %2" PRIu64
+           " checks, %.1f s\n",
            c->name, w->op, w->info.evictions, w->info.expirations, w->nomem,
-           w->toobig, w->walks, w->checks, seconds() - started);
+           w->toobig, w->walks, w->info.resizes, w->checks, seconds() - started);
     fflush(stdout);
     _exit(0);
 }

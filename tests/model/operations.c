@@ -324,6 +324,42 @@ static void op_flush_all(struct world *w)
     compare(w, (uint32_t)below(w, w->config->keys));
 }
 
+/* Up to twice the capacity; down to three quarters of it, where entries may go
+ * at all. */
+static void op_resize(struct world *w)
+{
+    uint64_t usual = w->config->capacity, bytes;
+    uint64_t least = w->config->evicts ? usual - usual / 4 : usual;
+    struct shd_dict_info before;
+    int rc;
+
+    if (least < 8192)
+        least = 8192;
+    bytes = one_in(w, 4) ? usual : least + below(w, 2 * usual - least + 1);
+    refresh(w);
+    before = w->info;
+    rc = shd_dict_resize(w->dict, bytes);
+    refresh(w);
+    if (rc == SHD_INVAL && bytes < usual &&
+        w->info.capacity_bytes == before.capacity_bytes)
+        return; /* too little for its index */
+    expect(w, rc, SHD_OK);
+    if (w->info.capacity_bytes != bytes || w->info.resizing != 0)
+        fail(w, "%" PRIu64 " bytes, should be %" PRIu64 "%s",
+             w->info.capacity_bytes, bytes,
+             w->info.resizing ? ", and unfinished" : "");
+    if (w->info.evictions != before.evictions &&
+        (!w->config->evicts || bytes >= before.capacity_bytes))
+        fail(w, "%" PRIu64 " evicted though there is room",
+             w->info.evictions - before.evictions);
+    if (w->info.index_bytes + w->info.pages * SEGMENT_PAGE >
+        (bytes + SEGMENT_PAGE - 1) / SEGMENT_PAGE * SEGMENT_PAGE)
+        fail(w, "%" PRIu64 " pages are more than %" PRIu64 " bytes",
+             w->info.pages, bytes);
+    w->fresh_free = w->info.pages * SEGMENT_PAGE;
+    compare(w, (uint32_t)below(w, w->config->keys));
+}
+
 static int key_number(const struct world *w, const unsigned char *bytes,
                       size_t len, uint32_t *k)
 {
@@ -600,6 +636,11 @@ void random_op(struct world *w)
         }
         if (n < 10) {
             op_keys(w);
+            return;
+        }
+        if (n < 20) {
+            w->doing = "resize";
+            op_resize(w);
             return;
         }
         if (one_in(w, 60)) {

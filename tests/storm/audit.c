@@ -8,8 +8,6 @@
 #define STORM_NAME_(name, text) text,
 const char *const KIND_NAMES[] = {STORM_KINDS(STORM_NAME_)};
 
-#define BIG_BYTES (16ull << 20)
-#define SMALL_BYTES (64ull << 10)
 
 struct audit_totals audit_totals;
 static unsigned char found[VALUE_MAX + 64], wanted[VALUE_MAX + 64];
@@ -21,7 +19,9 @@ int storm_open_dicts(struct storm *s, bool make)
     int rc;
 
     big.capacity_bytes = make ? BIG_BYTES : 0;
+    big.capacity_max_bytes = make ? BIG_MOST : 0;
     small.capacity_bytes = make ? SMALL_BYTES : 0;
+    small.capacity_max_bytes = make ? SMALL_MOST : 0;
     rc = shd_dict_open(s->segment, "big", make ? &big : NULL, &s->big);
     if (rc == SHD_OK)
         rc = shd_dict_open(s->segment, "small", make ? &small : NULL,

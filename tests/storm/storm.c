@@ -3,8 +3,8 @@
  * A storm of real SIGKILLs.
  *
  * Workers change dicts as fast as they can; this parent kills them at random
- * moments - one, several at once, while they start and register, and one that
- * is reaping - and starts others in their place, by fork of this attached
+ * moments - one, several at once, while they start and register, one that is
+ * reaping, and one that gives the dicts other capacities - and starts others in their place, by fork of this attached
  * process or by exec of a fresh one. Some are never killed but at an audit:
  * the witnesses, for a worker that lives a few ms cannot see a long stall.
  * Every AUDIT_EVERY kills all are killed at once, and what must hold (storm.h)
@@ -32,10 +32,10 @@
 #define STALL_LIMIT_NS 100000000u
 
 static struct storm storm;
-static pid_t pids[SLOTS_MAX];
+static pid_t pids[SLOTS_MAX], resizer;
 static uint64_t seed = 0, rng;
 static uint64_t kills, kills_starting, kills_reaping, execs, starts, audits;
-static uint64_t kills_in_operation, reaped_total, longest_cut_ns;
+static uint64_t kills_resizing, kills_in_operation, reaped_total, longest_cut_ns;
 static struct meter parent_meter;
 static char name[64], self_path[512];
 static int journal_fd;
@@ -237,6 +237,94 @@ static void kill_reaper(void)
     kills_reaping++;
 }
 
+/* ---- the resizer -------------------------------------------------------- */
+
+static uint64_t between(uint64_t least, uint64_t most)
+{
+    return least + next() % (most - least + 1);
+}
+
+/* Both dicts, up and down. Stores may take the small one's room as fast as it
+ * is made. */
+static _Noreturn void resize_for_ever(void)
+{
+    struct meter *m = &storm.journal->resizer;
+
+    if (meter_open() != 0)
+        _exit(3);
+    for (;;) {
+        int rc;
+
+        meter_begin(m);
+        rc = shd_dict_resize(storm.big, between(BIG_LEAST(storm.workers),
+                                                BIG_MOST));
+
+        if (rc == SHD_OK) {
+            rc = shd_dict_resize(storm.small,
+                                 between(SMALL_LEAST, below(8) == 0
+                                                          ? SMALL_MOST
+                                                          : 2 * SMALL_BYTES));
+            if (rc == SHD_NOMEM)
+                rc = SHD_OK;
+        }
+        meter_end(m, KIND_NONE);
+        if (rc != SHD_OK) {
+            printf("    resize gave %s: %s\n", shd_strerror_name(rc),
+                   shd_last_error());
+            fflush(stdout);
+            _exit(3);
+        }
+        storm.journal->resizes++;
+        (void)usleep(below(3000));
+    }
+}
+
+static void start_resizer(void)
+{
+    pid_t parent = getpid();
+    uint64_t own = next();
+
+    fflush(stdout);
+    resizer = fork();
+    if (resizer < 0)
+        die("fork");
+    if (resizer == 0) {
+        die_with_parent(parent);
+        rng = own;
+        resize_for_ever();
+    }
+}
+
+static void kill_resizer(void)
+{
+    int status;
+
+    meter_cut(&storm.journal->resizer, resizer, KIND_NONE);
+    if (kill(resizer, SIGKILL) != 0 ||
+        wait_for(resizer, &status, 0) != resizer)
+        die("resizer");
+    resizer = 0;
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) {
+        printf("    the resizing process ended with status 0x%x\n", status);
+        end(1);
+    }
+    kills++;
+    kills_resizing++;
+}
+
+/* What the last one left is finished by this one. */
+static void resize_back(shd_dict *dict, uint64_t bytes)
+{
+    struct shd_dict_info info = {.struct_size = sizeof(info)};
+
+    must(shd_dict_resize(dict, bytes), "resize");
+    must(shd_dict_info(dict, &info), "dict_info");
+    if (info.capacity_bytes != bytes || info.resizing != 0) {
+        printf("    a resize did not come to an end\n");
+        end(1);
+    }
+}
+
 /* ---- the storm ---------------------------------------------------------- */
 
 static void kill_some(uint32_t victims)
@@ -301,6 +389,7 @@ static void check_workers_free(void)
 /* All die at once; nobody disturbs while everything is verified. */
 static void audit(void)
 {
+    kill_resizer();
     for (uint32_t i = 0; i < storm.workers; i++)
         kill_one(i);
     for (uint32_t i = 0; i < storm.workers; i++)
@@ -361,12 +450,14 @@ static void print_histogram(const char *what, const struct histogram *h,
  * lock's holder, was put aside in its operation meanwhile. */
 static bool judge_stalls(void)
 {
-    const struct meter *meters[SLOTS_MAX + 1];
+    const struct meter *meters[SLOTS_MAX + 2];
     bool good = true;
 
     for (uint32_t i = 0; i < storm.workers; i++)
         meters[i] = &storm.journal->slot[i].meter;
     meters[storm.workers] = &parent_meter;
+    /* Many operations in one: it explains, and is not judged. */
+    meters[storm.workers + 1] = &storm.journal->resizer;
     for (uint32_t i = 0; i <= storm.workers; i++) {
         if (meters[i]->stall.max_ns > STALL_LIMIT_NS &&
             meters[i]->episodes > METER_EPISODES) {
@@ -380,7 +471,7 @@ static bool judge_stalls(void)
 
             if (e->stall_ns <= STALL_LIMIT_NS)
                 continue;
-            explained = meter_explained(meters, storm.workers + 1, e);
+            explained = meter_explained(meters, storm.workers + 2, e);
             printf("    %s stalled %.1f ms (limit %u); another worker was "
                    "put aside for %.1f ms meanwhile\n", KIND_NAMES[e->kind],
                    (double)e->stall_ns / 1e6, STALL_LIMIT_NS / 1000000,
@@ -435,9 +526,10 @@ static void print_kills(double took_s)
     }
     must(shd_segment_info(storm.segment, &info), "segment_info");
     printf("  %-22s %" PRIu64 " in %.1f s; %" PRIu64 " in an operation, "
-           "%" PRIu64 " while starting, %" PRIu64 " while reaping\n",
+           "%" PRIu64 " while starting, %" PRIu64 " while reaping, %" PRIu64
+           " while resizing (%" PRIu64 " done)\n",
            "kills", kills, took_s, kills_in_operation, kills_starting,
-           kills_reaping);
+           kills_reaping, kills_resizing, storm.journal->resizes);
     printf("  %-22s", "  cut off");
     for (unsigned k = 1, n = 0; k < KINDS; k++) {
         if (cut[k] == 0)
@@ -471,6 +563,8 @@ static _Noreturn void end(int status)
         if (pids[i] > 0)
             (void)kill(pids[i], SIGKILL);
     }
+    if (resizer > 0)
+        (void)kill(resizer, SIGKILL);
     if (storm.segment != NULL && shd_segment_destroy(name) != SHD_OK)
         printf("    %s\n", shd_last_error());
     if (status != 0)
@@ -524,10 +618,15 @@ static void rage(uint64_t kills_asked, double seconds_asked)
 
     for (uint32_t i = 0; i < storm.workers; i++)
         start(i, i % 4 == 3);
+    start_resizer();
     while (kills < kills_asked &&
            (double)(meter_now_ns() - began) / 1e9 < seconds_asked) {
         (void)usleep(200 + below(9000));
         look_for_failures();
+        if (below(6) == 0) {
+            kill_resizer();
+            start_resizer();
+        }
         if (below(10) == 0)
             kill_reaper();
         else
@@ -539,6 +638,7 @@ static void rage(uint64_t kills_asked, double seconds_asked)
             next_audit += AUDIT_EVERY;
             for (uint32_t i = 0; i < storm.workers; i++)
                 start(i, i % 4 == 3);
+            start_resizer();
         }
     }
     audit();
@@ -581,6 +681,9 @@ int main(int argc, char **argv)
     rage(kills_asked, seconds_asked);
     print_kills((double)(meter_now_ns() - began) / 1e9);
     bool calm = print_stalls();
+    resize_back(storm.big, BIG_BYTES);
+    resize_back(storm.small, SMALL_BYTES);
+    check_segment();
     empty_dict(storm.big, big.free_bytes, "big dict");
     empty_dict(storm.small, small.free_bytes, "small dict");
     check_segment();

@@ -15,6 +15,8 @@
  *   lists       shared: an element that was pushed comes out once; at most as
  *               many are missing as workers died in a pop
  *   small       a dict that evicts: what is found is whole
+ *   capacities  a process changes both dicts' all the time, and is killed at it:
+ *               the big one has room at any of them, so nothing goes
  */
 #ifndef SHD_TESTS_STORM_STORM_H
 #define SHD_TESTS_STORM_STORM_H
@@ -26,6 +28,14 @@
 #include "shm/shdict.h"
 #include "tests/storm/meter.h"
 
+/* What the dicts are made with, and changed between. */
+#define BIG_BYTES (16ull << 20)
+/* Twice what there is, at most. */
+#define BIG_LEAST(workers) ((2ull << 20) + (workers) * (192ull << 10))
+#define BIG_MOST (40ull << 20)
+#define SMALL_BYTES (64ull << 10)
+#define SMALL_LEAST (40ull << 10)
+#define SMALL_MOST (1ull << 20)
 #define SLOTS_MAX 32u
 #define OWN_KEYS 96u
 #define SMALL_KEYS 700u
@@ -99,6 +109,8 @@ struct slot {
 };
 
 struct journal {
+    uint64_t resizes; /* that were done */
+    struct meter resizer;
     uint8_t popped[SLOTS_MAX][ELEMENTS]; /* times, by whoever popped it */
     struct slot slot[SLOTS_MAX];
 };

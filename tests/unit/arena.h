@@ -31,7 +31,7 @@ struct arena_heads {
     struct list list;
     uint32_t pending;
     uint32_t pad;
-    uint64_t committed;
+    struct pages_bounds bounds;
     struct slab other; /* of another shard */
 };
 
@@ -75,11 +75,12 @@ static inline void arena_start(uint32_t count)
         .segment = s,
         .table = segment_at(s, ARENA_TABLE_AT, count * sizeof(struct page)),
         .map = segment_at(s, ARENA_MAP_AT, (count + 63) / 64 * 8),
-        .committed = &arena->committed,
+        .bounds = &arena->bounds,
         .at = ARENA_PAGES_AT,
-        .count = count,
+        .max = count,
     };
-    pages_initialize(&arena_pages);
+    arena->bounds.limit = arena->bounds.described = count;
+    pages_offer(&arena_pages, 0, count, 0);
     arena_image = malloc(ARENA_BYTES);
     ck_assert_ptr_nonnull(arena_image);
     arena_random_state = 0x9e3779b97f4a7c15ull;
@@ -111,7 +112,7 @@ static inline void arena_expect_remembered(void)
     ck_assert_mem_eq(was, now, ARENA_GUARD_AT);
     ck_assert_mem_eq(was + ARENA_MAP_AT, now + ARENA_MAP_AT,
                      ARENA_TABLE_AT - ARENA_MAP_AT);
-    for (uint32_t n = 0; n < arena_pages.count; n++) {
+    for (uint32_t n = 0; n < arena_pages.max; n++) {
         size_t entry = ARENA_TABLE_AT + n * sizeof(struct page);
         size_t page = ARENA_PAGES_AT + n * (size_t)PAGE_BYTES;
         uint32_t owner;

@@ -25,7 +25,7 @@ struct heads {
     struct slab slab[2];
     struct list list;
     uint32_t pending[2];
-    uint64_t committed;
+    struct pages_bounds bounds;
     uint64_t map[BENCH_PAGES_MAX / 64];
 };
 
@@ -61,10 +61,11 @@ static inline void bench_start_on(int fd, uint32_t count)
     pages.table = segment_at(&bench, BENCH_TABLE_AT,
                              count * sizeof(struct page));
     pages.map = heads->map;
-    pages.committed = &heads->committed;
+    pages.bounds = &heads->bounds;
     pages.at = at;
-    pages.count = count;
-    pages_initialize(&pages);
+    pages.max = count;
+    heads->bounds.limit = heads->bounds.described = count;
+    pages_offer(&pages, 0, count, 0);
 }
 
 static inline void bench_start(uint32_t count)
@@ -116,7 +117,7 @@ struct snapshot {
 static inline struct snapshot *snapshot_take(void)
 {
     size_t len = BENCH_TABLE_AT - BENCH_HEADS_AT +
-                 pages.count * sizeof(struct page);
+                 pages.max * sizeof(struct page);
     struct snapshot *s = malloc(sizeof(*s) + len);
 
     ck_assert_ptr_nonnull(s);

@@ -337,6 +337,30 @@ START_TEST(what_a_late_writer_left_in_free_room_is_gone)
 }
 END_TEST
 
+START_TEST(the_largest_piece_of_room_is_known)
+{
+    uint64_t all, room;
+
+    expect(catalogue_room(&env, &all), SHD_OK);
+    ck_assert_uint_eq(all, segment.size - segment.extents_at);
+    make("a", 8192, 1);
+    make("b", 40960, 1);
+    make("c", 4096, 1);
+    expect(catalogue_room(&env, &room), SHD_OK);
+    ck_assert_uint_eq(room, all - 53248);
+    make("rest", room - 8192, 1);
+    expect(catalogue_room(&env, &room), SHD_OK);
+    ck_assert_uint_eq(room, 8192);
+    expect(catalogue_destroy(&env, "b"), SHD_OK);
+    expect(catalogue_room(&env, &room), SHD_OK);
+    ck_assert_uint_eq(room, 40960);
+    slot(0)->extent_at += 1;
+    expect(catalogue_room(&env, &room), SHD_CORRUPT);
+    slot(0)->extent_at -= 1;
+    expect_sound();
+}
+END_TEST
+
 START_TEST(free_locks_at_the_end_are_joined_by_new_ones)
 {
     struct catalogue_object o;
@@ -786,6 +810,7 @@ static void add_destroy_cases(TCase *c)
     tcase_add_test(c,
                    a_successor_gets_zeroes_a_new_generation_and_the_old_locks);
     tcase_add_test(c, what_a_late_writer_left_in_free_room_is_gone);
+    tcase_add_test(c, the_largest_piece_of_room_is_known);
     tcase_add_test(c, free_locks_at_the_end_are_joined_by_new_ones);
     tcase_add_test(c, a_damaged_lock_is_never_given_out_again);
     tcase_add_test(c, a_large_extent_is_given_back_piece_by_piece);

@@ -100,7 +100,7 @@ START_TEST(what_needs_more_pages_than_there_are_is_too_big)
     uint64_t pages;
 
     start(65536);
-    pages = inner->pages.count;
+    pages = pages_count(&inner->pages);
     item.len = (pages - 1) * CHAIN_DATA_MAX;
     expect(item_shape(inner, &item), SHD_OK);
     expect(item_shape_node(inner, &item), SHD_OK);

@@ -74,26 +74,26 @@ START_TEST(memory_is_committed_only_when_it_is_needed)
     uint64_t before;
 
     arena_start(600);
-    ck_assert_uint_eq(arena->committed, 0);
+    ck_assert_uint_eq(arena->bounds.committed, 0);
     ck_assert_uint_eq(pages_ready(&arena_pages), 0);
     arena_begin(&t, 0); /* without pages_prepare */
     ck_assert_uint_eq(pages_claim(&arena_pages, &t, ARENA_OWNER), PAGE_NONE);
     txn_abort(&t);
     ck_assert_uint_eq(claim(ARENA_OWNER), 0);
-    before = arena->committed;
+    before = arena->bounds.committed;
     ck_assert_uint_gt(before, 0);
     ck_assert_uint_lt(before, 600);
     ck_assert_uint_eq(pages_ready(&arena_pages), before - 1);
     for (uint64_t n = 1; n < before; n++)
         ck_assert_uint_eq(claim(ARENA_OWNER), n);
-    ck_assert_uint_eq(arena->committed, before);
+    ck_assert_uint_eq(arena->bounds.committed, before);
     ck_assert_uint_eq(pages_ready(&arena_pages), 0);
     ck_assert_uint_eq(claim(ARENA_OWNER), before);
-    ck_assert_uint_gt(arena->committed, before);
+    ck_assert_uint_gt(arena->bounds.committed, before);
     while (pages_extend(&arena_pages) == SHD_OK)
-        ck_assert_uint_le(arena->committed, 600);
-    ck_assert_uint_eq(arena->committed, 600);
-    arena->committed = 100; /* in the middle of a word of the map */
+        ck_assert_uint_le(arena->bounds.committed, 600);
+    ck_assert_uint_eq(arena->bounds.committed, 600);
+    arena->bounds.committed = 100; /* in the middle of a word of the map */
     release(50);
     release(70);
     ck_assert_uint_eq(pages_ready(&arena_pages), 2);
@@ -116,9 +116,10 @@ START_TEST(a_page_beyond_what_is_committed_has_no_number)
                       PAGE_NONE);
     ck_assert_uint_eq(
         pages_number(&arena_pages,
-                     ARENA_PAGES_AT + arena->committed * PAGE_BYTES),
+                     ARENA_PAGES_AT + arena->bounds.committed * PAGE_BYTES),
         PAGE_NONE);
-    arena->committed = 1u << 30; /* damage must not lead outside */
+    arena->bounds.committed = 1u << 30; /* damage must not lead outside */
+    pages_follow(&arena_pages);
     ck_assert_uint_eq(
         pages_number(&arena_pages, ARENA_PAGES_AT + 600ull * PAGE_BYTES),
         PAGE_NONE);
@@ -202,8 +203,112 @@ START_TEST(check_names_an_owner_that_contradicts_the_map)
     arena_pages.table[1].owner = 10;
     arena_expect_named(check(report, sizeof(report)), "page 1 has owner 10");
     arena_restore();
-    arena->committed = 201;
+    arena->bounds.committed = 201;
     arena_expect_named(check(report, sizeof(report)), "201 committed of 200");
+    arena_stop();
+}
+END_TEST
+
+static uint64_t memory(void)
+{
+    uint64_t bytes;
+
+    ck_assert_int_eq(segment_committed(&arena_segment, &bytes), SHD_OK);
+    return bytes;
+}
+
+START_TEST(nothing_is_claimed_from_the_limit_on)
+{
+    arena_start(200);
+    arena->bounds.limit = 70;
+    ck_assert_uint_eq(pages_count(&arena_pages), 70);
+    ck_assert_uint_eq(pages_free(&arena_pages), 70);
+    for (uint32_t n = 0; n < 70; n++)
+        ck_assert_uint_eq(claim(ARENA_OWNER), n);
+    ck_assert_uint_eq(arena->bounds.committed, 70);
+    ck_assert_int_eq(pages_prepare(&arena_pages), SHD_NOMEM);
+    ck_assert_int_eq(pages_extend(&arena_pages), SHD_NOMEM);
+    ck_assert_uint_eq(pages_free(&arena_pages), 0);
+    ck_assert_uint_eq(pages_ready(&arena_pages), 0);
+    arena_expect_sound(check(report, sizeof(report)));
+    /* The last word of the map is looked at again. */
+    arena->bounds.limit = 71;
+    ck_assert_uint_eq(claim(ARENA_OWNER), 70);
+    /* Owned above the limit, for now. */
+    arena->bounds.limit = 60;
+    arena_expect_sound(check(report, sizeof(report)));
+    release(65);
+    release(3);
+    ck_assert_uint_eq(pages_free(&arena_pages), 1);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 3);
+    ck_assert_uint_eq(claim(ARENA_OWNER), PAGE_NONE);
+    arena_expect_sound(check(report, sizeof(report)));
+    /* Damaged, it leads to no page without a descriptor. */
+    arena->bounds.limit = UINT64_MAX;
+    ck_assert_uint_eq(pages_count(&arena_pages), 200);
+    arena->bounds.described = 100;
+    ck_assert_uint_eq(pages_count(&arena_pages), 100);
+    arena_stop();
+}
+END_TEST
+
+START_TEST(dropped_pages_give_back_their_memory_and_come_again)
+{
+    uint64_t before;
+
+    arena_start(200);
+    for (uint32_t n = 0; n < 200; n++) {
+        ck_assert_uint_eq(claim(ARENA_OWNER), n);
+        memset(pages_address(&arena_pages, n), 0x77, PAGE_BYTES);
+    }
+    for (uint32_t n = 100; n < 200; n++)
+        release(n);
+    before = memory();
+    arena->bounds.limit = 100;
+    ck_assert_int_eq(pages_drop(&arena_pages, 99, 200), SHD_CORRUPT);
+    ck_assert_uint_eq(memory(), before);
+    ck_assert_int_eq(pages_drop(&arena_pages, 150, 200), SHD_OK);
+    ck_assert_uint_eq(arena->bounds.committed, 150);
+    ck_assert_int_eq(pages_drop(&arena_pages, 100, 150), SHD_OK);
+    ck_assert_uint_eq(arena->bounds.committed, 100);
+    ck_assert_uint_eq(memory(), before - 100 * PAGE_BYTES);
+    /* Of the descriptors as many as lie alone in their memory. */
+    ck_assert_int_eq(pages_forget(&arena_pages, 100), SHD_OK);
+    ck_assert_uint_lt(memory(), before - 100 * PAGE_BYTES);
+    arena->bounds.described = 100;
+    arena_expect_sound(check(report, sizeof(report)));
+    pages_follow(&arena_pages);
+    ck_assert_uint_eq(
+        pages_number(&arena_pages, ARENA_PAGES_AT + 100ull * PAGE_BYTES),
+        PAGE_NONE);
+    for (uint32_t i = 0; i < PAGE_BYTES; i += 512)
+        ck_assert_uint_eq(pages_address(&arena_pages, 99)[i], 0x77);
+    ck_assert_int_eq(pages_describe(&arena_pages, 100, 180), SHD_OK);
+    pages_offer(&arena_pages, 100, 180, 150);
+    arena->bounds.limit = arena->bounds.described = 180;
+    ck_assert_uint_eq(pages_free(&arena_pages), 80);
+    for (uint32_t n = 100; n < 180; n++) {
+        ck_assert_uint_eq(claim(ARENA_OWNER), n);
+        ck_assert_uint_eq(pages_address(&arena_pages, n)[8], 0);
+    }
+    ck_assert_uint_eq(claim(ARENA_OWNER), PAGE_NONE);
+    arena_expect_sound(check(report, sizeof(report)));
+    arena_stop();
+}
+END_TEST
+
+START_TEST(only_pages_without_owner_are_offered)
+{
+    arena_start(200);
+    for (uint32_t n = 0; n < 130; n++)
+        ck_assert_uint_eq(claim(n % 2 == 0 ? ARENA_OWNER : 3), n);
+    for (uint32_t n = 0; n < 130; n += 3)
+        release(n);
+    memset(arena_pages.map, 0, 16);
+    pages_offer(&arena_pages, 5, 125, 200);
+    for (uint32_t n = 0; n < 128; n++)
+        ck_assert_uint_eq(arena_pages.map[n / 64] >> n % 64 & 1,
+                          n >= 5 && n < 125 && n % 3 == 0);
     arena_stop();
 }
 END_TEST
@@ -219,6 +324,9 @@ int main(void)
     tcase_add_test(c, a_page_beyond_what_is_committed_has_no_number);
     tcase_add_loop_test(c, what_an_unfinished_transaction_claimed_goes_back,
                         0, 2);
+    tcase_add_test(c, nothing_is_claimed_from_the_limit_on);
+    tcase_add_test(c, dropped_pages_give_back_their_memory_and_come_again);
+    tcase_add_test(c, only_pages_without_owner_are_offered);
     tcase_add_test(c, a_release_happens_only_with_the_commit);
     tcase_add_test(c, a_page_whose_owner_word_is_taken_is_passed_over);
     tcase_add_test(c, check_names_an_owner_that_contradicts_the_map);

@@ -4,6 +4,7 @@
  * cell is filled to its last byte with its own number, and looked at before
  * it is freed: two cells that overlap are seen.
  */
+#include "shm/memory/cell.h"
 #include "tests/unit/arena.h"
 
 #define CELLS_MAX 20000u
@@ -427,6 +428,82 @@ START_TEST(allocating_from_a_damaged_list_is_corrupt)
 }
 END_TEST
 
+static int leave(uint32_t page, bool leaving)
+{
+    struct txn t;
+    int rc;
+
+    arena_begin(&t, SLAB_LEAVE_WORDS);
+    rc = slab_leave(&arena_pages, &arena->slab, &t, page, leaving);
+    if (rc == SHD_OK)
+        txn_commit(&t);
+    else
+        txn_abort(&t);
+    return rc;
+}
+
+static uint32_t held_page(uint32_t i)
+{
+    return cell_page(&arena_pages, held[i].ref);
+}
+
+START_TEST(a_page_that_leaves_hands_out_nothing_and_can_come_back)
+{
+    uint32_t class = slab_class(400), cells = 4096 / 400;
+
+    start(6);
+    for (uint32_t i = 0; i < 2 * cells - 3; i++)
+        ck_assert(alloc(class));
+    ck_assert_uint_eq(held_page(0), 0);
+    ck_assert_uint_eq(held_page(cells), 1);
+    /* One with free cells, and one without. */
+    ck_assert_int_eq(leave(1, true), SHD_OK);
+    ck_assert_int_eq(leave(0, true), SHD_OK);
+    ck_assert_int_eq(leave(0, true), SHD_OK);
+    expect_sound();
+    ck_assert(alloc(class));
+    ck_assert_uint_eq(held_page(held_count - 1), 2);
+    /* What is freed in them is not given out again. */
+    free_held(3);
+    expect_sound();
+    for (uint32_t i = 0; i < cells - 1; i++)
+        ck_assert(alloc(class));
+    ck_assert(alloc(class));
+    ck_assert_uint_eq(held_page(held_count - 1), 3);
+    expect_sound();
+    ck_assert_int_eq(leave(0, false), SHD_OK);
+    ck_assert_int_eq(leave(1, false), SHD_OK);
+    expect_sound();
+    for (uint32_t i = 0; i < 4; i++) {
+        ck_assert(alloc(class));
+        ck_assert_uint_le(held_page(held_count - 1), 1);
+    }
+    ck_assert_int_eq(leave(0, true), SHD_OK);
+    ck_assert_int_eq(leave(1, true), SHD_OK);
+    while (held_count > 0)
+        free_held(0);
+    expect_sound();
+    /* Emptied, they went back as others do, and forgot that they left. */
+    ck_assert_uint_eq(pages_free(&arena_pages), 6);
+    ck_assert(alloc(class));
+    ck_assert_uint_eq(arena_pages.table[0].info & PAGE_LEAVING, 0);
+    arena_pages.table[0].info |= 0xff;
+    ck_assert_int_eq(leave(0, true), SHD_CORRUPT);
+    arena_stop();
+}
+END_TEST
+
+START_TEST(a_page_that_leaves_and_is_listed_is_named)
+{
+    start(3);
+    ck_assert(alloc(4));
+    arena_pages.table[0].info |= PAGE_LEAVING;
+    arena_expect_named(check(report, sizeof(report)),
+                       "list of free cells of class 4 is broken at page 0");
+    arena_stop();
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("slab");
@@ -441,11 +518,13 @@ int main(void)
     tcase_add_test(c, freeing_what_is_no_cell_in_use_is_corrupt);
     tcase_add_test(c, the_end_of_a_page_that_holds_no_whole_cell_is_no_cell);
     tcase_add_test(c, a_page_to_be_avoided_gives_no_cell);
+    tcase_add_test(c, a_page_that_leaves_hands_out_nothing_and_can_come_back);
     tcase_add_test(c, walking_a_page_gives_each_cell_in_use_once);
     tcase_add_test(c, the_page_that_expires_first_comes_first);
     suite_add_tcase(s, c);
     c = tcase_create("damage");
     tcase_add_test(c, check_names_what_is_damaged);
+    tcase_add_test(c, a_page_that_leaves_and_is_listed_is_named);
     tcase_add_test(c, allocating_from_a_damaged_list_is_corrupt);
     suite_add_tcase(s, c);
     return arena_run(s);

@@ -41,7 +41,10 @@ static inline struct shd_dict_options dict_options(uint64_t capacity,
                                                    uint32_t shards,
                                                    uint64_t entries)
 {
-    struct shd_dict_options o = {sizeof(o), shards, capacity, entries};
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .shards = shards,
+                                 .capacity_bytes = capacity,
+                                 .entries_hint = entries};
 
     return o;
 }

@@ -10,6 +10,7 @@
  */
 #include <getopt.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -250,23 +251,119 @@ static pthread_mutex_t *make_mutex(void)
     return m;
 }
 
-static shd_dict *make_dict(shd_segment *s, const char *name, uint32_t keys)
+static void fill(shd_dict *dict, uint32_t from, uint32_t to)
 {
-    struct shd_dict_options o = {.struct_size = sizeof(o),
-                                 .capacity_bytes =
-                                     4096ull * 1024 + (uint64_t)keys * 256};
-    struct bench b = {.keys = keys};
-    int rc = shd_dict_open(s, name, &o, &b.dict);
+    static const char value[VALUE_BYTES];
 
-    for (uint32_t i = 0; rc == SHD_OK && i < keys; i++) {
+    for (uint32_t i = from; i < to; i++) {
         char key[16];
         size_t len = make_key(key, i);
+        int rc = shd_set(dict, key, len, value, VALUE_BYTES, 0);
 
-        rc = shd_set(b.dict, key, len, b.value, VALUE_BYTES, 0);
+        if (rc != SHD_OK)
+            die("set", rc);
     }
+}
+
+static shd_dict *open_dict(shd_segment *s, const char *name, uint64_t bytes,
+                           uint64_t most)
+{
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .capacity_bytes = bytes,
+                                 .capacity_max_bytes = most};
+    shd_dict *dict;
+    int rc = shd_dict_open(s, name, &o, &dict);
+
     if (rc != SHD_OK)
         die(name, rc);
-    return b.dict;
+    return dict;
+}
+
+static shd_dict *make_dict(shd_segment *s, const char *name, uint32_t keys)
+{
+    shd_dict *dict =
+        open_dict(s, name, 4096ull * 1024 + (uint64_t)keys * 256, 0);
+
+    fill(dict, 0, keys);
+    return dict;
+}
+
+/* ---- a dict that has grown ---------------------------------------------- */
+
+#define GROWN_KEY_BYTES 160ull
+
+static double resize_ms(shd_dict *dict, uint64_t bytes)
+{
+    double from = now_ns();
+    int rc = shd_dict_resize(dict, bytes);
+
+    if (rc != SHD_OK)
+        die("resize", rc);
+    return (now_ns() - from) / 1e6;
+}
+
+/* ns of a get from the grown dict, and from one that was made as large. */
+static void compare_gets(struct bench *grown, struct bench *made, int rounds,
+                         double ns[2])
+{
+    struct line lines[] = {{"", run_nothing, 0, 0, {0}},
+                           {"", run_get, 0, 0, {0}},
+                           {"", run_get, 0, 0, {0}}};
+
+    for (int r = 0; r < rounds; r++) {
+        for (int i = 0; i < 3; i++) {
+            double from = now_ns();
+
+            lines[i].run(i == 2 ? made : grown);
+            lines[i].ns[r] = (now_ns() - from) / BATCH;
+        }
+    }
+    ns[0] = median(&lines[1], rounds) - median(&lines[0], rounds);
+    ns[1] = median(&lines[2], rounds) - median(&lines[0], rounds);
+}
+
+/* The index does not grow with a dict: what that costs. */
+static void print_growth(shd_segment *s, uint32_t keys, int rounds)
+{
+    uint64_t first = keys / 16 * GROWN_KEY_BYTES;
+    struct shd_dict_info before = {.struct_size = sizeof(before)};
+    struct shd_dict_info after = before;
+    struct bench grown = {.random = 88172645463325252ull};
+    double ms = 0;
+
+    grown.dict = open_dict(s, "grown", first, 16 * first);
+    printf("%-8s %10s %10s %11s %17s %6s\n", "grown", "keys", "get, ns",
+           "resize, ms", "made so: get, ns", "ratio");
+    for (uint32_t times = 1; times <= 16; times *= 4) {
+        struct bench made = grown;
+        char name[16];
+        double ns[2];
+
+        if (times > 1)
+            ms = resize_ms(grown.dict, first * times);
+        fill(grown.dict, grown.keys, keys / 16 * times);
+        grown.keys = keys / 16 * times;
+        snprintf(name, sizeof(name), "made-%u", times);
+        made.dict = open_dict(s, name, first * times, 0);
+        made.keys = grown.keys;
+        fill(made.dict, 0, made.keys);
+        compare_gets(&grown, &made, rounds, ns);
+        printf("%2u times %10u %10.1f %11.2f %17.1f %6.2f\n", times,
+               grown.keys, ns[0], ms, ns[1], ns[0] / ns[1]);
+        if (shd_dict_destroy(s, name) != SHD_OK)
+            exit(1);
+    }
+    if (shd_dict_info(grown.dict, &before) != SHD_OK)
+        return;
+    ms = resize_ms(grown.dict, first);
+    if (shd_dict_info(grown.dict, &after) == SHD_OK)
+        printf("\nshrunk to 1x again in %.1f ms: %llu entries evicted, %llu "
+               "cells moved, %llu KiB given back\n",
+               ms, (unsigned long long)(after.evictions - before.evictions),
+               (unsigned long long)(after.moves - before.moves),
+               (unsigned long long)(before.pages_committed -
+                                    after.pages_committed) *
+                   4);
 }
 
 /* ns per operation of each of two processes that run at the same time. */
@@ -297,10 +394,12 @@ static double two_processes(struct bench *b, int rounds)
 
 static void usage(FILE *to)
 {
-    fputs("usage: shdict-bench [--quick] [--keys N] [--rounds N]\n"
+    fputs("usage: shdict-bench [--quick] [--grow] [--keys N] [--rounds N]\n"
           "Prints ns per operation, and how many uncontended lock + unlock "
           "pairs that is.\n"
           "  --quick     fewer rounds, and 100k keys instead of 1M\n"
+          "  --grow      what a get costs after a dict was resized, beside "
+          "one made so\n"
           "  --keys N    that many keys for \"many\" (1000000)\n"
           "  --rounds N  rounds of 20000 operations each (odd, up to 99)\n",
           to);
@@ -310,6 +409,7 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"quick", no_argument, NULL, 'q'},
+        {"grow", no_argument, NULL, 'g'},
         {"keys", required_argument, NULL, 'k'},
         {"rounds", required_argument, NULL, 'r'},
         {"help", no_argument, NULL, 'h'},
@@ -330,12 +430,15 @@ int main(int argc, char **argv)
     enum { LINES = sizeof(lines) / sizeof(lines[0]) };
     uint32_t many = 1000000;
     int rounds = 51, c, rc;
+    bool growth = false;
     shd_segment *segment;
 
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         if (c == 'q') {
             rounds = 11;
             many = 100000;
+        } else if (c == 'g') {
+            growth = true;
         } else if (c == 'r') {
             rounds = atoi(optarg);
         } else if (c == 'k') {
@@ -352,6 +455,10 @@ int main(int argc, char **argv)
     rc = shd_segment_create(NULL, NULL, &segment);
     if (rc != SHD_OK)
         die("segment", rc);
+    if (growth) {
+        print_growth(segment, many, rounds);
+        return 0;
+    }
 
     struct bench few = {.dict = make_dict(segment, "few", 1000),
                         .keys = 1000,

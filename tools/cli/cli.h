@@ -67,8 +67,8 @@ struct cli_args {
 
 extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_set, verb_append, verb_touch, verb_pop, verb_delete, verb_incr,
-    verb_keys, verb_dump, verb_check, verb_create, verb_rm, verb_reap,
-    verb_supervise;
+    verb_keys, verb_dump, verb_check, verb_create, verb_resize, verb_rm,
+    verb_reap, verb_supervise;
 
 /* Reads argv[1..] (argv[0] is the verb). Prints the help and exits 0, or a
  * message and exits 2, where that is due. */
@@ -112,7 +112,7 @@ const char *cli_time_format(uint64_t ms, char *text, size_t size);
 /* The same without a message: false if it is none. */
 bool cli_size_read(const char *text, uint64_t *bytes);
 
-/* ---- --dict NAME=SIZE (dicts.c) ---------------------------------------- */
+/* ---- --dict NAME=SIZE[,MAX] (dicts.c) ---------------------------------- */
 
 /* Exits 2 if one is malformed: before anything is made. */
 void cli_dicts_parse(const struct cli_args *args);

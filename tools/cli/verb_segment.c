@@ -79,7 +79,9 @@ static int create_run(struct cli_args *args)
 static const struct cli_option create_options[] = {
     {"size", 's', "SIZE", "Room for all dicts, at most and by default 64g"},
     {"mode", 0, "MODE", "File mode, octal; 0600 by default"},
-    {"dict", 'd', "NAME=SIZE", "Make a dict too; may be given many times"},
+    {"dict", 'd', "NAME=SIZE[,MAX]",
+     "Make a dict too, that can grow to MAX; "
+     "may be given many times"},
     {"open", 0, NULL, "The segment may exist: add the dicts it lacks"},
     {"workers-max", 0, "N", "Worker slots, 1024 by default"},
     {"objects-max", 0, "N", "Room for named objects, 256 by default"},
@@ -94,6 +96,58 @@ const struct cli_verb verb_create = {.name = "create",
                                      .words_min = 1,
                                      .words_max = 1,
                                      .run = create_run};
+
+/* What is left to be said after SHD_BUSY and SHD_NOMEM: how far it came. */
+static void resize_left(const struct cli_args *args, shd_dict *dict)
+{
+    struct shd_dict_info i = {.struct_size = sizeof(i)};
+    char size[32];
+
+    if (shd_dict_info(dict, &i) == SHD_OK && i.resizing != 0)
+        cli_message(args,
+                    "the capacity is %s, and pages above it are still in use: "
+                    "`shdict resize` again finishes that",
+                    cli_size_format(i.capacity_bytes, size, sizeof(size)));
+}
+
+static int resize_run(struct cli_args *args)
+{
+    struct shd_dict_info before = {.struct_size = sizeof(before)};
+    struct shd_dict_info after = {.struct_size = sizeof(after)};
+    uint64_t bytes = cli_size(args, "SIZE", args->words[2]);
+    shd_segment *segment;
+    shd_dict *dict;
+    int status = cli_open(args, args->words[0], args->words[1], CLI_WRITE,
+                          &segment, &dict);
+
+    if (status != CLI_YES)
+        return status;
+    int code = shd_dict_info(dict, &before);
+    if (code == SHD_OK)
+        code = shd_dict_resize(dict, bytes);
+    if (code == SHD_OK)
+        code = shd_dict_info(dict, &after);
+    status = code == SHD_OK ? CLI_YES : cli_answer(args, args->words[1], code);
+    if (code == SHD_BUSY || code == SHD_NOMEM)
+        resize_left(args, dict);
+    shd_dict_close(dict);
+    shd_segment_close(segment);
+    if (status == CLI_YES && args->json)
+        cli_json_print(
+            args, json_pack("{s:I, s:I, s:I}", "capacity_bytes",
+                            (json_int_t)after.capacity_bytes, "was_bytes",
+                            (json_int_t)before.capacity_bytes, "evictions",
+                            (json_int_t)(after.evictions - before.evictions)));
+    return status;
+}
+
+const struct cli_verb verb_resize = {
+    .name = "resize",
+    .words = "SEGMENT DICT SIZE",
+    .summary = "Give a dict another capacity, while it is in use",
+    .words_min = 3,
+    .words_max = 3,
+    .run = resize_run};
 
 static int rm_segment(struct cli_args *args)
 {

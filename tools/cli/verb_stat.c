@@ -91,6 +91,9 @@ static int stat_dict(struct cli_args *args)
     const struct figure figures[] = {
         {"generation", PLAIN, i.generation},
         {"capacity_bytes", BYTES, i.capacity_bytes},
+        {"capacity_max_bytes", BYTES, i.capacity_max_bytes},
+        {"resizes", PLAIN, i.resizes},
+        {"resizing", PLAIN, i.resizing},
         {"free_bytes", BYTES, i.free_bytes},
         {"index_bytes", BYTES, i.index_bytes},
         {"cells_bytes", BYTES, i.cells_bytes},

@@ -182,7 +182,9 @@ static const struct cli_option options[] = {
     {"workers", 'n', "N", "Worker processes, 1 by default"},
     {"segment", 's', "SEGMENT",
      "Create or open it; else $SHDICT_SEGMENT, else one without a name"},
-    {"dict", 'd', "NAME=SIZE", "Make a dict; may be given many times"},
+    {"dict", 'd', "NAME=SIZE[,MAX]",
+     "Make a dict, that can grow to MAX; may "
+     "be given many times"},
     {"listen", 'l', "ADDR:PORT", "Pass workers one shared listening socket"},
     {"drain", 0, "SECONDS", "From SIGTERM to SIGKILL, 10 by default"},
     {"restart-limit", 0, "N",
