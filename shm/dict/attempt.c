@@ -63,20 +63,22 @@ int attempt_make_room(struct attempt *a, uint32_t class, int *steps)
 int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
                         int *steps)
 {
+    const struct chain_site site = {.pages = &a->d->pages,
+                                    .slab = &a->shard->slab,
+                                    .guard = a->guard,
+                                    .owner = dict_owner(a->at.shard),
+                                    .pending = &a->shard->pending[slot],
+                                    .built = &a->shard->chains};
     uint64_t left = chain_source_len(&item->chain);
 
     while (left > 0) {
-        int rc = chain_build_step(
-            &a->d->pages, &a->shard->slab, a->guard, dict_owner(a->at.shard),
-            &a->shard->pending[slot], &item->chain, &left);
+        uint32_t class = chain_class(left);
+        int rc = chain_build_step(&site, &item->chain, class, &left);
 
         if (rc == SHD_OK)
             *steps = 0;
         else if (rc == SHD_NOMEM)
-            rc = attempt_make_room(a,
-                                   slab_class(sizeof(struct cell) +
-                                              (left - 1) % CHAIN_DATA_MAX + 1),
-                                   steps);
+            rc = attempt_make_room(a, chain_class(left), steps);
         if (rc != SHD_OK)
             return rc;
     }

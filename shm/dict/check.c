@@ -226,6 +226,18 @@ static uint64_t list_cells(const struct dict *d, struct cell *e, uint32_t ref,
     return n;
 }
 
+/* What a lock's holder was building is one chain, and not yet anybody's. */
+static int pending_check(const struct dict *d, uint32_t shard, uint32_t ref,
+                         uint64_t limit, struct tally *t, char *report,
+                         size_t size)
+{
+    if (ref != 0 && slab_cell_bytes(&d->pages, dict_owner(shard), ref) == 0)
+        return fail(report, size, "what is being built is no cell in use",
+                    ref);
+    t->cells += attached_cells(d, &ref, limit);
+    return SHD_OK;
+}
+
 /* What waits to be freed is in use as far as the pages know. */
 static int garbage_check(const struct dict *d, uint32_t shard, uint32_t ref,
                          uint64_t limit, struct tally *t, char *report,
@@ -277,11 +289,8 @@ static int shard_check(const struct dict *d, uint32_t shard, char *report,
                           size);
     if (rc == SHD_OK)
         rc = garbage_check(d, shard, s->garbage, cells, &t, report, size);
-    for (int i = 0; rc == SHD_OK && i < 2; i++) {
-        if (s->pending[i] != 0)
-            rc = garbage_check(d, shard, s->pending[i], cells, &t, report,
-                               size);
-    }
+    for (int i = 0; rc == SHD_OK && i < 2; i++)
+        rc = pending_check(d, shard, s->pending[i], cells, &t, report, size);
     if (rc != SHD_OK)
         return rc;
     if (t.entries != s->entries || t.cells != cells) {

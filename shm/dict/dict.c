@@ -374,6 +374,7 @@ uint64_t dict_fingerprint(void)
                               sizeof(struct entry),
                               ENTRY_KEY_INLINE,
                               SLAB_CLASSES,
+                              CHAIN_NUMBER,
                               BYTES_PER_ROOT};
     uint64_t h = 0;
 

@@ -65,7 +65,8 @@ struct shard {
     uint64_t moves;       /* 48 cells moved */
     uint64_t shuffles;    /* 56 entries that left their place in the LRU */
     struct slab slab;     /* 64 */
-    uint8_t pad[376];     /* 136 */
+    uint64_t chains;      /* 136 built so far: the last one's number */
+    uint8_t pad[368];     /* 144 */
 };
 static_assert(sizeof(struct shard) == 512, "layout");
 static_assert(offsetof(struct shard, slab) == 64, "layout");

@@ -313,3 +313,33 @@ int entry_value(const struct dict *d, const struct cell *c, void *buf,
     cell_copy_out(buf, (const unsigned char *)c + at, v->len);
     return SHD_OK;
 }
+
+int entry_long_value(const struct dict *d, uint32_t shard,
+                     const struct cell *c, size_t size,
+                     struct chain_cursor *cursor, struct shd_value *v)
+{
+    uint32_t meta = atomic_load32(&c->meta);
+    const struct cell *head;
+    const uint32_t *chain;
+    int rc;
+
+    if ((meta & CELL_CHAINED) == 0)
+        return 0;
+    rc = entry_describe(d, c, v);
+    if (rc != SHD_OK || v->type != SHD_STRING || v->len > size ||
+        v->len <= CHAIN_SLICE_BYTES)
+        return rc;
+    chain = entry_chain(&d->pages, (struct cell *)(uintptr_t)c);
+    if (chain == NULL)
+        return SHD_CORRUPT;
+    cursor->ref = atomic_load32(chain);
+    head = cell_at(&d->pages, cursor->ref, sizeof(*head));
+    if (head == NULL)
+        return SHD_CORRUPT;
+    cursor->number = atomic_load32(&head->word[CHAIN_NUMBER]);
+    cursor->built = atomic_load64(&d->shard[shard].chains);
+    cursor->from = 0;
+    if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
+        cursor->from = pad8(key_len_of(c));
+    return 1;
+}

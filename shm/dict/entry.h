@@ -125,6 +125,13 @@ int entry_key(const struct dict *d, const struct entry *e, uint32_t len,
 int entry_value(const struct dict *d, const struct cell *c, void *buf,
                 size_t size, bool partial, struct shd_value *v);
 
+/* In a read section: is it a string that fits in size bytes and is longer than
+ * what is copied in one go? Then 1, and *c and *v say where and what (see
+ * read_long); else 0. SHD_CORRUPT. */
+int entry_long_value(const struct dict *d, uint32_t shard,
+                     const struct cell *c, size_t size,
+                     struct chain_cursor *cursor, struct shd_value *v);
+
 /* Type, flags, length, number and ttl only. */
 int entry_describe(const struct dict *d, const struct cell *c,
                    struct shd_value *v);

@@ -3,10 +3,11 @@
 #include "shm/base/error.h"
 #include "shm/dict/forest.h"
 
-/* One look: torn until the caller has validated it. */
+/* One look: torn until the caller has validated it. 1: the value is a long
+ * one, and the cursor stands at its beginning. */
 static int look(const struct dict *d, const struct place *at, const void *key,
                 size_t len, void *buf, size_t size, uint32_t how,
-                struct shd_value *v, bool *live)
+                struct shd_value *v, bool *live, struct chain_cursor *cursor)
 {
     const struct entry *e;
     uint32_t ref;
@@ -23,6 +24,11 @@ static int look(const struct dict *d, const struct place *at, const void *key,
         return SHD_NOTFOUND;
     if ((how & READ_DESCRIBE) != 0)
         return entry_describe(d, &e->cell, v);
+    if (cursor != NULL && (atomic_load32(&e->cell.meta) & CELL_CHAINED) != 0) {
+        rc = entry_long_value(d, at->shard, &e->cell, size, cursor, v);
+        if (rc != 0)
+            return rc;
+    }
     return entry_value(d, &e->cell, buf, size, false, v);
 }
 
@@ -40,36 +46,86 @@ static void mark(const struct dict *d, const struct place *at)
     guard_unlock(g);
 }
 
-static int result(const struct dict *d, const struct place *at, uint32_t how,
-                  bool live, int rc)
+static int failed(const struct dict *d, int rc)
 {
     if (rc == SHD_CORRUPT)
         return error_set(SHD_CORRUPT,
                          "dict '%s': an entry contradicts "
                          "itself; see `shdict check`",
                          d->name);
-    if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
-        atomic_load8(&d->marks[at->root]) == 0)
-        mark(d, at);
-    return rc;
+    return rc == SHD_GONE ? dict_gone_error(d) : rc;
+}
+
+int read_long(const struct dict *d, uint32_t shard, struct chain_cursor *c,
+              void *buf, uint64_t len)
+{
+    unsigned char *to = buf;
+    int copied = SHD_OK;
+
+    while (len > 0 && copied == SHD_OK) {
+        struct reading r;
+        bool valid = false;
+        int rc;
+
+        copied = chain_slice_copy(&d->pages, c, &to, &len);
+        reading_begin(&r, d->env, dict_guard(d, shard));
+        do {
+            rc = reading_try(&r);
+            if (rc != SHD_OK)
+                return rc;
+            rc = dict_gone(d, shard) ? SHD_GONE : SHD_OK;
+            valid =
+                chain_slice_valid(&d->pages, dict_owner(shard),
+                                  atomic_load64(&d->shard[shard].chains), c);
+        } while (!reading_done(&r));
+        if (rc != SHD_OK)
+            return failed(d, rc);
+        if (!valid)
+            return 0;
+    }
+    return copied == SHD_OK ? 1 : failed(d, copied);
+}
+
+/* One validated look; a long value is copied apart. */
+static int look_valid(const struct dict *d, const struct place *at,
+                      const void *key, size_t len, void *buf, size_t size,
+                      uint32_t how, struct shd_value *v, bool *live,
+                      struct chain_cursor *cursor)
+{
+    struct reading r;
+    int rc;
+
+    reading_begin(&r, d->env, dict_guard(d, at->shard));
+    do {
+        rc = reading_try(&r);
+        if (rc != SHD_OK)
+            return rc;
+        rc = dict_gone(d, at->shard)
+                 ? SHD_GONE
+                 : look(d, at, key, len, buf, size, how, v, live, cursor);
+    } while (!reading_done(&r));
+    return failed(d, rc);
 }
 
 int read_value(const struct dict *d, const void *key, size_t len, void *buf,
                size_t size, uint32_t how, struct shd_value *v)
 {
     struct place at = dict_place(d, key, len);
-    struct reading r;
+    struct chain_cursor cursor;
     bool live = false;
-    int rc;
+    int rc = look_valid(d, &at, key, len, buf, size, how, v, &live, &cursor);
 
-    reading_begin(&r, d->env, dict_guard(d, at.shard));
-    do {
-        rc = reading_try(&r);
-        if (rc != SHD_OK)
-            return rc;
-        rc = dict_gone(d, at.shard)
-                 ? SHD_GONE
-                 : look(d, &at, key, len, buf, size, how, v, &live);
-    } while (!reading_done(&r));
-    return rc == SHD_GONE ? dict_gone_error(d) : result(d, &at, how, live, rc);
+    for (int tries = 1; rc == 1; tries++) {
+        rc = read_long(d, at.shard, &cursor, buf, v->len);
+        if (rc != 0) {
+            rc = rc == 1 ? SHD_OK : rc;
+            break;
+        }
+        rc = look_valid(d, &at, key, len, buf, size, how, v, &live,
+                        tries < READ_LONG_TRIES ? &cursor : NULL);
+    }
+    if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
+        atomic_load8(&d->marks[at.root]) == 0)
+        mark(d, &at);
+    return rc;
 }
