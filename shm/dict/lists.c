@@ -28,7 +28,8 @@ struct push_call {
     struct item element;
     bool left;
     uint64_t *length;
-    uint64_t pushed; /* the length after it */
+    uint64_t pushed;             /* the length after it */
+    uint32_t class, entry_class; /* to take cells from: `prepare` */
 };
 
 static int damaged(const struct attempt *a)
@@ -44,11 +45,11 @@ static struct cell *node_at(const struct attempt *a, uint32_t ref)
 
 /* A filled node that nobody can reach yet. */
 static int node_make(struct attempt *a, struct txn *t, const struct item *item,
-                     uint32_t *ref)
+                     uint32_t class, uint32_t *ref)
 {
     const struct dict *d = a->d;
     int rc = slab_alloc(&d->pages, &a->shard->slab, t, dict_owner(a->at.shard),
-                        item->class, PAGE_NONE, ref);
+                        class, PAGE_NONE, ref);
 
     if (rc != SHD_OK)
         return rc;
@@ -74,7 +75,7 @@ static int push_to_live(struct attempt *a, struct push_call *c)
         return damaged(a);
     c->pushed = atomic_load64(&l->count) + 1;
     attempt_begin(a, &t, PUSH_WORDS);
-    rc = node_make(a, &t, &c->element, &ref);
+    rc = node_make(a, &t, &c->element, c->class, &ref);
     if (rc == SHD_OK) {
         node = node_at(a, ref);
         atomic_store32(&node->word[c->left ? CHAIN_NEXT : CHAIN_BACK],
@@ -97,9 +98,9 @@ static int push_to_new(struct attempt *a, struct push_call *c)
 
     attempt_begin(a, &t, CREATE_WORDS);
     rc = slab_alloc(&d->pages, &a->shard->slab, &t, dict_owner(a->at.shard),
-                    c->list.class, PAGE_NONE, &entry);
+                    c->entry_class, PAGE_NONE, &entry);
     if (rc == SHD_OK)
-        rc = node_make(a, &t, &c->element, &node);
+        rc = node_make(a, &t, &c->element, c->class, &node);
     if (rc == SHD_OK) {
         struct cell *e = node_at(a, entry);
         struct cell *n = node_at(a, node);
@@ -123,23 +124,34 @@ static int push_to_new(struct attempt *a, struct push_call *c)
     return attempt_end(&t, rc);
 }
 
-/* The class whose cells are wanting. */
-static int prepare(const struct attempt *a, const struct push_call *c,
-                   bool live, uint32_t *class)
+/* Chooses the classes; *class is the one whose cells are wanting. */
+static int prepare(const struct attempt *a, struct push_call *c, bool live,
+                   uint32_t *class)
 {
+    const struct pages *p = &a->d->pages;
+    const struct slab *s = &a->shard->slab;
     int rc;
 
-    *class = c->element.class;
-    rc = slab_prepare(&a->d->pages, &a->shard->slab, *class);
+    c->class = *class = attempt_class(a, c->element.class);
+    rc = slab_prepare(p, s, c->class);
     if (rc != SHD_OK || live)
         return rc;
-    *class = c->list.class;
-    rc = slab_prepare(&a->d->pages, &a->shard->slab, *class);
-    /* Either may want a page of its own, in one transaction. Without a second
-     * one the transaction says so. */
-    if (rc == SHD_OK && pages_ready(&a->d->pages) < 2)
-        (void)pages_extend(&a->d->pages);
-    return rc;
+    c->entry_class = *class = attempt_class(a, c->list.class);
+    rc = slab_prepare(p, s, c->entry_class);
+    if (rc != SHD_OK || c->class == c->entry_class ||
+        atomic_load32(&s->partial[c->class]) != 0 ||
+        atomic_load32(&s->partial[c->entry_class]) != 0 ||
+        pages_ready(p, 2, false) >= 2 || pages_extend(p) == SHD_OK)
+        return rc;
+    /* Either wants a page of its own, and there is one. It holds both, if a
+     * cell may be larger than it must. */
+    if (!a->room.larger || c->class == SLAB_CLASSES - 1)
+        return SHD_NOMEM;
+    if (c->class > c->entry_class)
+        c->entry_class = c->class;
+    else
+        c->class = c->entry_class;
+    return SHD_OK;
 }
 
 static int push_locked(struct attempt *a, struct push_call *c)
@@ -292,5 +304,6 @@ int store_pop(const struct dict *d, bool left, const void *key, size_t len,
     struct pop_call c = {key, len, left, buf, size, v};
 
     attempt_start(&a, d, key, len, true, NULL);
+    a.settle = 0;
     return attempt_run(&a, pop_body, &c);
 }

@@ -174,21 +174,52 @@ uint64_t pages_free(const struct pages *p)
     return sum;
 }
 
-uint64_t pages_ready(const struct pages *p)
+/* Of those that this process has given back below the part of the map that is
+ * looked at anyway: each once. */
+static uint64_t recent_ready(const struct pages *p, uint64_t committed)
 {
-    uint64_t committed = atomic_load64(p->committed);
+    uint32_t recents = atomic_load32(&p->recents), seen[PAGES_RECENT];
+    uint32_t below = atomic_load32(&p->full_below);
     uint64_t sum = 0;
 
-    for (uint32_t w = 0; w < map_words(p) && w * 64ull < committed; w++) {
+    for (uint32_t i = 0; i < recents && i < PAGES_RECENT; i++) {
+        uint32_t n = atomic_load32(&p->recent[i]);
+        bool counts = n < committed && n < p->count && n / 64 < below &&
+                      (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0;
+
+        for (uint64_t k = 0; k < sum; k++)
+            counts = counts && seen[k] != n;
+        if (counts)
+            seen[sum++] = n;
+    }
+    return sum;
+}
+
+uint64_t pages_ready(const struct pages *p, uint64_t want, bool exact)
+{
+    struct pages *hints = (struct pages *)(uintptr_t)p;
+    uint64_t committed = atomic_load64(p->committed);
+    uint32_t trusted = exact ? 0 : atomic_load32(&p->trusted);
+    uint32_t first = (uint32_t)(committed / 64);
+    uint64_t sum = trusted == 0 ? 0 : recent_ready(p, committed);
+    uint32_t w = trusted == 0 ? 0 : atomic_load32(&p->full_below);
+
+    for (; w < map_words(p) && w * 64ull < committed && sum < want; w++) {
         uint64_t bits = atomic_load64(&p->map[w]);
 
         if (committed - w * 64ull < 64)
             bits &= (1ull << (committed - w * 64ull)) - 1;
+        if (bits != 0 && w < first)
+            first = w;
         sum += (uint64_t)__builtin_popcountll(bits);
     }
-    /* Whoever asks has been told that there are none. */
-    if (sum > 0)
-        atomic_store32(&((struct pages *)(uintptr_t)p)->trusted, 0);
+    if (trusted == 0 && want > 0) {
+        atomic_store32(&hints->full_below, first);
+        trusted = first / PAGES_TRUST;
+    } else if (trusted > 0) {
+        trusted--;
+    }
+    atomic_store32(&hints->trusted, trusted);
     return sum;
 }
 
