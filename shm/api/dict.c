@@ -8,6 +8,7 @@
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
 #include "shm/base/hash.h"
+#include "shm/dict/account.h"
 #include "shm/dict/entry.h"
 #include "shm/dict/read.h"
 #include "shm/dict/store.h"
@@ -422,6 +423,25 @@ int shd_dict_info(shd_dict *dict, struct shd_dict_info *info)
     full.struct_size =
         info->struct_size < sizeof(full) ? info->struct_size : sizeof(full);
     memcpy(info, &full, full.struct_size);
+    return SHD_OK;
+}
+
+int shd_dict_account(shd_dict *dict, struct shd_dict_account *account)
+{
+    struct shd_dict_account full;
+    int rc = reader(dict);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (account == NULL || account->struct_size < sizeof(uint32_t))
+        return error_set(SHD_INVAL, "account is NULL or its size is not set");
+    rc = account_take(&dict->dict, &full, NULL);
+    if (rc != SHD_OK)
+        return rc;
+    full.struct_size = account->struct_size < sizeof(full)
+                           ? account->struct_size
+                           : sizeof(full);
+    memcpy(account, &full, full.struct_size);
     return SHD_OK;
 }
 

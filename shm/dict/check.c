@@ -7,6 +7,7 @@
  */
 #include "shm/dict/check.h"
 #include "shm/base/error.h"
+#include "shm/dict/account.h"
 #include "shm/dict/forest.h"
 
 #include <stdio.h>
@@ -327,6 +328,25 @@ static int shard_check_quiet(const struct dict *d, uint32_t shard,
     return rc;
 }
 
+/* Is every byte of it accounted for? */
+static int sum_check(const struct dict *d, char *report, size_t size)
+{
+    struct shd_dict_account a;
+    int rc = account_take(d, &a, NULL);
+
+    if (rc != SHD_OK) {
+        snprintf(report, size, "%s", shd_last_error());
+        return rc;
+    }
+    if (account_sum(&a) == a.capacity_bytes)
+        return SHD_OK;
+    snprintf(report, size,
+             "dict: of %llu bytes of capacity its parts explain %llu",
+             (unsigned long long)a.capacity_bytes,
+             (unsigned long long)account_sum(&a));
+    return SHD_CORRUPT;
+}
+
 int dict_check(const struct guard_env *env, const struct catalogue_object *o,
                char *report, size_t size)
 {
@@ -339,6 +359,8 @@ int dict_check(const struct guard_env *env, const struct catalogue_object *o,
     }
     for (uint32_t i = 0; i < d.shards && rc == SHD_OK; i++)
         rc = shard_check_quiet(&d, i, report, size);
+    if (rc == SHD_OK)
+        rc = sum_check(&d, report, size);
     /* Destroyed while we looked: there is nothing to check any more. */
     return rc == SHD_GONE ? SHD_OK : rc;
 }

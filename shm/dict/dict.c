@@ -48,11 +48,23 @@ static void plan_lay_out(struct plan *p, uint64_t pages)
 }
 
 /* As many pages as fit beside their own table. */
+static uint64_t pages_that_fit(struct plan *p, uint64_t capacity)
+{
+    uint64_t pages = 0;
+
+    for (uint64_t step = SEGMENT_SIZE_MAX / PAGE_BYTES; step > 0; step /= 2) {
+        plan_lay_out(p, pages + step);
+        if (p->pages_at + (pages + step) * PAGE_BYTES <= capacity)
+            pages += step;
+    }
+    return pages;
+}
+
 static int plan_make(const struct shd_dict_options *o, struct plan *p)
 {
     uint64_t capacity = round_up(o->capacity_bytes, PAGE_BYTES);
     uint64_t entries = o->entries_hint;
-    uint64_t pages = capacity / PAGE_BYTES;
+    uint64_t pages;
 
     if (o->capacity_bytes < DICT_CAPACITY_MIN ||
         o->capacity_bytes > SEGMENT_SIZE_MAX)
@@ -79,21 +91,13 @@ static int plan_make(const struct shd_dict_options *o, struct plan *p)
     p->root_bits = log2_floor(entries / p->shards);
     if (p->root_bits > HASH_TOP_BITS_MAX - log2_floor(p->shards))
         p->root_bits = HASH_TOP_BITS_MAX - log2_floor(p->shards);
-    for (;;) {
-        uint64_t over;
-
-        plan_lay_out(p, pages);
-        if (p->pages_at + pages * PAGE_BYTES <= capacity)
-            break;
-        over = (p->pages_at + pages * PAGE_BYTES - capacity + PAGE_BYTES - 1) /
-               PAGE_BYTES;
-        if (over >= pages)
-            return error_set(SHD_INVAL,
-                             "capacity of %llu bytes is too small "
-                             "for %u shards",
-                             (unsigned long long)o->capacity_bytes, p->shards);
-        pages -= over;
-    }
+    pages = pages_that_fit(p, capacity);
+    if (pages == 0)
+        return error_set(SHD_INVAL,
+                         "capacity of %llu bytes is too small "
+                         "for %u shards",
+                         (unsigned long long)o->capacity_bytes, p->shards);
+    plan_lay_out(p, pages);
     p->pages = (uint32_t)pages;
     p->bytes = capacity;
     return SHD_OK;
@@ -306,10 +310,10 @@ void dict_unlock(const struct dict *d, uint32_t shard)
     guard_unlock(dict_guard(d, shard));
 }
 
-uint64_t dict_value_max(const struct dict *d, size_t key_len)
+uint64_t dict_value_max_of(uint64_t pages, size_t key_len)
 {
     uint64_t inline_max = SLAB_CELL_MAX - sizeof(struct entry);
-    uint64_t chain_max = (d->pages.count - 1ull) * CHAIN_DATA_MAX;
+    uint64_t chain_max = pages == 0 ? 0 : (pages - 1) * CHAIN_DATA_MAX;
     uint64_t max;
 
     if (entry_is_long((uint32_t)key_len))
@@ -319,6 +323,11 @@ uint64_t dict_value_max(const struct dict *d, size_t key_len)
     else
         max = inline_max - pad8(key_len);
     return max > UINT32_MAX ? UINT32_MAX : max;
+}
+
+uint64_t dict_value_max(const struct dict *d, size_t key_len)
+{
+    return dict_value_max_of(d->pages.count, key_len);
 }
 
 int dict_info(const struct dict *d, struct shd_dict_info *info)

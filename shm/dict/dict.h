@@ -146,6 +146,9 @@ void dict_unlock(const struct dict *d, uint32_t shard);
 /* The largest value that a key of key_len bytes can have. */
 uint64_t dict_value_max(const struct dict *d, size_t key_len);
 
+/* The same if it had so many pages. */
+uint64_t dict_value_max_of(uint64_t pages, size_t key_len);
+
 int dict_info(const struct dict *d, struct shd_dict_info *info);
 
 #endif
