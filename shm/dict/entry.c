@@ -287,7 +287,7 @@ int entry_describe(const struct dict *d, const struct cell *c,
 }
 
 int entry_value(const struct dict *d, const struct cell *c, void *buf,
-                size_t size, bool partial, struct shd_value *v)
+                size_t size, uint32_t how, struct shd_value *v)
 {
     uint32_t meta = atomic_load32(&c->meta);
     uint32_t at = value_at(c, meta);
@@ -296,7 +296,7 @@ int entry_value(const struct dict *d, const struct cell *c, void *buf,
     if (rc != SHD_OK || v->type != SHD_STRING)
         return rc;
     if (v->len > size)
-        return partial ? SHD_OK : SHD_SPACE;
+        return (how & ENTRY_PARTIAL) != 0 ? SHD_OK : SHD_SPACE;
     if ((meta & CELL_CHAINED) != 0) {
         uint64_t from = 0;
         const uint32_t *chain =
@@ -304,6 +304,8 @@ int entry_value(const struct dict *d, const struct cell *c, void *buf,
 
         if (chain == NULL)
             return SHD_CORRUPT;
+        if (v->len > CHAIN_SLICE_BYTES && (how & ENTRY_SHORT) != 0)
+            return 1;
         if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
             from = pad8(key_len_of(c));
         return chain_read(&d->pages, atomic_load32(chain), from, buf, v->len);

@@ -288,7 +288,7 @@ static int pop_body(struct attempt *a, void *context)
     n = node_at(a, node);
     if (n == NULL || cell_kind(atomic_load32(&n->meta)) != CELL_NODE)
         return damaged(a);
-    rc = entry_value(a->d, n, c->buf, c->size, false, c->v);
+    rc = entry_value(a->d, n, c->buf, c->size, 0, c->v);
     if (rc != SHD_OK)
         return rc;
     attempt_begin(a, &t, POP_WORDS);

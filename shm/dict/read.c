@@ -3,33 +3,38 @@
 #include "shm/base/error.h"
 #include "shm/dict/forest.h"
 
-/* One look: torn until the caller has validated it. 1: the value is a long
- * one, and the cursor stands at its beginning. */
-static int look(const struct dict *d, const struct place *at, const void *key,
-                size_t len, void *buf, size_t size, uint32_t how,
-                struct shd_value *v, bool *live, struct chain_cursor *cursor)
+/* The entry of a key, if it is to be seen. Torn until the caller has validated
+ * it. */
+static inline int find(const struct dict *d, const struct place *at,
+                       const void *key, size_t len, uint32_t how, bool *live,
+                       const struct entry **e)
 {
-    const struct entry *e;
     uint32_t ref;
     int rc = forest_find(d, at, key, len, &ref);
 
     *live = false;
     if (rc != 1)
         return rc == 0 ? SHD_NOTFOUND : rc;
-    e = entry_at(&d->pages, ref);
-    if (e == NULL)
+    *e = entry_at(&d->pages, ref);
+    if (*e == NULL)
         return SHD_CORRUPT;
-    *live = !entry_is_expired(e);
-    if (!*live && (how & READ_STALE) == 0)
-        return SHD_NOTFOUND;
+    *live = !entry_is_expired(*e);
+    return *live || (how & READ_STALE) != 0 ? SHD_OK : SHD_NOTFOUND;
+}
+
+/* 1: the value is a long one, which is for read_long_value. */
+static inline int look(const struct dict *d, const struct place *at,
+                       const void *key, size_t len, void *buf, size_t size,
+                       uint32_t how, struct shd_value *v, bool *live)
+{
+    const struct entry *e;
+    int rc = find(d, at, key, len, how, live, &e);
+
+    if (rc != SHD_OK)
+        return rc;
     if ((how & READ_DESCRIBE) != 0)
         return entry_describe(d, &e->cell, v);
-    if (cursor != NULL && (atomic_load32(&e->cell.meta) & CELL_CHAINED) != 0) {
-        rc = entry_long_value(d, at->shard, &e->cell, size, cursor, v);
-        if (rc != 0)
-            return rc;
-    }
-    return entry_value(d, &e->cell, buf, size, false, v);
+    return entry_value(d, &e->cell, buf, size, ENTRY_SHORT, v);
 }
 
 /* Under the lock, or the dict could be destroyed and its memory be another's
@@ -86,44 +91,74 @@ int read_long(const struct dict *d, uint32_t shard, struct chain_cursor *c,
     return copied == SHD_OK ? 1 : failed(d, copied);
 }
 
-/* One validated look; a long value is copied apart. */
-static int look_valid(const struct dict *d, const struct place *at,
-                      const void *key, size_t len, void *buf, size_t size,
-                      uint32_t how, struct shd_value *v, bool *live,
-                      struct chain_cursor *cursor)
+/* One validated look at a value that was long. 1: it is, and the cursor stands
+ * at its beginning. */
+static int look_long(const struct dict *d, const struct place *at,
+                     const void *key, size_t len, void *buf, size_t size,
+                     uint32_t how, struct shd_value *v, bool *live,
+                     struct chain_cursor *cursor)
 {
     struct reading r;
     int rc;
 
     reading_begin(&r, d->env, dict_guard(d, at->shard));
     do {
+        const struct entry *e;
+
         rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        rc = dict_gone(d, at->shard)
-                 ? SHD_GONE
-                 : look(d, at, key, len, buf, size, how, v, live, cursor);
+        rc = dict_gone(d, at->shard) ? SHD_GONE
+                                     : find(d, at, key, len, how, live, &e);
+        if (rc == SHD_OK && cursor != NULL)
+            rc = entry_long_value(d, at->shard, &e->cell, size, cursor, v);
+        if (rc == SHD_OK)
+            rc = entry_value(d, &e->cell, buf, size, 0, v);
     } while (!reading_done(&r));
     return failed(d, rc);
+}
+
+/* Apart, so that reading short values does not pay for it. */
+static __attribute__((noinline)) int
+read_long_value(const struct dict *d, const struct place *at, const void *key,
+                size_t len, void *buf, size_t size, uint32_t how,
+                struct shd_value *v, bool *live)
+{
+    struct chain_cursor cursor;
+
+    for (int tries = 0;; tries++) {
+        int rc = look_long(d, at, key, len, buf, size, how, v, live,
+                           tries < READ_LONG_TRIES ? &cursor : NULL);
+
+        if (rc != 1)
+            return rc;
+        rc = read_long(d, at->shard, &cursor, buf, v->len);
+        if (rc != 0)
+            return rc == 1 ? SHD_OK : rc;
+    }
 }
 
 int read_value(const struct dict *d, const void *key, size_t len, void *buf,
                size_t size, uint32_t how, struct shd_value *v)
 {
     struct place at = dict_place(d, key, len);
-    struct chain_cursor cursor;
+    struct reading r;
     bool live = false;
-    int rc = look_valid(d, &at, key, len, buf, size, how, v, &live, &cursor);
+    int rc;
 
-    for (int tries = 1; rc == 1; tries++) {
-        rc = read_long(d, at.shard, &cursor, buf, v->len);
-        if (rc != 0) {
-            rc = rc == 1 ? SHD_OK : rc;
-            break;
-        }
-        rc = look_valid(d, &at, key, len, buf, size, how, v, &live,
-                        tries < READ_LONG_TRIES ? &cursor : NULL);
-    }
+    reading_begin(&r, d->env, dict_guard(d, at.shard));
+    do {
+        rc = reading_try(&r);
+        if (rc != SHD_OK)
+            return rc;
+        rc = dict_gone(d, at.shard)
+                 ? SHD_GONE
+                 : look(d, &at, key, len, buf, size, how, v, &live);
+    } while (!reading_done(&r));
+    if (rc != SHD_OK)
+        rc = rc == 1
+                 ? read_long_value(d, &at, key, len, buf, size, how, v, &live)
+                 : failed(d, rc);
     if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
         atomic_load8(&d->marks[at.root]) == 0)
         mark(d, &at);

@@ -77,7 +77,7 @@ static int look(const struct dict *d, const struct cursor *c, struct found *f,
                                          &f->value, f->v);
         f->is_long = rc == 1;
         if (rc == 0)
-            rc = entry_value(d, &e->cell, f->buf, f->size, true, f->v);
+            rc = entry_value(d, &e->cell, f->buf, f->size, ENTRY_PARTIAL, f->v);
         return rc >= 0 ? 1 : rc;
     }
     return 0;

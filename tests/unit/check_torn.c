@@ -112,7 +112,7 @@ START_TEST(flags_past_the_pages_end_are_not_followed)
         SHD_STRING | CELL_ENTRY << CELL_KIND_SHIFT | CELL_FLAGS | CELL_CHAINED;
     e->key_expires = (uint64_t)(ENTRY_KEY_INLINE + 1) << 48;
     expect(entry_describe(&dict->dict, c, &v), SHD_CORRUPT);
-    expect(entry_value(&dict->dict, c, NULL, 0, true, &v), SHD_CORRUPT);
+    expect(entry_value(&dict->dict, c, NULL, 0, ENTRY_PARTIAL, &v), SHD_CORRUPT);
 }
 END_TEST
 
