@@ -22,7 +22,7 @@ static size_t any_size(struct world *w)
     static const uint32_t upto[] = {8, 64, 300, 1000, 2100, 4100, 9000};
     uint64_t k = below(w, 8);
 
-    if (k == 7 && below(w, 16) == 0)
+    if (k == 7 && below(w, w->value_max < 800000 ? 16 : 256) == 0)
         return below(w, w->value_max + 1);
     if (k == 7)
         return below(w, w->value_max < 800000 ? w->value_max / 8 + 2 : 100000);
@@ -104,7 +104,7 @@ static void one_hot_shard(struct world *w)
 
 static void drop_list(struct world *w, uint64_t n)
 {
-    char key[64] = "l";
+    char key[KEY_ROOM] = "l";
     size_t len = 1 + key_make(w, n, ANY, key + 1);
     struct shd_value v;
     int rc = below(w, 2) == 0 ? shd_delete(w->dict, key, len)
@@ -120,7 +120,8 @@ static void lists(struct world *w)
 {
     uint64_t lists_max = w->config->keys / 8 + 2;
 
-    if (!push(w, below(w, lists_max),
+    /* One of them is long. */
+    if (!push(w, below(w, 2) * below(w, lists_max),
               below(w, 8) == 0 ? any_size(w) : below(w, 60)) &&
         below(w, 2) == 0) {
         for (int i = 0; i < 8; i++)
@@ -190,7 +191,7 @@ static void dead_workers(struct world *w)
 
 static void anything(struct world *w)
 {
-    switch (below(w, 6)) {
+    switch (below(w, 7)) {
     case 0:
         (void)safe(w, some_key(w), ANY, any_size(w),
                    (int64_t)(below(w, 2) * below(w, 5000)));
@@ -200,6 +201,9 @@ static void anything(struct world *w)
         break;
     case 2:
         drop(w, some_key(w), ANY);
+        break;
+    case 3:
+        incr(w, some_key(w));
         break;
     default:
         plain(w, some_key(w), ANY, any_size(w), 0);

@@ -45,13 +45,23 @@ void forward(uint64_t ms)
     frozen.tv_nsec = (long)(ns % 1000000000);
 }
 
-double real_seconds(void)
+static double seconds_of(clockid_t id)
 {
     struct timespec t;
 
-    if (__real_clock_gettime(CLOCK_MONOTONIC, &t) != 0)
+    if (__real_clock_gettime(id, &t) != 0)
         return 0;
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+double real_seconds(void)
+{
+    return seconds_of(CLOCK_MONOTONIC);
+}
+
+double cpu_seconds(void)
+{
+    return seconds_of(CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* SplitMix64. */
@@ -81,13 +91,23 @@ _Noreturn void fail(const struct world *w, const char *format, ...)
 
 size_t key_make(const struct world *w, uint64_t n, uint32_t shard, char *key)
 {
-    for (unsigned i = 0;; i++) {
-        int len = sprintf(key, "%" PRIu64 ".%u", n, i);
+    size_t padding = n % 29 == 5 ? n * 977 % 3000 : 0;
 
-        if (shard == UINT32_MAX ||
-            dict_place(w->d, key, (size_t)len).shard == shard)
-            return (size_t)len;
+    if (w->d->pages.count < 10)
+        padding = 0;
+    memset(key, 'x', padding);
+    for (unsigned i = 0;; i++) {
+        size_t len =
+            padding + (size_t)sprintf(key + padding, "%" PRIu64 ".%u", n, i);
+
+        if (shard == UINT32_MAX || dict_place(w->d, key, len).shard == shard)
+            return len;
     }
+}
+
+static int32_t flags_of(uint64_t n)
+{
+    return (int32_t)(n % 3);
 }
 
 static const unsigned char *value_of(const struct world *w, uint64_t n)
@@ -129,8 +149,11 @@ static uint64_t own_pages(const struct item *item)
 }
 
 static void account_of_work(struct world *w, const struct counts *before,
-                            uint64_t ns, const struct item *item)
+                            double seconds, double cpu,
+                            const struct item *item)
 {
+    uint64_t ns = (uint64_t)(seconds * 1e9);
+    uint64_t cpu_ns = (uint64_t)(cpu * 1e9);
     struct counts now = count(w);
     struct record *r = &w->record;
     uint64_t evicted = now.evictions - before->evictions;
@@ -145,8 +168,10 @@ static void account_of_work(struct world *w, const struct counts *before,
     raise_to(&r->worst_expirations, now.expirations - before->expirations);
     raise_to(&r->worst_transactions, now.transactions - before->transactions);
     raise_to(&r->worst_ns, ns);
+    raise_to(&r->worst_cpu_ns, cpu_ns);
     if (pages == 1) {
         raise_to(&r->worst_small_ns, ns);
+        raise_to(&r->worst_small_cpu_ns, cpu_ns);
         raise_to(&r->worst_small_evictions, evicted);
     }
     if (evicted > bound)
@@ -156,14 +181,17 @@ static void account_of_work(struct world *w, const struct counts *before,
              pages, evicted, bound);
 }
 
+/* The item that is stored: of `len` bytes, or the most that can be. */
 static struct item shape(struct world *w, const char *key, size_t key_len,
-                         size_t len)
+                         uint64_t n, size_t len)
 {
+    uint64_t most = dict_value_max(w->d, key_len) - (n % 3 != 0 ? 8 : 0);
     struct item item = {.key = key,
                         .key_len = key_len,
                         .type = SHD_STRING,
+                        .flags = flags_of(n),
                         .value = w->pool,
-                        .len = len};
+                        .len = len < most ? len : most};
 
     if (item_shape(w->d, &item) != SHD_OK)
         fail(w, "an item of %zu bytes has no shape: %s", len,
@@ -212,7 +240,7 @@ static uint64_t mix(uint64_t h, const void *p, size_t len)
 
 static uint64_t digest(struct world *w)
 {
-    char key[64], after[64];
+    char key[KEY_ROOM], after[KEY_ROOM];
     size_t len, after_len = 0;
     struct shd_value v;
     uint64_t h = 17;
@@ -249,16 +277,17 @@ static void holds(struct world *w, const char *key, size_t key_len, uint64_t n,
 }
 
 static int timed_store(struct world *w, uint32_t op, const struct item *item,
-                       uint64_t n, int64_t ttl_ms, uint64_t *ns)
+                       uint64_t n, int64_t ttl_ms)
 {
     uint32_t forcible = 0;
     struct counts before = count(w);
-    double started = real_seconds();
+    double cpu = cpu_seconds(), started = real_seconds();
     int rc = shd_store(w->dict, op, item->key, item->key_len, SHD_STRING,
-                       value_of(w, n), item->len, 0, ttl_ms, 0, &forcible);
+                       value_of(w, n), item->len, 0, ttl_ms, item->flags,
+                       &forcible);
 
-    *ns = (uint64_t)((real_seconds() - started) * 1e9);
-    account_of_work(w, &before, *ns, item);
+    started = real_seconds() - started;
+    account_of_work(w, &before, started, cpu_seconds() - cpu, item);
     if ((forcible != 0) != (count(w).evictions != before.evictions))
         fail(w, "forcible is %u", forcible);
     return rc;
@@ -267,15 +296,14 @@ static int timed_store(struct world *w, uint32_t op, const struct item *item,
 void plain(struct world *w, uint64_t n, uint32_t shard, size_t len,
            int64_t ttl_ms)
 {
-    char key[64];
+    char key[KEY_ROOM];
     size_t key_len = key_make(w, n, shard, key);
-    uint64_t most = dict_value_max(w->d, key_len), ns;
     struct item item;
     int rc;
 
     w->doing = "a plain store";
-    item = shape(w, key, key_len, len < most ? len : most);
-    rc = timed_store(w, SHD_SET, &item, n, ttl_ms, &ns);
+    item = shape(w, key, key_len, n, len);
+    rc = timed_store(w, SHD_SET, &item, n, ttl_ms);
     w->record.plain++;
     if (rc != SHD_OK)
         fail(w, "%zu bytes: %s: %s", (size_t)item.len, shd_strerror_name(rc),
@@ -286,9 +314,8 @@ void plain(struct world *w, uint64_t n, uint32_t shard, size_t len,
 bool safe(struct world *w, uint64_t n, uint32_t shard, size_t len,
           int64_t ttl_ms)
 {
-    char key[64];
+    char key[KEY_ROOM];
     size_t key_len = key_make(w, n, shard, key);
-    uint64_t most = dict_value_max(w->d, key_len), ns;
     bool whole = below(w, DIGEST_EVERY) == 0;
     uint64_t before = whole ? digest(w) : 0;
     uint64_t evictions = count(w).evictions;
@@ -296,8 +323,8 @@ bool safe(struct world *w, uint64_t n, uint32_t shard, size_t len,
     int rc;
 
     w->doing = "a safe store";
-    item = shape(w, key, key_len, len < most ? len : most);
-    rc = timed_store(w, SHD_SET | SHD_SAFE, &item, n, ttl_ms, &ns);
+    item = shape(w, key, key_len, n, len);
+    rc = timed_store(w, SHD_SET | SHD_SAFE, &item, n, ttl_ms);
     w->record.safe++;
     if (count(w).evictions != evictions)
         fail(w, "it evicted");
@@ -316,7 +343,7 @@ bool safe(struct world *w, uint64_t n, uint32_t shard, size_t len,
 
 bool push(struct world *w, uint64_t n, size_t len)
 {
-    char key[64] = "l";
+    char key[KEY_ROOM] = "l";
     size_t key_len = 1 + key_make(w, n, UINT32_MAX, key + 1);
     struct item list = {.key = key, .key_len = key_len, .type = SHD_LIST};
     struct item element = {.type = SHD_STRING, .value = w->pool, .len = len};
@@ -346,9 +373,23 @@ bool push(struct world *w, uint64_t n, size_t len)
     return false;
 }
 
+void incr(struct world *w, uint64_t n)
+{
+    char key[KEY_ROOM];
+    size_t key_len = key_make(w, n, UINT32_MAX, key);
+    double result;
+    int rc;
+
+    w->doing = "an incr";
+    rc = shd_incr(w->dict, key, key_len, 1, 1, 0, 0, &result, NULL);
+    w->record.plain++;
+    if (rc != SHD_OK && rc != SHD_NOTNUMBER)
+        fail(w, "%s: %s", shd_strerror_name(rc), shd_last_error());
+}
+
 void drop(struct world *w, uint64_t n, uint32_t shard)
 {
-    char key[64];
+    char key[KEY_ROOM];
     size_t len = key_make(w, n, shard, key);
     int rc = shd_delete(w->dict, key, len);
 

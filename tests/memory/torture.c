@@ -96,13 +96,16 @@ static void report(const struct world *w)
            " bytes free, %" PRIu64 " compared)\n",
            w->config->name, r->plain, r->safe, r->pushes, r->refused,
            r->worst_refused_free, r->checked);
-    printf("       a store at worst: %" PRIu64
-           " evictions (of one cell %" PRIu64 "), %" PRIu64
+    printf("       a store at worst: %" PRIu64 " evictions, %" PRIu64
            " expirations, %" PRIu64 " moves, %" PRIu64 " transactions, %.2f "
-           "ms (of one cell %.2f ms)\n",
-           r->worst_evictions, r->worst_small_evictions, r->worst_expirations,
-           r->worst_moves, r->worst_transactions, (double)r->worst_ns / 1e6,
-           (double)r->worst_small_ns / 1e6);
+           "ms, %.2f ms of CPU\n",
+           r->worst_evictions, r->worst_expirations, r->worst_moves,
+           r->worst_transactions, (double)r->worst_ns / 1e6,
+           (double)r->worst_cpu_ns / 1e6);
+    printf("       one of a single cell: %" PRIu64 " evictions, %.2f ms, %.2f "
+           "ms of CPU\n",
+           r->worst_small_evictions, (double)r->worst_small_ns / 1e6,
+           (double)r->worst_small_cpu_ns / 1e6);
     if (r->utilisation_n > 0)
         printf("       full: %.1f %% of its pages' bytes in use, at least "
                "%.1f %%\n",

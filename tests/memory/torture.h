@@ -33,7 +33,7 @@ struct record {
     uint64_t evictions, worst_evictions, moves, worst_moves;
     uint64_t worst_small_evictions; /* by a store of one cell */
     uint64_t worst_expirations, worst_transactions;
-    uint64_t worst_ns, worst_small_ns;
+    uint64_t worst_ns, worst_cpu_ns, worst_small_ns, worst_small_cpu_ns;
     uint64_t worst_refused_free; /* bytes free when a safe store failed */
     double utilisation_sum, utilisation_min;
     uint64_t utilisation_n;
@@ -59,12 +59,16 @@ struct world {
 /* ---- stores.c ---------------------------------------------------------- */
 
 double real_seconds(void);
+double cpu_seconds(void);  /* of this thread: without being put aside */
 void forward(uint64_t ms); /* the frozen clock */
 uint64_t below(struct world *w, uint64_t n);
 _Noreturn void fail(const struct world *w, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Key number n, in shard `shard` if that is not UINT32_MAX. */
+#define KEY_ROOM 4096u
+
+/* Key number n, in shard `shard` if that is not UINT32_MAX; to KEY_ROOM bytes.
+ * Some are so long that they begin a chain, where the dict is large enough. */
 size_t key_make(const struct world *w, uint64_t n, uint32_t shard, char *key);
 
 void plain(struct world *w, uint64_t n, uint32_t shard, size_t len,
@@ -72,6 +76,8 @@ void plain(struct world *w, uint64_t n, uint32_t shard, size_t len,
 /* False: refused. */
 bool safe(struct world *w, uint64_t n, uint32_t shard, size_t len,
           int64_t ttl_ms);
+/* Of a number, made if it is not there. */
+void incr(struct world *w, uint64_t n);
 bool push(struct world *w, uint64_t n, size_t len);
 void drop(struct world *w, uint64_t n, uint32_t shard);
 void check(struct world *w);
