@@ -452,7 +452,13 @@ enum { /* shd_store */
  * for all that is alive (an old value included) and for the item are no more
  * than the dict has, counting for each shard and size the cells divided by
  * those in a page, rounded up; what is alive moves together as needed. Neither
- * counts garbage or what has expired. shd_dict_account tells how much is left.
+ * counts garbage or what has expired. shd_dict_account tells how much is left:
+ * moved together, what is alive leaves less than 13 pages in a shard unused.
+ *
+ * Work: to free a page a store moves what is in one, if free cells of that
+ * size can take it, else evicts what is in one (at most 85 entries); where
+ * that is held up by parts of something long, at worst 395. What evicted
+ * entries owned is freed 64 cells in a hold of the lock, 64 times a store.
  * (Beside others that store all the time a store that needs room gives up
  * after 64 rounds, with SHD_NOMEM.) In a dict of 8192 bytes, which has one
  * page, all cells are of one size, which changes only when it is emptied;

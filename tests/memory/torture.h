@@ -25,6 +25,7 @@ struct config {
     uint32_t shards;
     uint64_t hint;
     uint32_t keys; /* different ones */
+    bool beside;   /* by processes at once, see beside.c */
 };
 
 /* Worst and total of the stores of one dict. */
@@ -81,6 +82,10 @@ void incr(struct world *w, uint64_t n);
 bool push(struct world *w, uint64_t n, size_t len);
 void drop(struct world *w, uint64_t n, uint32_t shard);
 void check(struct world *w);
+
+/* ---- beside.c ---------------------------------------------------------- */
+
+void beside(struct world *w);
 
 /* ---- moods.c ----------------------------------------------------------- */
 
