@@ -7,6 +7,7 @@
  *   entry {first, last, count} <-> node <-> node <-> node <-> entry
  */
 #include "shm/dict/attempt.h"
+#include "shm/dict/read.h"
 #include "shm/dict/store.h"
 #include "shm/base/error.h"
 
@@ -235,7 +236,13 @@ struct pop_call {
     void *buf;
     size_t size;
     struct shd_value *v;
+    bool ahead;      /* buf holds a long value: that of this chain */
+    bool may_repeat; /* copy another one before taking the lock */
+    struct chain_cursor chain;
 };
+
+/* pop_body's result: it is another long value by now. */
+#define POP_AGAIN 3
 
 static int pop_last(struct attempt *a, struct txn *t, uint32_t node,
                     struct entry_list *l)
@@ -266,6 +273,81 @@ static int pop_one(struct attempt *a, const struct pop_call *c, uint32_t node,
     return rc != SHD_OK ? rc : room_touch(a->d, a->at.shard, t, a->old);
 }
 
+/* The node at the end, as a read section finds it; NULL: as the pop will. */
+static const struct cell *end_of(const struct dict *d, const struct place *at,
+                                 const struct pop_call *c)
+{
+    const struct entry_list *l;
+    struct cell *e;
+    uint32_t ref;
+
+    if (forest_find(d, at, c->key, c->len, &ref) != 1)
+        return NULL;
+    e = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+    if (e == NULL || (atomic_load32(&e->meta) & CELL_TYPE_MASK) != SHD_LIST)
+        return NULL;
+    l = entry_list(&d->pages, e);
+    return l == NULL ? NULL
+                     : cell_at(&d->pages,
+                               atomic_load32(c->left ? &l->first : &l->last),
+                               SLAB_CELL_MIN);
+}
+
+/* Copies a long value from the list's end without the lock: what a chain holds
+ * never changes, so the pop needs but to see that the chain is still there. */
+static int copy_ahead(const struct dict *d, const struct place *at,
+                      struct pop_call *c)
+{
+    struct reading r;
+    int rc;
+
+    reading_begin(&r, d->env, dict_guard(d, at->shard));
+    do {
+        const struct cell *node;
+
+        rc = reading_try(&r);
+        if (rc != SHD_OK)
+            return rc;
+        node = dict_gone(d, at->shard) ? NULL : end_of(d, at, c);
+        rc = node == NULL ? 0
+                          : entry_long_value(d, at->shard, node, c->size,
+                                             &c->chain, c->v);
+    } while (!reading_done(&r));
+    c->ahead = false;
+    if (rc != 1)
+        return SHD_OK;
+    rc = read_long(d, at->shard, &c->chain, c->buf, c->v->len);
+    c->ahead = rc == 1;
+    return rc < 0 ? rc : SHD_OK;
+}
+
+/* Is the node's value the chain that was copied? */
+static bool is_copied(const struct attempt *a, const struct pop_call *c,
+                      struct cell *n)
+{
+    const uint32_t *chain = entry_chain(&a->d->pages, n);
+    const struct cell *head;
+
+    if (!c->ahead || (atomic_load32(&n->meta) & CELL_CHAINED) == 0 ||
+        chain == NULL)
+        return false;
+    head = cell_at(&a->d->pages, atomic_load32(chain), sizeof(*head));
+    return head != NULL &&
+           atomic_load32(&head->word[CHAIN_NUMBER]) == c->chain.number &&
+           atomic_load64(&a->shard->chains) - c->chain.built < UINT32_MAX;
+}
+
+static int pop_value(const struct attempt *a, const struct pop_call *c,
+                     struct cell *n)
+{
+    if (is_copied(a, c, n))
+        return entry_describe(a->d, n, c->v);
+    int rc = entry_value(a->d, n, c->buf, c->size,
+                         c->may_repeat ? ENTRY_SHORT : 0, c->v);
+
+    return rc == 1 ? POP_AGAIN : rc;
+}
+
 static int pop_body(struct attempt *a, void *context)
 {
     const struct pop_call *c = context;
@@ -288,7 +370,7 @@ static int pop_body(struct attempt *a, void *context)
     n = node_at(a, node);
     if (n == NULL || cell_kind(atomic_load32(&n->meta)) != CELL_NODE)
         return damaged(a);
-    rc = entry_value(a->d, n, c->buf, c->size, 0, c->v);
+    rc = pop_value(a, c, n);
     if (rc != SHD_OK)
         return rc;
     attempt_begin(a, &t, POP_WORDS);
@@ -301,9 +383,22 @@ int store_pop(const struct dict *d, bool left, const void *key, size_t len,
               void *buf, size_t size, struct shd_value *v)
 {
     struct attempt a;
-    struct pop_call c = {key, len, left, buf, size, v};
+    struct pop_call c = {.key = key,
+                         .len = len,
+                         .left = left,
+                         .buf = buf,
+                         .size = size,
+                         .v = v};
+    int rc = POP_AGAIN;
 
     attempt_start(&a, d, key, len, true, NULL);
     a.settle = 0;
-    return attempt_run(&a, pop_body, &c);
+    for (int tries = 0; rc == POP_AGAIN; tries++) {
+        c.may_repeat = tries < READ_LONG_TRIES;
+        /* The first time nobody knows that the value is a long one. */
+        rc = tries == 0 ? SHD_OK : copy_ahead(d, &a.at, &c);
+        if (rc == SHD_OK)
+            rc = attempt_run(&a, pop_body, &c);
+    }
+    return rc;
 }

@@ -112,7 +112,8 @@ START_TEST(flags_past_the_pages_end_are_not_followed)
         SHD_STRING | CELL_ENTRY << CELL_KIND_SHIFT | CELL_FLAGS | CELL_CHAINED;
     e->key_expires = (uint64_t)(ENTRY_KEY_INLINE + 1) << 48;
     expect(entry_describe(&dict->dict, c, &v), SHD_CORRUPT);
-    expect(entry_value(&dict->dict, c, NULL, 0, ENTRY_PARTIAL, &v), SHD_CORRUPT);
+    expect(entry_value(&dict->dict, c, NULL, 0, ENTRY_PARTIAL, &v),
+           SHD_CORRUPT);
 }
 END_TEST
 
@@ -474,6 +475,55 @@ START_TEST(a_long_value_is_never_torn_though_it_is_replaced)
 }
 END_TEST
 
+/* Pushes elements of its own while others are popped. */
+static void *push_long(void *unused)
+{
+    unsigned char *bytes = malloc(120000);
+
+    (void)unused;
+    ck_assert_ptr_nonnull(bytes);
+    for (unsigned i = 0; i < 200; i++) {
+        memset(bytes, (int)i, 120000);
+        expect(shd_push(dict, 1, "list", 4, SHD_STRING, bytes, 80000 + i * 100,
+                        0, NULL),
+               SHD_OK);
+        expect(shd_set(dict, KEY, SHORT, bytes, i * 10, 0), SHD_OK);
+        for (uint64_t n = 10; n > 8;)
+            expect(shd_llen(dict, "list", 4, &n), SHD_OK);
+    }
+    free(bytes);
+    return NULL;
+}
+
+START_TEST(long_elements_are_popped_once_and_whole)
+{
+    struct shd_value v;
+    pthread_t thread;
+    bool seen[200] = {false};
+
+    ck_assert_int_eq(pthread_create(&thread, NULL, push_long, NULL), 0);
+    for (unsigned n = 0; n < 200;) {
+        int rc =
+            shd_pop(dict, n % 3 == 0, "list", 4, long_out, LONG_BYTES, &v);
+
+        if (rc == SHD_NOTFOUND)
+            continue;
+        expect(rc, SHD_OK);
+        ck_assert_uint_eq(v.len, 80000 + long_out[0] * 100u);
+        for (uint64_t i = 0; i < v.len; i++) {
+            if (long_out[i] != long_out[0])
+                ck_abort_msg("element %u is torn", long_out[0]);
+        }
+        ck_assert(!seen[long_out[0]]);
+        seen[long_out[0]] = true;
+        n++;
+    }
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    expect(shd_pop(dict, 0, "list", 4, long_out, LONG_BYTES, &v),
+           SHD_NOTFOUND);
+}
+END_TEST
+
 START_TEST(a_value_that_is_replaced_each_time_is_read_under_the_lock)
 {
     struct shd_value v;
@@ -532,6 +582,7 @@ int main(void)
     tcase_add_test(
         c, a_long_value_is_read_beside_changes_while_the_lock_is_taken);
     tcase_add_test(c, a_long_value_is_never_torn_though_it_is_replaced);
+    tcase_add_test(c, long_elements_are_popped_once_and_whole);
     tcase_add_test(c,
                    a_value_that_is_replaced_each_time_is_read_under_the_lock);
     tcase_add_test(c, a_long_value_that_leads_outside_is_corrupt);
