@@ -257,6 +257,15 @@ local function delete(dict, key)
     return false, reason(dict, code), false
 end
 
+-- Raises what a store would of flags that are none, and stores nothing: no
+-- key is empty.
+local function check_flags(dict, op, flags)
+    if type(flags) ~= "number" then
+        local _ = lib.shd_store(dict, op, "", 0, NUMBER, nil, 0, 0, 0, flags,
+                                forcible_out)
+    end
+end
+
 local function store(self, op, key, value, exptime, flags)
     local dict = dict_of(self)
     if not exptime then
@@ -289,8 +298,10 @@ local function store(self, op, key, value, exptime, flags)
     elseif value ~= nil then
         return nil, "bad value type"
     elseif op == OP_SET or op == OP_SAFE_SET then
+        check_flags(dict, op, flags)
         return delete(dict, key)
     else
+        check_flags(dict, op, flags)
         return false, "attempt to add or replace nil values", false
     end
     if code == OK then
@@ -537,6 +548,11 @@ end
 
 -- ---- the whole dict ------------------------------------------------------
 
+-- A number, or a string that is one: not what tonumber() makes of cdata.
+local function is_number(v)
+    return type(v) == "number" or type(v) == "string" and tonumber(v) ~= nil
+end
+
 -- The optional count of flush_expired and get_keys: whole, 0 for all.
 local function limit_of(n, max)
     if n ~= 1 and n ~= 2 then
@@ -562,7 +578,7 @@ function Dict.flush_expired(...)
     local self, max = ...
     local limit = limit_of(n, max)
     local dict = dict_of(self)
-    if n == 2 and not tonumber(max) then
+    if n == 2 and not is_number(max) then
         bad_argument(2, "number", max)
     end
     local code = lib.shd_flush_expired(dict, limit, count_out)
@@ -579,7 +595,7 @@ function Dict.get_keys(...)
     local dict = dict_of(self)
     if n == 1 then
         limit = 1024
-    elseif not tonumber(max) then
+    elseif not is_number(max) then
         bad_argument(2, "number", max)
     end
     local out = ffi_new("shd_keys *[1]")
@@ -735,6 +751,13 @@ function Dict.account(self)
     account.class_used_cells, account.class_free_cells = nil, nil
     return account
 end
+
+require "shdict_beyond" (Dict, {
+    dict_of = dict_of,
+    key_text = key_text,
+    milliseconds = milliseconds,
+    reason = reason
+})
 
 -- The object for a handle just opened: closed with the last reference to it,
 -- unless its segment has been closed before. The finalizers of a dict and of

@@ -112,10 +112,12 @@ SHD_API const char *shd_version(void);
     X(NAMESPACE, -23, "a segment of another pid namespace")                  \
     X(FULL, -24, "every slot is taken")                                      \
     X(MISMATCH, -25, "exists with other properties")                         \
-    X(UNSUPPORTED, -26, "not supported by this system")
+    X(UNSUPPORTED, -26, "not supported by this system")                      \
+    X(CHANGED, -27, "changed")                                               \
+    X(NOTSTRING, -28, "not a string")
 
 #define SHD_ERROR_ENUM_(name, code, text) SHD_##name = code,
-enum { SHD_OK = 0, SHD_ERRORS(SHD_ERROR_ENUM_) SHD_ERROR_LAST_ = -26 };
+enum { SHD_OK = 0, SHD_ERRORS(SHD_ERROR_ENUM_) SHD_ERROR_LAST_ = -28 };
 
 /* The sentence for a code. Never NULL. */
 SHD_API const char *shd_strerror(int code);
@@ -498,6 +500,24 @@ SHD_API SHD_MUST int shd_incr(shd_dict *dict, const void *key,
                               double init, int64_t init_ttl_ms,
                               double *result, uint32_t *forcible);
 
+/* Reads and deletes a live value at once. SHD_NOTFOUND, SHD_ISLIST.
+ * SHD_SPACE: size is too small, v->len tells the need, nothing was deleted. */
+SHD_API SHD_MUST int shd_take(shd_dict *dict, const void *key, size_t key_len,
+                              void *buf, size_t size, struct shd_value *v);
+
+/* Adds bytes at the end of a live string, or before it if left is not 0,
+ * keeping its expiry and flags; *length, if not NULL, gets the new length.
+ * Missing or expired: SHD_NOTFOUND, or if init is not NULL stores init and
+ * the bytes joined, with flags 0 and expiry init_ttl_ms. SHD_NOTSTRING: live,
+ * and no string. SHD_TOOBIG, SHD_NOMEM: as shd_store, but it removes nothing
+ * of its own value to make room. Adding at the end of a long value does not
+ * copy it; adding before one does, and needs room for both. */
+SHD_API SHD_MUST int shd_append(shd_dict *dict, int left, const void *key,
+                                size_t key_len, const void *value, size_t len,
+                                const void *init, size_t init_len,
+                                int64_t init_ttl_ms, uint64_t *length,
+                                uint32_t *forcible);
+
 /* *ttl_ms: ms left, 0 for never, negative for an expired entry that is still
  * stored. SHD_NOTFOUND. Takes no lock, marks nothing. */
 SHD_API SHD_MUST int shd_ttl(shd_dict *dict, const void *key, size_t key_len,
@@ -507,6 +527,13 @@ SHD_API SHD_MUST int shd_ttl(shd_dict *dict, const void *key, size_t key_len,
  * SHD_NOTFOUND. Does not count as use. */
 SHD_API SHD_MUST int shd_expire(shd_dict *dict, const void *key,
                                 size_t key_len, int64_t ttl_ms);
+
+enum { SHD_KEEP_TTL = -1 };
+
+/* Makes a live entry of any type the most recently used, and sets its time to
+ * live unless ttl_ms is SHD_KEEP_TTL. SHD_NOTFOUND: missing or expired. */
+SHD_API SHD_MUST int shd_touch(shd_dict *dict, const void *key, size_t key_len,
+                               int64_t ttl_ms);
 
 /* Marks every entry as expired: shd_get_stale still sees them. A sequence
  * of small steps, each bounded; entries stored meanwhile may be marked, and
@@ -521,6 +548,84 @@ SHD_API SHD_MUST int shd_flush_expired(shd_dict *dict, uint64_t max,
 SHD_API SHD_MUST int shd_capacity(shd_dict *dict, uint64_t *bytes);
 SHD_API SHD_MUST int shd_free_space(shd_dict *dict, uint64_t *bytes);
 
+/* ---- changes on a condition --------------------------------------------- */
+
+/* Compares and sets in one step: stores the new value, with flags and expiry,
+ * if the live value is the old one, of the same type with the same bytes or
+ * number (0 is -0, and NaN is NaN); flags and expiry do not count. old_type
+ * SHD_NIL: if there is none. type SHD_NIL: deletes it instead.
+ * SHD_CHANGED: live, and another value or a list. SHD_NOTFOUND: an old value
+ * was given, and the key is missing or expired. SHD_EXISTS: old_type is
+ * SHD_NIL, and it is live. SHD_NOMEM: also when there is room only at the cost
+ * of the value that is compared. *forcible as of shd_store. Holds the lock
+ * while it compares. */
+SHD_API SHD_MUST int shd_cas(shd_dict *dict, const void *key, size_t key_len,
+                             uint32_t old_type, const void *old,
+                             size_t old_len, double old_number, uint32_t type,
+                             const void *value, size_t len, double number,
+                             int64_t ttl_ms, int32_t flags,
+                             uint32_t *forcible);
+
+/* VERSIONS. Every change of an entry gives it another version: a store of any
+ * kind, shd_incr, shd_append, shd_expire, and shd_touch with a time to live.
+ * A key never has the same version twice, also when it was deleted or evicted
+ * in between. A version is not 0, and fits a double's 53 bits for the first 28
+ * years of 10 million changes a second. Strings, numbers and booleans have
+ * versions, lists do not.
+ *   An entry takes 8 bytes more from the first time its version is asked for,
+ * or it was stored by version, until a store needs another cell for it; all
+ * others pay nothing. */
+
+/* As shd_get, and gives the version. The first to ask makes a change: it takes
+ * the lock, makes room as shd_store does, and may fail with SHD_NOMEM,
+ * SHD_READONLY ...; from then on, reading it takes none. */
+SHD_API SHD_MUST int shd_get_versioned(shd_dict *dict, const void *key,
+                                       size_t key_len, void *buf, size_t size,
+                                       struct shd_value *v,
+                                       uint64_t *version);
+
+/* Stores a value if the entry still has the version *version (0: if there is
+ * none that is live), or with type SHD_NIL deletes it; *version gets the new
+ * one, 0 after a deletion. SHD_CHANGED, SHD_NOTFOUND, SHD_EXISTS, SHD_NOMEM
+ * and *forcible as of shd_cas. */
+SHD_API SHD_MUST int shd_store_versioned(shd_dict *dict, const void *key,
+                                         size_t key_len, uint32_t type,
+                                         const void *value, size_t len,
+                                         double number, int64_t ttl_ms,
+                                         int32_t flags, uint64_t *version,
+                                         uint32_t *forcible);
+
+/* ---- many keys ---------------------------------------------------------- */
+
+/* Each key is read, or stored, atomically by itself; others may change keys
+ * in between. All keys of a call are looked for at once in memory, so many
+ * keys of a large dict take a fraction of the time of as many calls. codes[]
+ * tells for each key, whatever the call returns, which is SHD_OK or the first
+ * code that is no answer about a key: SHD_SPACE, SHD_NOMEM, SHD_EMPTYKEY,
+ * SHD_CLOSED ... Only if an array is NULL or op is wrong nothing is done at
+ * all: SHD_INVAL. */
+
+/* As shd_get for each: codes[i] is SHD_OK, SHD_NOTFOUND, SHD_ISLIST ... The
+ * strings lie one after the other in buf, that of key i from at[i] on;
+ * SHD_SPACE: this one did not fit into what was left, values[i].len tells the
+ * need, and those after it are read all the same. values[i].type is SHD_NIL if
+ * there is no value. */
+SHD_API SHD_MUST int shd_get_multi(shd_dict *dict, uint32_t count,
+                                   const void *const *keys,
+                                   const size_t *key_lens, void *buf,
+                                   size_t size, struct shd_value *values,
+                                   size_t *at, int32_t *codes);
+
+/* As shd_store for each, in their order: values[i] with bytes[i] for a string
+ * (values[i].ttl_ms is its time to live). SHD_NIL deletes (op SHD_SET only)
+ * and is SHD_OK if there was none, too. *forcible: of any of them. */
+SHD_API SHD_MUST int shd_set_multi(shd_dict *dict, uint32_t op, uint32_t count,
+                                   const void *const *keys,
+                                   const size_t *key_lens,
+                                   const struct shd_value *values,
+                                   const void *const *bytes, int32_t *codes,
+                                   uint32_t *forcible);
+
 /* ---- lists ------------------------------------------------------------ */
 
 /* Pushes a string or a number at the left or the right end; *length, if not
@@ -531,6 +636,14 @@ SHD_API SHD_MUST int shd_push(shd_dict *dict, int left, const void *key,
                               size_t key_len, uint32_t type,
                               const void *value, size_t len, double number,
                               uint64_t *length);
+
+/* The same, and sets the time to live of the whole list at once, a live one's
+ * too; 0: it never expires. */
+SHD_API SHD_MUST int shd_push_expire(shd_dict *dict, int left, const void *key,
+                                     size_t key_len, uint32_t type,
+                                     const void *value, size_t len,
+                                     double number, int64_t ttl_ms,
+                                     uint64_t *length);
 
 /* Takes the value at an end out; the last one takes the key with it.
  * SHD_NOTFOUND: missing or expired. SHD_NOTLIST. SHD_SPACE: size is too

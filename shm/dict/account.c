@@ -104,14 +104,24 @@ static enum state state_of(const struct known *k, uint64_t key)
                : LIVE;
 }
 
+/* All numbers its cells have: what was appended has another one. */
 static void remember_chain(struct look *l, uint32_t shard, uint32_t head,
                            enum state state)
 {
-    const struct cell *c = cell_at(&l->d->pages, head, sizeof(*c));
+    uint32_t ref = head, last = 0;
 
-    if (head != 0 && c != NULL)
-        remember(l, chain_key(shard, atomic_load32(&c->word[CHAIN_NUMBER])),
-                 state);
+    while (ref != 0 && l->followed++ < FOLLOW_MAX) {
+        const struct cell *c = cell_at(&l->d->pages, ref, sizeof(*c));
+        uint32_t number;
+
+        if (c == NULL)
+            return;
+        number = atomic_load32(&c->word[CHAIN_NUMBER]);
+        if (ref == head || number != last)
+            remember(l, chain_key(shard, number), state);
+        last = number;
+        ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    }
 }
 
 static void remember_nodes(struct look *l, uint32_t shard, struct cell *entry,

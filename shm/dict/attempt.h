@@ -69,4 +69,17 @@ int attempt_adopt_chain(struct attempt *a, struct txn *t, int slot,
 int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
                  uint64_t expires);
 
+/* ---- store.c, for other changes under the lock ------------------------ */
+
+/* What one transaction may log that stores a filled fresh entry. */
+#define STORE_WORDS                                                           \
+    (SLAB_ALLOC_WORDS + TREE_INSERT_WORDS + SLAB_EXPIRY_WORDS +               \
+     2 * LIST_WORDS + SLAB_FREE_WORDS + 8u)
+
+/* A store under the lock: looks up, makes room, stores. */
+int store_locked(struct attempt *a, uint32_t op, struct item *item);
+
+/* SHD_OK, SHD_CHANGED: does it hold for the live entry that was looked up? */
+int store_condition(const struct attempt *a, const struct condition *when);
+
 #endif

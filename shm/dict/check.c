@@ -139,6 +139,11 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t root,
                     "a page's bound is later than an expiry in "
                     "it",
                     ref);
+    if (cell_is_versioned(e->cell.meta) &&
+        (entry_version(d, e) == 0 ||
+         entry_version(d, e) >
+             (atomic_load64(&dict_guard(d, shard)->seq) + 1) / 2))
+        return fail(report, size, "a version that was never given", ref);
     end = entry_value_at(e->cell.meta, len);
     if (entry_is_long(len))
         chain = pad8(len);

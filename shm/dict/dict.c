@@ -381,6 +381,7 @@ uint64_t dict_fingerprint(void)
                               sizeof(struct page),
                               sizeof(struct slab),
                               sizeof(struct entry),
+                              CELL_VERSIONED,
                               ENTRY_KEY_INLINE,
                               SLAB_CLASSES,
                               CHAIN_NUMBER,

@@ -15,10 +15,11 @@ static uint32_t key_len_of(const struct cell *c)
 }
 
 /* Where the value of an entry or a node begins. */
-static uint32_t value_at(const struct cell *c, uint32_t meta)
+static inline __attribute__((always_inline)) uint32_t
+value_at(const struct cell *c, uint32_t meta)
 {
-    return cell_kind(meta) == CELL_NODE ? NODE_VALUE_AT
-                                        : entry_value_at(meta, key_len_of(c));
+    return cell_is_node(meta) ? NODE_VALUE_AT
+                              : entry_value_at(meta, key_len_of(c));
 }
 
 static void *inside(const struct pages *p, struct cell *c, uint32_t at,
@@ -84,7 +85,7 @@ int item_shape(const struct dict *d, struct item *item)
     bool is_long = entry_is_long((uint32_t)item->key_len);
     uint64_t bytes;
 
-    item->meta = item->type | CELL_ENTRY << CELL_KIND_SHIFT;
+    item->meta = item->type | item->kind << CELL_KIND_SHIFT;
     if (item->flags != 0)
         item->meta |= CELL_FLAGS;
     bytes = entry_value_at(item->meta, (uint32_t)item->key_len);
@@ -172,6 +173,11 @@ void entry_fill(const struct dict *d, uint32_t ref, const struct item *item,
     } else {
         cell_fill(bytes + sizeof(*e), item->key, key_len);
     }
+    if (item->kind == CELL_VERSIONED)
+        atomic_store64(
+            (uint64_t *)(void *)(bytes +
+                                 entry_version_at(item->meta, key_len)),
+            item->version);
     if (item->flags != 0)
         atomic_store64((uint64_t *)(void *)(bytes + at - 8),
                        (uint32_t)item->flags);
@@ -243,6 +249,33 @@ static int64_t ttl_of(const struct entry *e)
     return left == 0 ? -1 : left;
 }
 
+static uint64_t *version_word(struct entry *e, uint32_t meta)
+{
+    uint32_t key_len = entry_key_len(atomic_load64(&e->key_expires));
+
+    return (uint64_t *)(void *)((unsigned char *)e +
+                                entry_version_at(meta, key_len));
+}
+
+uint64_t entry_version(const struct dict *d, const struct entry *e)
+{
+    uint32_t meta = atomic_load32(&e->cell.meta);
+    uint32_t len = entry_key_len(atomic_load64(&e->key_expires));
+
+    if (!cell_is_versioned(meta) ||
+        entry_value_at(meta, len) > cell_room(&d->pages, e))
+        return 0;
+    return atomic_load64(version_word((struct entry *)(uintptr_t)e, meta));
+}
+
+void entry_version_renew(struct txn *t, struct entry *e)
+{
+    uint32_t meta = atomic_load32(&e->cell.meta);
+
+    if (cell_is_versioned(meta))
+        txn_store64(t, version_word(e, meta), entry_version_of(t));
+}
+
 int entry_describe(const struct dict *d, const struct cell *c,
                    struct shd_value *v)
 {
@@ -259,7 +292,7 @@ int entry_describe(const struct dict *d, const struct cell *c,
     /* The flags lie just before it. */
     if (at > cell_room(&d->pages, c))
         return SHD_CORRUPT;
-    if (cell_kind(meta) == CELL_ENTRY) {
+    if (!cell_is_node(meta)) {
         v->ttl_ms = ttl_of((const struct entry *)(const void *)c);
         if ((meta & CELL_FLAGS) != 0)
             v->flags = (int32_t)atomic_load32(
@@ -341,6 +374,7 @@ int entry_long_value(const struct dict *d, uint32_t shard,
     cursor->number = atomic_load32(&head->word[CHAIN_NUMBER]);
     cursor->built = atomic_load64(&d->shard[shard].chains);
     cursor->from = 0;
+    cursor->n = 0;
     if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
         cursor->from = pad8(key_len_of(c));
     return 1;

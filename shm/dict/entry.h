@@ -2,15 +2,28 @@
 /* dict/entry.h - what lies in an entry's cell, and in a list node's.
  *
  *   entry   0        24                   32
- *           | cell   | expires, key_len   | key | flags | value |
+ *           | cell   | expires, key_len   | key | version | flags | value |
  *   node    | cell   | value |
  *
  *   key    the bytes, padded to 8; a key over ENTRY_KEY_INLINE bytes instead
  *          as u32 chain, u32 0, u64 hash, and its bytes open the chain
+ *   version  8 bytes, only in a CELL_VERSIONED, see below
  *   flags  8 bytes, only with CELL_FLAGS
  *   value  string: the bytes, or with CELL_CHAINED u32 chain, u32 0 (under a
  *          long key nothing: the bytes follow the key in its chain);
  *          number, boolean: a double; list: u32 first, u32 last, u64 count
+ *
+ * VERSIONS. An entry has no version until somebody asks for it, and then
+ * carries one until it is stored anew in another cell, or goes. The version is
+ * the number of the transaction that gave it: the shard's sequence counter,
+ * which never goes back, also when a transaction is undone. So it costs
+ * nothing to keep, no two changes in a shard's life have the same, and "no
+ * version" differs from every version that was ever given out: who stores
+ * over it in another cell need not know of versions at all. (The other design
+ * was a table of counters beside the roots, one for all entries of a root: no
+ * bit in the entry and no cell to change at the first asking, but 8 bytes for
+ * each root whether asked for or not, one store more in every set, and an
+ * entry whose neighbour changed would seem changed.)
  *
  * LOCK   reading: under the lock or in a read section; then every length is
  *        checked against the page's end.
@@ -37,6 +50,8 @@ struct entry_list {
     uint64_t count; /* 8 */
 };
 
+struct condition;
+
 /* What is to be stored, and the shape it takes. */
 struct item {
     const void *key;
@@ -47,6 +62,9 @@ struct item {
     uint64_t len;
     double number;
     uint64_t expires; /* absolute, 0: never */
+    uint32_t kind;    /* CELL_ENTRY, or CELL_VERSIONED to give it a version */
+    uint64_t version; /* that it got when it was stored, if it has one */
+    const struct condition *when; /* store.h; NULL: none */
     /* filled by item_shape: */
     uint32_t meta; /* without the hash */
     uint32_t class;
@@ -74,7 +92,21 @@ static inline uint32_t entry_value_at(uint32_t meta, uint32_t key_len)
 {
     return (uint32_t)sizeof(struct entry) +
            (entry_is_long(key_len) ? 16u : pad8(key_len)) +
+           ((meta & CELL_FLAGS) != 0 ? 8u : 0u) +
+           (cell_is_versioned(meta) ? 8u : 0u);
+}
+
+/* Byte offset of the version of a versioned one. */
+static inline uint32_t entry_version_at(uint32_t meta, uint32_t key_len)
+{
+    return entry_value_at(meta, key_len) - 8u -
            ((meta & CELL_FLAGS) != 0 ? 8u : 0u);
+}
+
+/* The version a transaction gives: never 0. */
+static inline uint64_t entry_version_of(const struct txn *t)
+{
+    return (t->id + 1) / 2;
 }
 
 /* Does an entry or a node with that meta own a chain? */
@@ -136,6 +168,13 @@ int entry_value(const struct dict *d, const struct cell *c, void *buf,
 int entry_long_value(const struct dict *d, uint32_t shard,
                      const struct cell *c, size_t size,
                      struct chain_cursor *cursor, struct shd_value *v);
+
+/* The version, 0 if it carries none. */
+uint64_t entry_version(const struct dict *d, const struct entry *e);
+
+/* Inside a transaction that changes an entry where it is: another version, if
+ * it carries one. One word. */
+void entry_version_renew(struct txn *t, struct entry *e);
 
 /* Type, flags, length, number and ttl only. */
 int entry_describe(const struct dict *d, const struct cell *c,

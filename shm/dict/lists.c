@@ -13,11 +13,12 @@
 
 #include <string.h>
 
-#define PUSH_WORDS (SLAB_ALLOC_WORDS + 2 * LIST_WORDS + 8u)
+#define PUSH_WORDS                                                            \
+    (SLAB_ALLOC_WORDS + 2 * LIST_WORDS + SLAB_EXPIRY_WORDS + 9u)
 /* A new list: its entry, its first node, and the old entry's end. */
 #define CREATE_WORDS                                                          \
     (2 * SLAB_ALLOC_WORDS + TREE_INSERT_WORDS + 2 * LIST_WORDS +              \
-     SLAB_FREE_WORDS + 12u)
+     SLAB_EXPIRY_WORDS + SLAB_FREE_WORDS + 12u)
 /* Without the last node, the entry goes too. */
 #define POP_WORDS (ROOM_REMOVE_WORDS + SLAB_FREE_WORDS + 2 * LIST_WORDS + 8u)
 
@@ -27,6 +28,7 @@ static_assert(POP_WORDS <= GUARD_UNDO_MAX, "log");
 struct push_call {
     struct item list; /* the entry */
     struct item element;
+    uint64_t expires; /* STORE_KEEP: as it is */
     bool left;
     uint64_t *length;
     uint64_t pushed;             /* the length after it */
@@ -85,7 +87,15 @@ static int push_to_live(struct attempt *a, struct push_call *c)
         txn_store32(&t, &end->word[c->left ? CHAIN_BACK : CHAIN_NEXT], ref);
         txn_store32(&t, c->left ? &l->first : &l->last, ref);
         txn_store64(&t, &l->count, c->pushed);
-        rc = room_touch(a->d, a->at.shard, &t, a->old);
+        if (c->expires != STORE_KEEP) {
+            txn_store64(&t, &a->entry->key_expires,
+                        c->expires | (uint64_t)c->list.key_len << 48);
+            rc = slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
+                                   cell_page(&a->d->pages, a->old),
+                                   c->expires);
+        }
+        if (rc == SHD_OK)
+            rc = room_touch(a->d, a->at.shard, &t, a->old);
     }
     return attempt_end(&t, rc);
 }
@@ -120,7 +130,7 @@ static int push_to_new(struct attempt *a, struct push_call *c)
             rc = attempt_adopt_chain(a, &t, PENDING_ENTRY, entry);
     }
     if (rc == SHD_OK)
-        rc = attempt_link(a, &t, entry, 0);
+        rc = attempt_link(a, &t, entry, c->list.expires);
     c->pushed = 1;
     return attempt_end(&t, rc);
 }
@@ -206,18 +216,37 @@ static int push_body(struct attempt *a, void *context)
     return rc;
 }
 
+/* As for what does fit, the key's state has the first word. */
+static int too_big(const struct dict *d, const void *key, size_t len)
+{
+    struct shd_value v;
+    int rc =
+        read_value(d, key, len, NULL, 0, READ_DESCRIBE | READ_NO_MARK, &v);
+
+    if (rc == SHD_OK && v.type != SHD_LIST)
+        return SHD_NOTLIST;
+    return rc == SHD_OK || rc == SHD_NOTFOUND ? SHD_TOOBIG : rc;
+}
+
 int store_push(const struct dict *d, bool left, struct item *element,
-               const void *key, size_t key_len, uint64_t *length)
+               const void *key, size_t key_len, uint64_t expires,
+               uint64_t *length)
 {
     struct attempt a;
     struct push_call c = {
-        .list = {.key = key, .key_len = key_len, .type = SHD_LIST},
+        .list = {.key = key,
+                 .key_len = key_len,
+                 .type = SHD_LIST,
+                 .expires = expires == STORE_KEEP ? 0 : expires},
         .element = *element,
+        .expires = expires,
         .left = left};
     int rc = item_shape(d, &c.list);
 
     if (rc == SHD_OK)
         rc = item_shape_node(d, &c.element);
+    if (rc == SHD_TOOBIG)
+        return too_big(d, key, key_len);
     if (rc != SHD_OK)
         return rc;
     attempt_start(&a, d, key, key_len, true, NULL);

@@ -3,11 +3,13 @@
 #include "shm/base/error.h"
 #include "shm/dict/forest.h"
 
+/* What every get runs through is inlined into both read_value and read_at. */
+#define INLINED static inline __attribute__((always_inline))
+
 /* The entry of a key, if it is to be seen. Torn until the caller has validated
  * it. */
-static inline int find(const struct dict *d, const struct place *at,
-                       const void *key, size_t len, uint32_t how, bool *live,
-                       const struct entry **e)
+INLINED int find(const struct dict *d, const struct place *at, const void *key,
+                 size_t len, uint32_t how, bool *live, const struct entry **e)
 {
     uint32_t ref;
     int rc = forest_find(d, at, key, len, &ref);
@@ -23,9 +25,9 @@ static inline int find(const struct dict *d, const struct place *at,
 }
 
 /* 1: the value is a long one, which is for read_long_value. */
-static inline int look(const struct dict *d, const struct place *at,
-                       const void *key, size_t len, void *buf, size_t size,
-                       uint32_t how, struct shd_value *v, bool *live)
+INLINED int look(const struct dict *d, const struct place *at, const void *key,
+                 size_t len, void *buf, size_t size, uint32_t how,
+                 struct shd_value *v, bool *live)
 {
     const struct entry *e;
     int rc = find(d, at, key, len, how, live, &e);
@@ -34,13 +36,16 @@ static inline int look(const struct dict *d, const struct place *at,
         return rc;
     if ((how & READ_DESCRIBE) != 0)
         return entry_describe(d, &e->cell, v);
+    if ((how & READ_VERSION) != 0)
+        ((struct read_versioned *)(void *)v)->version = entry_version(d, e);
     return entry_value(d, &e->cell, buf, size, ENTRY_SHORT, v);
 }
 
 /* Under the lock, or the dict could be destroyed and its memory be another's
  * between the look and this store. A mark is a hint: if the lock is taken just
  * now it can wait for the next hit. */
-static void mark(const struct dict *d, const struct place *at)
+static __attribute__((noinline)) void mark(const struct dict *d,
+                                           const struct place *at)
 {
     struct guard *g = dict_guard(d, at->shard);
 
@@ -110,6 +115,9 @@ static int look_long(const struct dict *d, const struct place *at,
             return rc;
         rc = dict_gone(d, at->shard) ? SHD_GONE
                                      : find(d, at, key, len, how, live, &e);
+        if (rc == SHD_OK && (how & READ_VERSION) != 0)
+            ((struct read_versioned *)(void *)v)->version =
+                entry_version(d, e);
         if (rc == SHD_OK && cursor != NULL)
             rc = entry_long_value(d, at->shard, &e->cell, size, cursor, v);
         if (rc == SHD_OK)
@@ -138,29 +146,44 @@ read_long_value(const struct dict *d, const struct place *at, const void *key,
     }
 }
 
-int read_value(const struct dict *d, const void *key, size_t len, void *buf,
-               size_t size, uint32_t how, struct shd_value *v)
+INLINED int read_placed(const struct dict *d, const struct place *at,
+                        const void *key, size_t len, void *buf, size_t size,
+                        uint32_t how, struct shd_value *v)
 {
-    struct place at = dict_place(d, key, len);
     struct reading r;
     bool live = false;
     int rc;
 
-    reading_begin(&r, d->env, dict_guard(d, at.shard));
+    reading_begin(&r, d->env, dict_guard(d, at->shard));
     do {
         rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        rc = dict_gone(d, at.shard)
+        rc = dict_gone(d, at->shard)
                  ? SHD_GONE
-                 : look(d, &at, key, len, buf, size, how, v, &live);
+                 : look(d, at, key, len, buf, size, how, v, &live);
     } while (!reading_done(&r));
     if (rc != SHD_OK)
         rc = rc == 1
-                 ? read_long_value(d, &at, key, len, buf, size, how, v, &live)
+                 ? read_long_value(d, at, key, len, buf, size, how, v, &live)
                  : failed(d, rc);
     if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
-        atomic_load8(&d->marks[at.root]) == 0)
-        mark(d, &at);
+        atomic_load8(&d->marks[at->root]) == 0)
+        mark(d, at);
     return rc;
+}
+
+int read_value(const struct dict *d, const void *key, size_t len, void *buf,
+               size_t size, uint32_t how, struct shd_value *v)
+{
+    struct place at = dict_place(d, key, len);
+
+    return read_placed(d, &at, key, len, buf, size, how, v);
+}
+
+int read_at(const struct dict *d, const struct place *at, const void *key,
+            size_t len, void *buf, size_t size, uint32_t how,
+            struct shd_value *v)
+{
+    return read_placed(d, at, key, len, buf, size, how, v);
 }

@@ -19,7 +19,13 @@
 enum {
     READ_STALE = 1,   /* expired entries too */
     READ_NO_MARK = 2, /* does not count as use */
-    READ_DESCRIBE = 4 /* type, length, number, flags, ttl; no bytes */
+    READ_DESCRIBE = 4, /* type, length, number, flags, ttl; no bytes */
+    READ_VERSION = 8  /* v is the first member of a struct read_versioned */
+};
+
+struct read_versioned {
+    struct shd_value value;
+    uint64_t version; /* 0: it has none */
 };
 
 #define READ_LONG_TRIES 16
@@ -32,5 +38,10 @@ int read_long(const struct dict *d, uint32_t shard, struct chain_cursor *c,
 /* As shd_get: SHD_NOTFOUND, SHD_SPACE; lists are described. */
 int read_value(const struct dict *d, const void *key, size_t len, void *buf,
                size_t size, uint32_t how, struct shd_value *v);
+
+/* The same for a key whose place is known. */
+int read_at(const struct dict *d, const struct place *at, const void *key,
+            size_t len, void *buf, size_t size, uint32_t how,
+            struct shd_value *v);
 
 #endif

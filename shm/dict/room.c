@@ -597,6 +597,8 @@ static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
         return rc;
     if (tail == 0 || (tail == r->keep && !r->last_resort))
         return 0;
+    if (tail == r->keep && r->must_keep)
+        return 0;
     if (tail == r->keep) {
         all.keep = 0;
         if (r->kept_went != NULL)

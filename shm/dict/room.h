@@ -43,6 +43,7 @@ struct room {
     size_t key_len;
     uint32_t keep;   /* the old value's entry as of the last look-up, or 0 */
     bool *kept_went; /* set when it was removed all the same */
+    bool must_keep;  /* it is not: rather SHD_NOMEM */
 };
 
 /* Inside a transaction of the shard: takes the entry the path ends with out

@@ -6,6 +6,7 @@
 #include "shm/dict/store.h"
 #include "shm/base/error.h"
 #include "shm/dict/attempt.h"
+#include "shm/dict/read.h"
 
 #include <string.h>
 
@@ -13,15 +14,11 @@
 #define IN_PLACE_WORDS 32u
 #define IN_PLACE_WORDS_MAX                                                    \
     (IN_PLACE_WORDS + SLAB_EXPIRY_WORDS + 2 * LIST_WORDS + 8u)
-#define STORE_WORDS                                                           \
-    (SLAB_ALLOC_WORDS + TREE_INSERT_WORDS + SLAB_EXPIRY_WORDS +               \
-     2 * LIST_WORDS + SLAB_FREE_WORDS + 8u)
 
 static_assert(STORE_WORDS <= GUARD_UNDO_MAX, "log");
 static_assert(IN_PLACE_WORDS_MAX <= GUARD_UNDO_MAX, "log");
 
-static int store_fresh(struct attempt *a, const struct item *item,
-                       uint32_t class)
+static int store_fresh(struct attempt *a, struct item *item, uint32_t class)
 {
     const struct dict *d = a->d;
     struct txn t;
@@ -32,6 +29,7 @@ static int store_fresh(struct attempt *a, const struct item *item,
     rc = slab_alloc(&d->pages, &a->shard->slab, &t, dict_owner(a->at.shard),
                     class, PAGE_NONE, &ref);
     if (rc == SHD_OK) {
+        item->version = entry_version_of(&t);
         entry_fill(d, ref, item, &a->at,
                    atomic_load32(&a->shard->pending[PENDING_ENTRY]));
         if (item->has_chain)
@@ -40,6 +38,19 @@ static int store_fresh(struct attempt *a, const struct item *item,
     if (rc == SHD_OK)
         rc = attempt_link(a, &t, ref, item->expires);
     return attempt_end(&t, rc);
+}
+
+/* Over a value with a version, which then gets another. */
+static bool fits_in_versioned(const struct attempt *a, const struct item *item,
+                              uint32_t meta, bool any_class)
+{
+    uint32_t need = entry_value_at(meta, (uint32_t)item->key_len) +
+                    (item->type == SHD_STRING ? pad8(item->len) : 8u);
+    uint32_t cell =
+        slab_cell_bytes(&a->d->pages, dict_owner(a->at.shard), a->old);
+
+    return any_class ? cell >= need
+                     : cell == slab_class_bytes(slab_class(need));
 }
 
 /* Can the item be written over the old value, whose cell must have
@@ -56,12 +67,15 @@ static bool fits_in_place(const struct attempt *a, const struct item *item,
     if ((meta & (CELL_CHAINED | CELL_FLAGS)) != (item->meta & CELL_FLAGS) ||
         (meta & CELL_TYPE_MASK) == SHD_LIST)
         return false;
+    if (((meta | item->meta) & CELL_KIND_MASK) != 0)
+        return cell_is_versioned(meta) &&
+               fits_in_versioned(a, item, meta, any_class);
     cell = slab_cell_bytes(&a->d->pages, dict_owner(a->at.shard), a->old);
     bytes = slab_class_bytes(item->class);
     return any_class ? cell >= bytes : cell == bytes;
 }
 
-static int store_in_place(struct attempt *a, const struct item *item)
+static int store_in_place(struct attempt *a, struct item *item)
 {
     struct entry *e = a->entry;
     uint32_t meta = atomic_load32(&e->cell.meta);
@@ -77,6 +91,10 @@ static int store_in_place(struct attempt *a, const struct item *item)
     if ((meta & CELL_FLAGS) != 0)
         txn_store64(&t, (uint64_t *)(void *)(value - 8),
                     (uint32_t)item->flags);
+    if (cell_is_versioned(meta)) {
+        entry_version_renew(&t, e);
+        item->version = entry_version_of(&t);
+    }
     if (item->type == SHD_STRING)
         cell_store(&t, value, item->value, item->len);
     else
@@ -91,7 +109,56 @@ static int store_in_place(struct attempt *a, const struct item *item)
     return attempt_end(&t, rc);
 }
 
-static int store_locked(struct attempt *a, uint32_t op, struct item *item)
+/* Is the live entry's value that one? */
+static int same_value(const struct attempt *a, const struct item *item)
+{
+    const struct entry *e = a->entry;
+    uint32_t meta = atomic_load32(&e->cell.meta);
+    uint32_t key_len = entry_key_len(atomic_load64(&e->key_expires));
+    uint32_t at = entry_value_at(meta, key_len);
+    struct shd_value v;
+    int rc = entry_describe(a->d, &e->cell, &v);
+
+    if (rc != SHD_OK)
+        return dict_damaged(a->d, "a value contradicts itself");
+    if (v.type != item->type)
+        return SHD_CHANGED;
+    if (v.type != SHD_STRING)
+        return v.number == item->number ||
+                       (v.number != v.number && item->number != item->number)
+                   ? SHD_OK
+                   : SHD_CHANGED;
+    if (v.len != item->len)
+        return SHD_CHANGED;
+    if ((meta & CELL_CHAINED) != 0) {
+        const uint32_t *chain =
+            entry_chain(&a->d->pages, (struct cell *)(uintptr_t)&e->cell);
+
+        rc = chain == NULL
+                 ? 2
+                 : chain_equal(&a->d->pages, atomic_load32(chain),
+                               entry_is_long(key_len) ? pad8(key_len) : 0,
+                               item->value, v.len);
+        if (rc == 2)
+            return dict_damaged(a->d, "a chain leads outside");
+        return rc == 1 ? SHD_OK : SHD_CHANGED;
+    }
+    if (at + v.len > cell_room(&a->d->pages, e))
+        return dict_damaged(a->d, "a value crosses its page");
+    return cell_compare((const unsigned char *)e + at, item->value, v.len) == 0
+               ? SHD_OK
+               : SHD_CHANGED;
+}
+
+int store_condition(const struct attempt *a, const struct condition *when)
+{
+    if (when->value != NULL)
+        return same_value(a, when->value);
+    return entry_version(a->d, a->entry) == when->version ? SHD_OK
+                                                          : SHD_CHANGED;
+}
+
+int store_locked(struct attempt *a, uint32_t op, struct item *item)
 {
     int steps = 0;
     int rc = SHD_OK;
@@ -111,6 +178,11 @@ static int store_locked(struct attempt *a, uint32_t op, struct item *item)
         if ((op & 3) == SHD_REPLACE && !a->live && !a->kept_went) {
             rc = SHD_NOTFOUND;
             break;
+        }
+        if (item->when != NULL) {
+            rc = store_condition(a, item->when);
+            if (rc != SHD_OK)
+                break;
         }
         if (fits_in_place(a, item, false))
             return store_in_place(a, item);
@@ -153,6 +225,22 @@ static int store_body(struct attempt *a, void *context)
     return store_locked(a, c->op, c->item);
 }
 
+/* What can never fit needs no lock to be refused. But the key's state has the
+ * first word, as for what does fit. */
+static int too_big(const struct dict *d, uint32_t op, const struct item *item)
+{
+    struct shd_value v;
+    int rc;
+
+    if ((op & 3) == SHD_SET)
+        return SHD_TOOBIG;
+    rc = read_value(d, item->key, item->key_len, NULL, 0,
+                    READ_DESCRIBE | READ_NO_MARK, &v);
+    if (rc == SHD_OK)
+        return (op & 3) == SHD_ADD ? SHD_EXISTS : SHD_TOOBIG;
+    return rc == SHD_NOTFOUND && (op & 3) == SHD_ADD ? SHD_TOOBIG : rc;
+}
+
 int store_item(const struct dict *d, uint32_t op, struct item *item,
                uint32_t *forcible)
 {
@@ -160,10 +248,13 @@ int store_item(const struct dict *d, uint32_t op, struct item *item,
     struct store_call call = {op, item};
     int rc = item_shape(d, item);
 
+    if (rc == SHD_TOOBIG)
+        return too_big(d, op, item);
     if (rc != SHD_OK)
         return rc;
     attempt_start(&a, d, item->key, item->key_len, (op & SHD_SAFE) != 0,
                   forcible);
+    a.room.must_keep = item->when != NULL;
     if (item->has_chain)
         a.pages = chain_pages(chain_source_len(&item->chain)) + 1;
     return attempt_run(&a, store_body, &call);
@@ -181,6 +272,11 @@ static int delete_body(struct attempt *a, void *context)
         return rc;
     if (a->old == 0)
         return SHD_NOTFOUND;
+    if (key->when != NULL) {
+        rc = a->live ? store_condition(a, key->when) : SHD_NOTFOUND;
+        if (rc != SHD_OK)
+            return rc;
+    }
     attempt_begin(a, &t, ROOM_REMOVE_WORDS);
     rc = attempt_end(&t, room_remove(a->d, a->at.shard, &t, &a->at, &a->path,
                                      a->live ? ROOM_DELETED : ROOM_EXPIRED));
@@ -189,8 +285,14 @@ static int delete_body(struct attempt *a, void *context)
 
 int store_delete(const struct dict *d, const void *key, size_t len)
 {
+    return store_delete_if(d, key, len, NULL);
+}
+
+int store_delete_if(const struct dict *d, const void *key, size_t len,
+                    const struct condition *when)
+{
     struct attempt a;
-    struct item item = {.key = key, .key_len = len};
+    struct item item = {.key = key, .key_len = len, .when = when};
 
     attempt_start(&a, d, key, len, true, NULL);
     a.settle = 0;
@@ -207,9 +309,10 @@ static int expire_body(struct attempt *a, void *context)
         return rc;
     if (a->old == 0)
         return SHD_NOTFOUND;
-    attempt_begin(a, &t, SLAB_EXPIRY_WORDS + 1);
+    attempt_begin(a, &t, SLAB_EXPIRY_WORDS + 2);
     txn_store64(&t, &a->entry->key_expires,
                 item->expires | (uint64_t)item->key_len << 48);
+    entry_version_renew(&t, a->entry);
     return attempt_end(&t, slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
                                              cell_page(&a->d->pages, a->old),
                                              item->expires));
@@ -251,6 +354,8 @@ static int incr_live(struct attempt *a, struct incr_call *c)
     attempt_begin(a, &t, 2 * LIST_WORDS + 4);
     txn_store64(&t, (uint64_t *)(void *)((unsigned char *)a->entry + at),
                 word);
+    if (cell_is_versioned(meta))
+        entry_version_renew(&t, a->entry);
     rc = attempt_end(&t, room_touch(a->d, a->at.shard, &t, a->old));
     if (rc == SHD_OK)
         *c->result = v.number;
@@ -287,7 +392,8 @@ int store_incr(const struct dict *d, const void *key, size_t len, double by,
                           .by = by,
                           .result = result,
                           .has_init = has_init};
-    int rc = item_shape(d, &c.item);
+    /* Without an init nothing is stored that might not fit. */
+    int rc = has_init ? item_shape(d, &c.item) : SHD_OK;
 
     if (rc != SHD_OK)
         return rc;

@@ -14,19 +14,61 @@
 
 #include "shm/dict/entry.h"
 
-/* expires: absolute, ms; 0 never. */
+/* What a store may depend on: what is there must be this value (flags and
+ * expiry do not count), or if it is NULL must have this version. */
+struct condition {
+    const struct item *value;
+    uint64_t version;
+};
+
+/* expires: absolute, ms; 0 never. With item->when (SHD_REPLACE only): also
+ * SHD_CHANGED; makes no room at the cost of what is there. */
 int store_item(const struct dict *d, uint32_t op, struct item *item,
                uint32_t *forcible);
 int store_delete(const struct dict *d, const void *key, size_t len);
+
+/* Deletes it if the condition holds. SHD_NOTFOUND, SHD_CHANGED. */
+int store_delete_if(const struct dict *d, const void *key, size_t len,
+                    const struct condition *when);
 int store_incr(const struct dict *d, const void *key, size_t len, double by,
                bool has_init, double init, uint64_t init_expires,
                double *result, uint32_t *forcible);
 int store_expire(const struct dict *d, const void *key, size_t len,
                  uint64_t expires);
+
+/* STORE_KEEP: the list's expiry stays as it is. */
+#define STORE_KEEP UINT64_MAX
 int store_push(const struct dict *d, bool left, struct item *element,
-               const void *key, size_t key_len, uint64_t *length);
+               const void *key, size_t key_len, uint64_t expires,
+               uint64_t *length);
 int store_pop(const struct dict *d, bool left, const void *key, size_t len,
               void *buf, size_t size, struct shd_value *v);
+
+/* take.c: reads and deletes at once; makes it the last to be evicted, and
+ * gives it an expiry (or STORE_KEEP). */
+int store_take(const struct dict *d, const void *key, size_t len, void *buf,
+               size_t size, struct shd_value *v);
+int store_touch(const struct dict *d, const void *key, size_t len,
+                uint64_t expires);
+
+/* version.c: reads a value with its version, and gives it one if it has none.
+ * Takes the lock: for when read_value found none. */
+int store_version(const struct dict *d, const void *key, size_t len, void *buf,
+                  size_t size, struct shd_value *v, uint64_t *version);
+
+/* append.c: extends a string at either end. `init` NULL: it must be there. */
+struct append {
+    const void *key;
+    size_t key_len;
+    const unsigned char *value;
+    size_t len;
+    const unsigned char *init;
+    size_t init_len;
+    uint64_t init_expires;
+    bool left;
+    uint64_t length; /* out */
+};
+int store_append(const struct dict *d, struct append *p, uint32_t *forcible);
 
 /* Every entry, in small steps. */
 int store_flush_all(const struct dict *d);

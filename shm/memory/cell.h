@@ -10,7 +10,8 @@
  *   chain   next    back    of        number / garbage bytes in this cell
  *
  * meta = hash << 8 | has_flags << 7 | red << 6 | chained << 5 | kind << 3 |
- * type. All links are references in units of 16 bytes; 0 is none.
+ * type. An entry that carries a version is a kind of its own, for want of
+ * another bit. All links are references in units of 16 bytes; 0 is none.
  */
 #ifndef SHD_MEMORY_CELL_H
 #define SHD_MEMORY_CELL_H
@@ -24,18 +25,31 @@ struct cell {
 };
 static_assert(sizeof(struct cell) == 24, "layout");
 
-enum { CELL_ENTRY = 0, CELL_NODE = 1, CELL_CHAIN = 2 };
+enum { CELL_ENTRY = 0, CELL_NODE = 1, CELL_CHAIN = 2, CELL_VERSIONED = 3 };
 
 #define CELL_TYPE_MASK 0x07u
 #define CELL_KIND_SHIFT 3
+#define CELL_KIND_MASK (3u << CELL_KIND_SHIFT)
 #define CELL_CHAINED (1u << 5) /* its value goes on in a chain */
 #define CELL_RED (1u << 6)
 #define CELL_FLAGS (1u << 7) /* entry: user flags are stored */
 #define CELL_HASH_SHIFT 8
 
+static inline bool cell_is_versioned(uint32_t meta)
+{
+    return (meta & CELL_KIND_MASK) == CELL_VERSIONED << CELL_KIND_SHIFT;
+}
+
+/* cell_kind() == CELL_NODE, in fewer instructions. */
+static inline bool cell_is_node(uint32_t meta)
+{
+    return (meta & CELL_KIND_MASK) == CELL_NODE << CELL_KIND_SHIFT;
+}
+
+/* CELL_ENTRY, versioned or not; CELL_NODE; CELL_CHAIN. */
 static inline uint32_t cell_kind(uint32_t meta)
 {
-    return meta >> CELL_KIND_SHIFT & 3;
+    return cell_is_versioned(meta) ? CELL_ENTRY : meta >> CELL_KIND_SHIFT & 3;
 }
 
 /* The cell at ref, or NULL unless the first `bytes` bytes at it lie in one

@@ -6,9 +6,12 @@
  * pending chain, hence its bytes are filled without a log, and the counter
  * is odd only while the free maps change.
  *
- * Half of a chain's number is in each of its cells. A reader that comes back
- * to cells in use with that number knows that they have been this chain's all
- * the while, unless 2^32 others were built in between; the counter tells.
+ * Half of the number of the chain that a cell was built in is in the cell. A
+ * reader notes it before it copies the bytes. If the cell is in use and has
+ * that number afterwards, it has been the same one all the while, unless 2^32
+ * chains were built in between; the counter tells. And if the cell before it,
+ * which was the value's, still leads to it, so is this one the value's: or the
+ * end of it that has come since, which begins with the same bytes.
  */
 #include "shm/memory/chain.h"
 #include "shm/base/error.h"
@@ -168,8 +171,15 @@ int chain_slice_copy(const struct pages *p, struct chain_cursor *c,
 {
     int rc = SHD_OK;
 
+    c->cell[0] = c->n == 0 ? 0 : c->cell[c->n];
+    c->cell_number[0] = c->n == 0 ? 0 : c->cell_number[c->n];
     for (c->n = 0; c->n<CHAIN_SLICE_CELLS && * len> 0 && rc == SHD_OK;) {
-        c->cell[c->n++] = c->ref;
+        const struct cell *cell = cell_at(p, c->ref, sizeof(*cell));
+
+        c->cell[++c->n] = c->ref;
+        c->cell_number[c->n] =
+            cell == NULL ? 0 : atomic_load32(&cell->word[CHAIN_NUMBER]);
+        atomic_fence_acquire();
         rc = read_cell(p, &c->ref, &c->from, to, len);
     }
     /* What has been loaded is older than what a read section will load. */
@@ -180,15 +190,22 @@ int chain_slice_copy(const struct pages *p, struct chain_cursor *c,
 bool chain_slice_valid(const struct pages *p, uint32_t owner, uint64_t built,
                        const struct chain_cursor *c)
 {
+    const struct cell *before = NULL;
+
     if (built - c->built >= UINT32_MAX)
         return false;
-    for (uint32_t i = 0; i < c->n; i++) {
+    if (c->cell[0] == 0 && c->n > 0 && c->cell_number[1] != c->number)
+        return false;
+    for (uint32_t i = c->cell[0] == 0; i <= c->n; i++) {
         const struct cell *cell = cell_at(p, c->cell[i], sizeof(*cell));
 
         if (cell == NULL || slab_cell_bytes(p, owner, c->cell[i]) == 0 ||
             cell_kind(atomic_load32(&cell->meta)) != CELL_CHAIN ||
-            atomic_load32(&cell->word[CHAIN_NUMBER]) != c->number)
+            atomic_load32(&cell->word[CHAIN_NUMBER]) != c->cell_number[i] ||
+            (before != NULL &&
+             atomic_load32(&before->word[CHAIN_NEXT]) != c->cell[i]))
             return false;
+        before = cell;
     }
     return true;
 }
@@ -218,11 +235,64 @@ int chain_compare(const struct pages *p, uint32_t head, const void *with,
     return 0;
 }
 
+int chain_equal(const struct pages *p, uint32_t head, uint64_t from,
+                const void *with, uint64_t len)
+{
+    const unsigned char *b = with;
+    uint32_t ref = head;
+
+    while (len > 0) {
+        uint32_t n;
+        const struct cell *c = link_at(p, ref, &n);
+
+        if (c == NULL)
+            return 2;
+        if (from >= n) {
+            if (n % 8 != 0)
+                return 2;
+            from -= n;
+        } else {
+            uint64_t take = n - from < len ? n - from : len;
+
+            if (cell_compare((const unsigned char *)(c + 1) + from, b, take) !=
+                0)
+                return 0;
+            b += take;
+            len -= take;
+            from = 0;
+        }
+        ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    }
+    return 1;
+}
+
+int chain_last(const struct pages *p, uint32_t head, uint64_t cells_max,
+               uint32_t *last, uint32_t *before)
+{
+    uint32_t ref = head;
+
+    *before = 0;
+    while (cells_max-- > 0) {
+        uint32_t n, next;
+        const struct cell *c = link_at(p, ref, &n);
+
+        if (c == NULL)
+            return SHD_CORRUPT;
+        next = atomic_load32(&c->word[CHAIN_NEXT]);
+        *last = ref;
+        if (next == 0)
+            return SHD_OK;
+        *before = ref;
+        ref = next;
+    }
+    return SHD_CORRUPT;
+}
+
 int chain_check(const struct pages *p, uint32_t owner, uint32_t head,
                 uint32_t of, uint64_t total, uint64_t *cells, char *report,
                 size_t size)
 {
-    uint32_t back = 0, ref = head, number = 0;
+    uint32_t back = 0, ref = head;
     const char *fault = NULL;
 
     while (total > 0 && fault == NULL) {
@@ -237,15 +307,12 @@ int chain_check(const struct pages *p, uint32_t owner, uint32_t head,
         else if (c->word[CHAIN_BACK] != back ||
                  c->word[CHAIN_OF] != (back == 0 ? of : 0))
             fault = "has a wrong link back";
-        else if (back != 0 && c->word[CHAIN_NUMBER] != number)
-            fault = "has a cell of another chain";
         else if (n > total || (n < total && n != CHAIN_DATA_MAX))
             fault = "has a cell of a wrong length";
         else {
             total -= n;
             ++*cells;
             back = ref;
-            number = c->word[CHAIN_NUMBER];
             ref = c->word[CHAIN_NEXT];
         }
     }

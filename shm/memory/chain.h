@@ -6,10 +6,11 @@
  *        `of` names the cell the chain belongs to, 0 while it is being built.
  * LOCK   building and freeing: the shard's guard is held. Reading: in a read
  *        section.
- *        What a reachable chain holds never changes, and every cell of it has
- *        the chain's number: so a reader of a long one copies a slice at a
- *        time without the lock, and needs a read section, as short as for
- *        any small value, only to see that the cells still have that number.
+ *        What has been written to a reachable chain never changes (it may go
+ *        on, with other cells after a place), and every cell has the number of
+ *        the chain it was built in: so a reader of a long one copies a slice
+ *        at a time without the lock, and needs a read section, as short as for
+ *        any small value, only to see that the cells have not become others.
  * CRASH  a chain being built hangs on the shard's `pending` word after every
  *        step: whoever comes next finds and frees it.
  * COST   a chain is built and freed in small transactions, whatever its
@@ -78,15 +79,17 @@ int chain_build_step(const struct chain_site *site,
 int chain_read(const struct pages *p, uint32_t head, uint64_t from, void *to,
                uint64_t len);
 
-/* Where a reader of a long chain is. A read section fills ref, built and
- * from. */
+/* Where a reader of a long chain is. A read section fills ref, number, built
+ * and from, and sets n to 0. */
 struct chain_cursor {
-    uint32_t ref;   /* the next cell */
-    uint64_t built; /* chains of the shard when it was found */
-    uint64_t from;  /* bytes to skip */
-    uint32_t number;
-    uint32_t n; /* cells in the last slice */
-    uint32_t cell[CHAIN_SLICE_CELLS];
+    uint32_t ref;    /* the next cell */
+    uint32_t number; /* that the first cell must have */
+    uint64_t built;  /* chains of the shard when it was found */
+    uint64_t from;   /* bytes to skip */
+    uint32_t n;      /* cells in the last slice */
+    /* The last cell of the slice before, 0: none; then the slice's. */
+    uint32_t cell[1 + CHAIN_SLICE_CELLS];
+    uint32_t cell_number[1 + CHAIN_SLICE_CELLS];
 };
 
 /* Copies a slice outside of any read section: up to *len bytes to *to, both of
@@ -103,6 +106,16 @@ bool chain_slice_valid(const struct pages *p, uint32_t owner, uint64_t built,
 /* cell_compare over the first len bytes of the chain; 2 if it is corrupt. */
 int chain_compare(const struct pages *p, uint32_t head, const void *with,
                   uint64_t len);
+
+/* Are the bytes from..from+len of the chain the same? `from` is a multiple of
+ * 8. 1, 0, or 2 if it is corrupt. */
+int chain_equal(const struct pages *p, uint32_t head, uint64_t from,
+                const void *with, uint64_t len);
+
+/* The chain's last cell, and the one before it (0: there is none).
+ * SHD_CORRUPT: it does not end within `cells_max`. */
+int chain_last(const struct pages *p, uint32_t head, uint64_t cells_max,
+               uint32_t *last, uint32_t *before);
 
 /* Links and lengths of a chain of `total` bytes that belongs to cell `of`,
  * and adds its cells to *cells. */

@@ -226,6 +226,67 @@ def safe_evicts_nothing_and_plain_does():
 
 
 @case
+def set_over_an_old_value_compares():
+    name = segment()
+    expect(1, "set", name, "d", "k", "v", "--old", "u", err=b"not found")
+    expect(0, "set", name, "d", "k", "v")
+    expect(1, "set", name, "d", "k", "w", "--old", "u", err=b"changed")
+    assert answer("set", name, "d", "k", "w", "--old", "vv", code=1) == {
+        "stored": False, "forcible": False}
+    expect(0, "set", name, "d", "k", "w\\n", "--old", "\\x76", "-e")
+    expect(0, "get", name, "d", "k", out=b"w\n")
+    expect(0, "set", name, "d", "n", "1", "-n")
+    expect(1, "set", name, "d", "n", "3", "-n", "-o", "2", err=b"changed")
+    expect(0, "set", name, "d", "n", "3", "-n", "-o", "1.0")
+    expect(0, "get", name, "d", "n", out=b"3")
+    expect(0, "set", name, "d", "b", "true", "-b")
+    expect(0, "set", name, "d", "b", "false", "-b", "--old", "1")
+    expect(2, "set", name, "d", "k", "v", "--old", "u", "--add")
+    expect(2, "set", name, "d", "k", "1", "-n", "--old", "u")
+
+
+@case
+def append_prints_the_length():
+    name = segment()
+    expect(1, "append", name, "d", "k", "v", out=b"", err=b"not found")
+    expect(0, "append", name, "d", "k", "bc", "-c", "--init-ttl", "50",
+           out=b"2\n")
+    expect(0, "append", name, "d", "k", "a", "--before", out=b"3\n")
+    assert answer("append", name, "d", "k", "\\x00", "-e") == {"length": 4}
+    expect(0, "get", name, "d", "k", out=b"abc\0")
+    assert 40 < answer("get", name, "d", "k")["ttl"] <= 50
+    expect(0, "set", name, "d", "n", "1", "-n")
+    expect(1, "append", name, "d", "n", "v", err=b"not a string")
+    expect(2, "append", name, "d", "k", "v", "--init-ttl", "5")
+
+
+@case
+def touch_makes_it_the_newest():
+    name = segment()
+    for key in ("a", "b"):
+        expect(0, "set", name, "d", key, "v", "--ttl", "500")
+    expect(0, "touch", name, "d", "a", out=b"")
+    expect(0, "keys", name, "d", "--oldest", out=b"b\na\n")
+    assert 400 < answer("get", name, "d", "a")["ttl"] <= 500
+    expect(0, "touch", name, "d", "a", "--ttl", "50")
+    assert 40 < answer("get", name, "d", "a")["ttl"] <= 50
+    expect(1, "touch", name, "d", "c", err=b"not found")
+    assert answer("touch", name, "d", "c", code=1) == {"touched": False}
+
+
+@case
+def pop_prints_and_removes():
+    name = segment("d=1m")
+    expect(0, "set", name, "d", "k", "--stdin", stdin=b"x" * 200000)
+    expect(0, "pop", name, "d", "k", out=b"x" * 200000)
+    expect(1, "pop", name, "d", "k", out=b"", err=b"not found")
+    expect(0, "set", name, "d", "k", "v", "-f", "3")
+    got = answer("pop", name, "d", "k")
+    assert got["value"] == "v" and got["flags"] == 3, got
+    assert answer("pop", name, "d", "k", code=1)["found"] is False
+
+
+@case
 def delete_removes_once():
     name = segment()
     expect(0, "set", name, "d", "k", "v")

@@ -19,7 +19,7 @@
 #define CHILD_DONE 42
 #define CHILD_FAILED 43
 
-static unsigned char bytes[VALUE_MAX];
+static unsigned char bytes[VALUE_MAX], old[VALUE_MAX];
 static uint64_t fills; /* makes the next value another one */
 
 /* ---- commands ------------------------------------------------------------ */
@@ -64,6 +64,62 @@ static int store(struct world *w, uint32_t op, const char *key, size_t len,
 {
     return shd_store(w->dict, op, key, strlen(key), SHD_STRING, value(len),
                      len, 0, ttl, (int32_t)(fills % 3), NULL);
+}
+
+/* Reads the value, and stores or (len < 0) deletes on the condition that it
+ * is still the same. */
+static int change_same(struct world *w, const char *key, long len)
+{
+    struct shd_value v = {.type = SHD_NIL};
+    int rc = shd_get(w->dict, key, strlen(key), old, sizeof(old), &v);
+
+    if (rc != SHD_OK && rc != SHD_NOTFOUND)
+        return rc;
+    return shd_cas(w->dict, key, strlen(key), rc == SHD_OK ? v.type : SHD_NIL,
+                   old, rc == SHD_OK ? v.len : 0, v.number,
+                   len < 0 ? SHD_NIL : SHD_STRING,
+                   value(len < 0 ? 0 : (size_t)len), len < 0 ? 0 : (size_t)len,
+                   0, 0, 5, NULL);
+}
+
+static int change_version(struct world *w, const char *key, long len)
+{
+    struct shd_value v;
+    uint64_t version = 0;
+    int rc = shd_get_versioned(w->dict, key, strlen(key), old, sizeof(old),
+                               &v, &version);
+
+    if (rc != SHD_OK && rc != SHD_NOTFOUND)
+        return rc;
+    return shd_store_versioned(w->dict, key, strlen(key),
+                               len < 0 ? SHD_NIL : SHD_STRING,
+                               value(len < 0 ? 0 : (size_t)len),
+                               len < 0 ? 0 : (size_t)len, 0, 0, 6, &version,
+                               NULL);
+}
+
+/* KEY COUNT LEN: sets KEY0, KEY1 ... in one call. */
+static int set_many(struct world *w, const struct words *c)
+{
+    static char text[64][24];
+    static const void *keys[64], *from[64];
+    static size_t lens[64];
+    static struct shd_value values[64];
+    static int32_t codes[64];
+    uint32_t n = (uint32_t)number(c, 2);
+
+    if (n > 64)
+        n = 64;
+    for (uint32_t i = 0; i < n; i++) {
+        lens[i] = (size_t)snprintf(text[i], sizeof(text[i]), "%.12s%u",
+                                   c->word[1], i);
+        keys[i] = text[i];
+        values[i] = (struct shd_value){.type = SHD_STRING,
+                                       .len = (uint64_t)number(c, 3)};
+        from[i] = i == 0 ? value(values[i].len) : bytes;
+    }
+    return shd_set_multi(w->dict, SHD_SET, n, keys, lens, values, from, codes,
+                         NULL);
 }
 
 /* KEY COUNT ...: the same for KEY0, KEY1, ... */
@@ -120,6 +176,36 @@ static int on_key(struct world *w, const struct words *c, bool *known)
                         verb[2] == 'i', 100, 0, &result, NULL);
     if (strcmp(verb, "expire") == 0)
         return shd_expire(w->dict, key, len, number(c, 2));
+    if (strcmp(verb, "cas") == 0)
+        return change_same(w, key, number(c, 2));
+    if (strcmp(verb, "casdel") == 0)
+        return change_same(w, key, -1);
+    if (strcmp(verb, "version") == 0) {
+        uint64_t version;
+        return shd_get_versioned(w->dict, key, len, bytes, sizeof(bytes), &v,
+                                 &version);
+    }
+    if (strcmp(verb, "vset") == 0)
+        return change_version(w, key, number(c, 2));
+    if (strcmp(verb, "vdel") == 0)
+        return change_version(w, key, -1);
+    if (strcmp(verb, "take") == 0)
+        return shd_take(w->dict, key, len, bytes, sizeof(bytes), &v);
+    if (strcmp(verb, "touch") == 0)
+        return shd_touch(w->dict, key, len,
+                         c->count > 2 ? number(c, 2) : SHD_KEEP_TTL);
+    if (strcmp(verb, "append") == 0 || strcmp(verb, "prepend") == 0)
+        return shd_append(w->dict, verb[0] == 'p', key, len,
+                          value((size_t)number(c, 2)), (size_t)number(c, 2),
+                          c->count > 3 ? c->word[3] : NULL,
+                          c->count > 3 ? strlen(c->word[3]) : 0, 0, NULL,
+                          NULL);
+    if (strcmp(verb, "lpushx") == 0 || strcmp(verb, "rpushx") == 0)
+        return shd_push_expire(w->dict, left, key, len, SHD_STRING,
+                               value((size_t)number(c, 2)),
+                               (size_t)number(c, 2), 0, number(c, 3), NULL);
+    if (strcmp(verb, "mset") == 0)
+        return set_many(w, c);
     if (strcmp(verb, "lpush") == 0 || strcmp(verb, "rpush") == 0)
         return shd_push(w->dict, left, key, len, SHD_STRING,
                         value((size_t)number(c, 2)), (size_t)number(c, 2), 0,

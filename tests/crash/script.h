@@ -6,6 +6,11 @@
  *   set|safe|add|replace KEY LEN [TTL]   a string, new bytes each time
  *   num KEY N   del KEY   get KEY   incr KEY N   init KEY N (incr with init)
  *   expire KEY TTL   lpush|rpush KEY LEN   lnum KEY N   lpop|rpop KEY
+ *   cas KEY LEN   casdel KEY     stores, or deletes, if it is as just read
+ *   version KEY   vset KEY LEN   vdel KEY       the same by version
+ *   take KEY   touch KEY [TTL]   append|prepend KEY LEN [INIT]
+ *   lpushx|rpushx KEY LEN TTL    shd_push_expire
+ *   mset KEY COUNT LEN           sets KEY0, KEY1 ... in one call
  *   fill KEY COUNT LEN [TTL]    sets KEY0, KEY1 ...
  *   thin KEY COUNT STEP         deletes KEY0, KEY<STEP> ...
  *   hit KEY COUNT               gets KEY0 ...

@@ -210,6 +210,121 @@ function loops.capacity(n)
     assert(sum == n * 4194304)
 end
 
+function loops.cas(n)
+    d:set("cas", 0)
+    for i = 1, n do
+        d:cas("cas", i - 1, i)
+    end
+    assert(d:get("cas") == n)
+end
+
+function loops.cas_string(n)
+    d:set("cas", "a")
+    local changed = 0
+    for _ = 1, n do
+        if not d:cas("cas", "b", "c") then
+            changed = changed + 1
+        end
+    end
+    assert(changed == n)
+end
+
+function loops.versioned(n)
+    d:set("ver", 0)
+    for _ = 1, n do
+        local value, _, version = d:get_versioned("ver")
+        d:set_versioned("ver", value + 1, version)
+    end
+    assert(d:get("ver") == n)
+end
+
+function loops.set_pop(n)
+    local sum = 0
+    for i = 1, n do
+        d:set("pop", i)
+        sum = sum + d:pop("pop")
+    end
+    assert(sum == n * (n + 1) / 2)
+end
+
+function loops.touch(n)
+    for _ = 1, n do
+        d:touch("n", 60)
+        d:touch("n")
+    end
+end
+
+function loops.append(n)
+    local length = 0
+    for i = 1, n do
+        if i % 100 == 1 then
+            d:delete("append")
+        end
+        length = d:append("append", "x", "")
+    end
+    assert(length == 100)
+end
+
+function loops.push_expire(n)
+    for i = 1, n do
+        d:lpush_expire("le", i, 60)
+        d:lpop("le")
+    end
+end
+
+local keys = { "n", "s", "b", "nothing", "n", "n", "b", "r" }
+local numbers = { "n", "b", "nothing", "n", "n", "b", "r" }
+local results, flags = {}, {}
+
+function loops.get_multi(n)
+    local bytes = 0
+    for _ = 1, n do
+        bytes = bytes + #d:get_multi(keys, results)[2]
+    end
+    assert(bytes == 100 * n)
+end
+
+function loops.get_multi_numbers(n)
+    local sum = 0
+    for _ = 1, n do
+        d:get_multi(numbers, results, flags)
+        sum = sum + results[1] + flags[2]
+    end
+    assert(sum == 8 * n)
+end
+
+local stored = { 5, "a string", true }
+local stored_keys = { "m1", "m2", "m3" }
+
+function loops.set_multi(n)
+    for _ = 1, n do
+        d:set_multi(stored_keys, stored, 60)
+    end
+    assert(d:get("m2") == "a string")
+end
+
+local room = ffi.new("uint8_t[200]")
+
+function loops.get_buf(n)
+    local bytes = 0
+    for _ = 1, n do
+        bytes = bytes + d:get_buf("s", room, 200)
+    end
+    assert(bytes == 100 * n)
+end
+
+local has_buffer, string_buffer = pcall(require, "string.buffer")
+local into = has_buffer and string_buffer.new()
+
+function loops.get_string_buffer(n)
+    local bytes = 0
+    for _ = 1, n do
+        into:reset()
+        bytes = bytes + d:get_buf("s", into)
+    end
+    assert(bytes == 100 * n and #into == 100)
+end
+
 -- Types, hits and misses in turn, as a program has them.
 function loops.mixed(n)
     local keys = { "n", "s", "b", "nothing", "n" }

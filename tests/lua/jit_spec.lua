@@ -67,8 +67,13 @@ local LOOPS = {
     "get_number", "get_string", "get_boolean", "get_missing", "get_stale",
     "get_number_key", "set_number", "set_string", "set_boolean", "safe_set",
     "add", "safe_add", "replace", "delete", "incr", "incr_init", "ttl",
-    "expire", "llen", "lpush_lpop", "rpush_rpop", "capacity", "mixed"
+    "expire", "llen", "lpush_lpop", "rpush_rpop", "capacity", "mixed", "cas",
+    "cas_string", "versioned", "set_pop", "touch", "append", "push_expire",
+    "get_multi", "get_multi_numbers", "set_multi", "get_buf"
 }
+if pcall(require, "string.buffer") then
+    LOOPS[#LOOPS + 1] = "get_string_buffer"
+end
 
 describe("compiled by LuaJIT:", function()
     after_each(support.clean)
@@ -97,7 +102,9 @@ describe("allocates nothing:", function()
 
     for _, loop in ipairs { "get_number", "get_boolean", "get_missing",
                             "set_number", "incr", "incr_init", "ttl",
-                            "delete", "llen", "lpush_lpop" } do
+                            "delete", "llen", "lpush_lpop", "cas",
+                            "versioned", "set_pop", "touch", "push_expire",
+                            "get_multi_numbers", "set_multi", "get_buf" } do
         it(loop, function()
             local bytes = run(loop, CALLS_MEMORY)
             assert.is_true(math.abs(bytes) < 4096, bytes .. " bytes")

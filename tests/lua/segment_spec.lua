@@ -380,6 +380,7 @@ describe("a read-only segment", function()
         written:set("s", "v", 0, 5)
         written:set("n", 5)
         written:rpush("l", 1)
+        written:set_versioned("v", 7)
         -- A process has a segment mapped once: read-only in a child of its
         -- own that never had it attached.
         local script = support.luajit("", "readonly_child.lua", name)

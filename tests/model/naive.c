@@ -33,6 +33,7 @@ void naive_clear(struct naive_entry *e)
 {
     e->stored = false;
     e->list_len = 0;
+    e->version = 0;
 }
 
 static void put(struct naive_entry *e, uint32_t type,
@@ -78,6 +79,7 @@ int naive_incr(struct naive_entry *e, uint64_t now_ms, double by,
         if (e->type != SHD_NUMBER)
             return SHD_NOTNUMBER;
         e->value.number += by;
+        e->version = 0;
         *result = e->value.number;
         return SHD_OK;
     }
@@ -95,7 +97,71 @@ int naive_expire(struct naive_entry *e, uint64_t now_ms, int64_t ttl_ms)
         return SHD_NOTFOUND;
     e->deadline_ms = deadline(now_ms, ttl_ms);
     e->flushed = false;
+    e->version = 0;
     return SHD_OK;
+}
+
+static bool same(const struct naive_value *a, const struct naive_value *b)
+{
+    if (a->type != b->type)
+        return false;
+    if (a->type == SHD_STRING)
+        return a->len == b->len && memcmp(a->bytes, b->bytes, a->len) == 0;
+    return a->number == b->number ||
+           (a->number != a->number && b->number != b->number);
+}
+
+int naive_cas(struct naive_entry *e, uint64_t now_ms,
+              const struct naive_value *old, const struct naive_value *v,
+              int64_t ttl_ms, int32_t flags)
+{
+    bool live = naive_is_live(e, now_ms);
+
+    if (old == NULL && live)
+        return SHD_EXISTS;
+    if (old != NULL && !live)
+        return SHD_NOTFOUND;
+    if (old != NULL && (e->type == SHD_LIST || !same(&e->value, old)))
+        return SHD_CHANGED;
+    if (v != NULL)
+        put(e, v->type, v, deadline(now_ms, ttl_ms), flags);
+    else if (live)
+        naive_clear(e);
+    return SHD_OK;
+}
+
+int naive_store_versioned(struct naive_entry *e, uint64_t now_ms,
+                          uint64_t version, const struct naive_value *v,
+                          int64_t ttl_ms, int32_t flags)
+{
+    bool live = naive_is_live(e, now_ms);
+
+    if (version == 0 && live)
+        return SHD_EXISTS;
+    if (version != 0 && !live)
+        return SHD_NOTFOUND;
+    if (version != 0 && version != e->version)
+        return SHD_CHANGED;
+    if (v != NULL)
+        put(e, v->type, v, deadline(now_ms, ttl_ms), flags);
+    else if (live)
+        naive_clear(e);
+    return SHD_OK;
+}
+
+int naive_touch(struct naive_entry *e, uint64_t now_ms, bool expires,
+                int64_t ttl_ms)
+{
+    if (!naive_is_live(e, now_ms))
+        return SHD_NOTFOUND;
+    return expires ? naive_expire(e, now_ms, ttl_ms) : SHD_OK;
+}
+
+int naive_is_string(const struct naive_entry *e, uint64_t now_ms)
+{
+    if (!naive_is_live(e, now_ms))
+        return SHD_NOTFOUND;
+    return e->type == SHD_STRING ? SHD_OK : SHD_NOTSTRING;
 }
 
 void naive_flush(struct naive_entry *e, uint64_t now_ms)

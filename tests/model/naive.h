@@ -35,6 +35,9 @@ struct naive_entry {
     struct naive_value *list;
     size_t list_len, list_room;
 
+    uint64_t version; /* as given out since the last change; 0: unknown */
+    uint64_t newest;  /* that was ever given out */
+
     /* For the checks: */
     uint64_t stored_at;    /* number of the store that wrote it */
     bool changed_since;    /* by something else than a store */
@@ -61,6 +64,22 @@ int naive_pop(struct naive_entry *e, uint64_t now_ms, bool left,
               struct naive_value *v);
 int naive_llen(const struct naive_entry *e, uint64_t now_ms,
                uint64_t *length);
+
+/* `old` NULL: if there is none; v NULL: deletes. */
+int naive_cas(struct naive_entry *e, uint64_t now_ms,
+              const struct naive_value *old, const struct naive_value *v,
+              int64_t ttl_ms, int32_t flags);
+
+/* The same by version, 0: if there is none. */
+int naive_store_versioned(struct naive_entry *e, uint64_t now_ms,
+                          uint64_t version, const struct naive_value *v,
+                          int64_t ttl_ms, int32_t flags);
+
+int naive_touch(struct naive_entry *e, uint64_t now_ms, bool expires,
+                int64_t ttl_ms);
+
+/* SHD_OK: a live string it could be added to. */
+int naive_is_string(const struct naive_entry *e, uint64_t now_ms);
 
 /* Nothing is there any more. */
 void naive_clear(struct naive_entry *e);

@@ -10,7 +10,7 @@
 #include "shm/dict/account.h"
 
 /* What value_max_bytes promises of that key. User flags may cost a word. */
-static bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags)
+bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags)
 {
     return len + (flags != 0 ? 8 : 0) <=
            dict_value_max(&w->dict->dict, w->keys[k].len);
@@ -57,8 +57,8 @@ static struct item item_of(const struct world *w, uint32_t k,
 }
 
 /* After a change that gave `forcible`; `before` is the dict's info then. */
-static void check_forced(struct world *w, const struct shd_dict_info *before,
-                         bool allowed, uint32_t forcible)
+void check_forced(struct world *w, const struct shd_dict_info *before,
+                  bool allowed, uint32_t forcible)
 {
     refresh(w);
     uint64_t evicted = w->info.evictions - before->evictions;
@@ -193,7 +193,8 @@ static void op_push(struct world *w, uint32_t k)
     struct naive_value v;
     struct shd_dict_info before;
     uint64_t length = 4711, wanted = 0;
-    bool left = one_in(w, 2);
+    bool left = one_in(w, 2), expires = one_in(w, 4);
+    int64_t ttl = random_ttl(w);
     int rc;
 
     do
@@ -202,9 +203,14 @@ static void op_push(struct world *w, uint32_t k)
     learn(w, k);
     refresh(w);
     before = w->info;
-    rc = shd_push(w->dict, left, w->keys[k].bytes, w->keys[k].len, v.type,
-                  v.type == SHD_STRING ? v.bytes : NULL, v.len, v.number,
-                  &length);
+    if (expires)
+        rc = shd_push_expire(w->dict, left, w->keys[k].bytes, w->keys[k].len,
+                             v.type, v.type == SHD_STRING ? v.bytes : NULL,
+                             v.len, v.number, ttl, &length);
+    else
+        rc = shd_push(w->dict, left, w->keys[k].bytes, w->keys[k].len, v.type,
+                      v.type == SHD_STRING ? v.bytes : NULL, v.len, v.number,
+                      &length);
     check_forced(w, &before, false, 0);
     if (rc == SHD_NOMEM) {
         struct item list = {.key = w->keys[k].bytes,
@@ -227,6 +233,8 @@ static void op_push(struct world *w, uint32_t k)
     expect(w, rc, naive_push(e, now(), left, &v, &wanted));
     if (rc != SHD_OK)
         return;
+    if (expires)
+        expect(w, naive_expire(e, now(), ttl), SHD_OK);
     if (length != wanted)
         fail(w, "%" PRIu64 " elements, should be %" PRIu64, length, wanted);
     saw(w, e);
@@ -574,7 +582,9 @@ static void key_op(struct world *w)
         return;
     }
     w->keys[k].disturbed = true;
-    if (n < 76) {
+    if (n < 50) {
+        beyond_op(w, k);
+    } else if (n < 76) {
         w->doing = "store";
         op_store(w, k);
     } else if (n < 84) {

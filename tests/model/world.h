@@ -113,6 +113,14 @@ uint32_t random_key(struct world *w, bool for_list);
 /* operations.c: one operation, on both sides. */
 void random_op(struct world *w);
 
+/* operations.c: what every change is held to; see there. */
+bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags);
+void check_forced(struct world *w, const struct shd_dict_info *before,
+                  bool allowed, uint32_t forcible);
+
+/* beyond.c: one operation that ngx.shared.DICT lacks. */
+void beyond_op(struct world *w, uint32_t k);
+
 /* operations.c: walks over everything; then the bookkeeping must add up. */
 void audit(struct world *w);
 

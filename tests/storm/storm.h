@@ -59,6 +59,8 @@
     X(SMALL_INCR, "incr in the small dict")                                   \
     X(SMALL_PUSH, "push in the small dict")                                   \
     X(SMALL_POP, "pop in the small dict")                                     \
+    X(SMALL_APPEND, "append in the small dict")                               \
+    X(SMALL_TAKE, "take in the small dict")                                   \
     X(SMALL_FLUSH, "flush_expired in the small dict")                         \
     X(SCAN, "scan")                                                           \
     X(JOIN, "join")                                                           \

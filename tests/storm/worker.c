@@ -215,6 +215,43 @@ static void queue_pop(void)
 
 /* ---- shared by all ------------------------------------------------------ */
 
+/* Adds one by comparing, until nobody was quicker. */
+static int add_by_value(const char *key, unsigned key_len, double *result)
+{
+    struct shd_value v;
+    int rc;
+
+    do {
+        rc = shd_get(st->big, key, key_len, NULL, 0, &v);
+        if (rc != SHD_OK && rc != SHD_NOTFOUND)
+            return rc;
+        *result = rc == SHD_OK ? v.number + 1 : 1;
+        rc = shd_cas(st->big, key, key_len,
+                     rc == SHD_OK ? SHD_NUMBER : SHD_NIL, NULL, 0, *result - 1,
+                     SHD_NUMBER, NULL, 0, *result, 0, 0, NULL);
+    } while (rc == SHD_CHANGED || rc == SHD_EXISTS);
+    return rc;
+}
+
+static int add_by_version(const char *key, unsigned key_len, double *result)
+{
+    struct shd_value v;
+    uint64_t version;
+    int rc;
+
+    do {
+        rc = shd_get_versioned(st->big, key, key_len, NULL, 0, &v, &version);
+        if (rc != SHD_OK && rc != SHD_NOTFOUND)
+            return rc;
+        *result = rc == SHD_OK ? v.number + 1 : 1;
+        if (rc == SHD_NOTFOUND)
+            version = 0;
+        rc = shd_store_versioned(st->big, key, key_len, SHD_NUMBER, NULL, 0,
+                                 *result, 0, 0, &version, NULL);
+    } while (rc == SHD_CHANGED || rc == SHD_EXISTS);
+    return rc;
+}
+
 static void counter_incr(void)
 {
     static double last[COUNTERS];
@@ -224,7 +261,15 @@ static void counter_incr(void)
     double result = 0;
 
     intend(KIND_INCR, n, 0);
-    int rc = shd_incr(st->big, key, key_len, 1, 1, 0, 0, &result, NULL);
+    int rc;
+
+    switch (below(4)) {
+    case 0: rc = add_by_value(key, key_len, &result); break;
+    case 1: rc = add_by_version(key, key_len, &result); break;
+    default:
+        rc = shd_incr(st->big, key, key_len, 1, 1, 0, 0, &result, NULL);
+        break;
+    }
     returned(KIND_INCR);
     must(rc, SHD_OK, KIND_INCR);
     self->counted[n]++;
@@ -383,6 +428,37 @@ static void small_list(uint32_t n, bool push)
     }
 }
 
+/* Strings that grow, and are taken out: of nothing but x. */
+static void small_string(uint32_t n, bool append)
+{
+    char key[NAME_BYTES];
+    unsigned key_len = (unsigned)snprintf(key, sizeof(key), "a:%u", n % 20);
+    enum kind kind = append ? KIND_SMALL_APPEND : KIND_SMALL_TAKE;
+    struct shd_value v;
+    int rc;
+
+    memset(bytes, 'x', 300);
+    intend(kind, n, 0);
+    if (append)
+        rc = shd_append(st->small, below(8) == 0, key, key_len, bytes,
+                        below(300), "", 0, 0, NULL, NULL);
+    else
+        rc = shd_take(st->small, key, key_len, buffer, sizeof(buffer), &v);
+    /* It has been added to for long; somebody else may delete it first. */
+    if (!append && rc == SHD_SPACE) {
+        rc = shd_delete(st->small, key, key_len);
+        rc = rc == SHD_OK ? SHD_NOTFOUND : rc;
+    }
+    returned(kind);
+    /* It removes nothing of its own value to make room. */
+    must(rc, append ? SHD_NOMEM : SHD_NOTFOUND, kind);
+    acknowledged();
+    for (uint64_t i = 0; !append && rc == SHD_OK && i < v.len; i++) {
+        if (buffer[i] != 'x')
+            fail("a string of the small dict holds other bytes");
+    }
+}
+
 static void small_other(uint32_t n)
 {
     char key[NAME_BYTES];
@@ -390,7 +466,11 @@ static void small_other(uint32_t n)
     double result;
     uint64_t freed;
 
-    switch (below(4)) {
+    switch (below(6)) {
+    case 4:
+    case 5:
+        small_string(n, below(8) > 0);
+        return;
     case 0:
         key_len = (unsigned)snprintf(key, sizeof(key), "c:%u", n % 30);
         intend(KIND_SMALL_INCR, n, 0);

@@ -606,6 +606,39 @@ START_TEST(a_value_larger_than_the_dict_is_too_big_and_changes_nothing)
 }
 END_TEST
 
+/* As for what fits, what the key holds decides first. */
+START_TEST(a_value_larger_than_the_dict_says_first_what_the_key_is)
+{
+    double sum;
+    uint64_t max;
+
+    start(65536);
+    max = info().value_max_bytes;
+    expect(set("live", 5, 1), SHD_OK);
+    expect(store(SHD_SET, "expired", 5, 1, 1000, 0, NULL), SHD_OK);
+    clock_test_advance(1000);
+    expect(store(SHD_ADD, "live", max + 1, 1, 0, 0, NULL), SHD_EXISTS);
+    expect(store(SHD_ADD, "expired", max + 1, 1, 0, 0, NULL), SHD_TOOBIG);
+    expect(store(SHD_ADD, "missing", max + 1, 1, 0, 0, NULL), SHD_TOOBIG);
+    expect(store(SHD_REPLACE, "live", max + 1, 1, 0, 0, NULL), SHD_TOOBIG);
+    expect(store(SHD_REPLACE, "expired", max + 1, 1, 0, 0, NULL),
+           SHD_NOTFOUND);
+    expect(store(SHD_REPLACE, "missing", max + 1, 1, 0, 0, NULL),
+           SHD_NOTFOUND);
+    expect(shd_push(dict, 1, "live", 4, SHD_STRING, bytes_in, max + 1, 0,
+                    NULL),
+           SHD_NOTLIST);
+    /* A key that is too long by itself. */
+    ck_assert_uint_gt(65535, max);
+    expect(shd_incr(dict, key_bytes, 65535, 1, 0, 0, 0, &sum, NULL),
+           SHD_NOTFOUND);
+    expect(shd_incr(dict, key_bytes, 65535, 1, 1, 0, 0, &sum, NULL),
+           SHD_TOOBIG);
+    holds("live", 5, 1);
+    sound();
+}
+END_TEST
+
 START_TEST(the_largest_value_fits_exactly)
 {
     static const uint64_t capacities[] = {8192, 12288, 20480, 65536, MIB};
@@ -826,6 +859,8 @@ int main(void)
     tcase_add_test(c, incr_of_a_long_key_works_too);
     tcase_add_test(
         c, a_value_larger_than_the_dict_is_too_big_and_changes_nothing);
+    tcase_add_test(
+        c, a_value_larger_than_the_dict_says_first_what_the_key_is);
     tcase_add_loop_test(c, the_largest_value_fits_exactly, 0, 5);
     tcase_add_test(c, a_full_file_system_is_no_memory_and_the_dict_goes_on);
     tcase_add_test(c,

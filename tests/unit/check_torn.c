@@ -475,6 +475,54 @@ START_TEST(a_long_value_is_never_torn_though_it_is_replaced)
 }
 END_TEST
 
+/* Byte number i is i % 251, however long it is. */
+static void *append_long(void *unused)
+{
+    unsigned char part[6000];
+    uint64_t len = 0;
+
+    (void)unused;
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+        uint64_t n = 1 + len * 7 % 5999;
+
+        for (uint64_t i = 0; i < n; i++)
+            part[i] = (unsigned char)((len + i) % 251);
+        if (len + n > LONG_BYTES) {
+            expect(shd_delete(dict, LONG_KEY, 4), SHD_OK);
+            len = 0;
+            continue;
+        }
+        expect(shd_append(dict, 0, LONG_KEY, 4, part, n, "", 0, 0, &len, NULL),
+               SHD_OK);
+    }
+    return NULL;
+}
+
+START_TEST(a_long_value_is_whole_though_it_is_appended_to)
+{
+    unsigned found = 0;
+    pthread_t thread;
+    struct shd_value v;
+
+    ck_assert_int_eq(pthread_create(&thread, NULL, append_long, NULL), 0);
+    for (int i = 0; i < 300 || found < 50; i++) {
+        int rc = shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v);
+
+        ck_assert(rc == SHD_OK || rc == SHD_NOTFOUND);
+        if (rc != SHD_OK)
+            continue;
+        for (uint64_t n = 0; n < v.len; n++) {
+            if (long_out[n] != n % 251)
+                ck_abort_msg("byte %llu of %llu is %u", (unsigned long long)n,
+                             (unsigned long long)v.len, long_out[n]);
+        }
+        found += v.len > CHAIN_SLICE_BYTES;
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
 /* Pushes elements of its own while others are popped. */
 static void *push_long(void *unused)
 {
@@ -524,15 +572,29 @@ START_TEST(long_elements_are_popped_once_and_whole)
 }
 END_TEST
 
+static void *never_the_same(void *word)
+{
+    for (uint32_t i = 0; !__atomic_load_n(&stop, __ATOMIC_RELAXED); i++)
+        atomic_store32(word, i);
+    return NULL;
+}
+
 START_TEST(a_value_that_is_replaced_each_time_is_read_under_the_lock)
 {
     struct shd_value v;
+    pthread_t thread;
 
     set_long(9);
     /* As if that cell were another chain's whenever it is looked at. */
-    cell_of_long(40)->word[CHAIN_NUMBER]++;
-    expect(shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v), SHD_OK);
-    is_one_of_the_long(&v);
+    ck_assert_int_eq(pthread_create(&thread, NULL, never_the_same,
+                                    &cell_of_long(40)->word[CHAIN_NUMBER]),
+                     0);
+    for (int i = 0; i < 20; i++) {
+        expect(shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v), SHD_OK);
+        is_one_of_the_long(&v);
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
 }
 END_TEST
 
@@ -582,6 +644,7 @@ int main(void)
     tcase_add_test(
         c, a_long_value_is_read_beside_changes_while_the_lock_is_taken);
     tcase_add_test(c, a_long_value_is_never_torn_though_it_is_replaced);
+    tcase_add_test(c, a_long_value_is_whole_though_it_is_appended_to);
     tcase_add_test(c, long_elements_are_popped_once_and_whole);
     tcase_add_test(c,
                    a_value_that_is_replaced_each_time_is_read_under_the_lock);

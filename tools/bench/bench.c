@@ -24,6 +24,8 @@
 #define ROUNDS_MAX 99
 #define BATCH 20000
 #define VALUE_BYTES 32
+/* Keys of one shd_get_multi or shd_set_multi. */
+#define MULTI 32
 
 struct bench {
     shd_dict *dict;
@@ -126,6 +128,67 @@ static void run_set(struct bench *b)
 {
     for (int i = 0; i < BATCH; i++)
         one_set(b);
+}
+
+struct multi {
+    char text[MULTI][16], bytes[MULTI * VALUE_BYTES];
+    const void *keys[MULTI], *from[MULTI];
+    size_t lens[MULTI], at[MULTI];
+    struct shd_value values[MULTI];
+    int32_t codes[MULTI];
+};
+
+static void pick_many(struct bench *b, struct multi *m)
+{
+    for (int i = 0; i < MULTI; i++) {
+        m->lens[i] = make_key(m->text[i], pick(b));
+        m->keys[i] = m->text[i];
+    }
+}
+
+static void run_get_multi(struct bench *b)
+{
+    struct multi m;
+
+    for (int i = 0; i < BATCH / MULTI; i++) {
+        pick_many(b, &m);
+        int rc = shd_get_multi(b->dict, MULTI, m.keys, m.lens, m.bytes,
+                               sizeof(m.bytes), m.values, m.at, m.codes);
+
+        if (rc != SHD_OK || m.codes[MULTI - 1] != SHD_OK)
+            die("get_multi", rc);
+    }
+}
+
+static void run_set_multi(struct bench *b)
+{
+    struct multi m;
+
+    for (int i = 0; i < MULTI; i++) {
+        m.values[i] =
+            (struct shd_value){.type = SHD_STRING, .len = VALUE_BYTES};
+        m.from[i] = b->value;
+    }
+    for (int i = 0; i < BATCH / MULTI; i++) {
+        pick_many(b, &m);
+        int rc = shd_set_multi(b->dict, SHD_SET, MULTI, m.keys, m.lens,
+                               m.values, m.from, m.codes, NULL);
+
+        if (rc != SHD_OK)
+            die("set_multi", rc);
+    }
+}
+
+static void run_cas(struct bench *b)
+{
+    double sum;
+    int rc = shd_incr(b->dict, "cas", 3, 0, 1, 0, 0, &sum, NULL);
+
+    for (int i = 0; rc == SHD_OK && i < BATCH; i++, sum++)
+        rc = shd_cas(b->dict, "cas", 3, SHD_NUMBER, NULL, 0, sum, SHD_NUMBER,
+                     NULL, 0, sum + 1, 0, 0, NULL);
+    if (rc != SHD_OK)
+        die("cas", rc);
 }
 
 static void run_mixed(struct bench *b)
@@ -234,10 +297,11 @@ static double two_processes(struct bench *b, int rounds)
 
 static void usage(FILE *to)
 {
-    fputs("usage: shdict-bench [--quick] [--rounds N]\n"
+    fputs("usage: shdict-bench [--quick] [--keys N] [--rounds N]\n"
           "Prints ns per operation, and how many uncontended lock + unlock "
           "pairs that is.\n"
           "  --quick     fewer rounds, and 100k keys instead of 1M\n"
+          "  --keys N    that many keys for \"many\" (1000000)\n"
           "  --rounds N  rounds of 20000 operations each (odd, up to 99)\n",
           to);
 }
@@ -246,6 +310,7 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"quick", no_argument, NULL, 'q'},
+        {"keys", required_argument, NULL, 'k'},
         {"rounds", required_argument, NULL, 'r'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
@@ -254,9 +319,14 @@ int main(int argc, char **argv)
         {"robust mutex lock + unlock", run_lock, 1000, 0, {0}},
         {"get, few keys", run_get, 1000, 1, {0}},
         {"get, many keys", run_get, 0, 1, {0}},
+        {"get_multi of 32, few keys", run_get_multi, 1000, 1, {0}},
+        {"get_multi of 32, many keys", run_get_multi, 0, 1, {0}},
         {"set, few keys", run_set, 1000, 1, {0}},
         {"set, many keys", run_set, 0, 1, {0}},
-        {"incr, one counter", run_incr, 1000, 0, {0}}};
+        {"set_multi of 32, few keys", run_set_multi, 1000, 1, {0}},
+        {"set_multi of 32, many keys", run_set_multi, 0, 1, {0}},
+        {"incr, one counter", run_incr, 1000, 0, {0}},
+        {"cas, one counter", run_cas, 1000, 0, {0}}};
     enum { LINES = sizeof(lines) / sizeof(lines[0]) };
     uint32_t many = 1000000;
     int rounds = 51, c, rc;
@@ -268,12 +338,14 @@ int main(int argc, char **argv)
             many = 100000;
         } else if (c == 'r') {
             rounds = atoi(optarg);
+        } else if (c == 'k') {
+            many = (uint32_t)strtoul(optarg, NULL, 10);
         } else {
             usage(c == 'h' ? stdout : stderr);
             return c == 'h' ? 0 : 2;
         }
     }
-    if (optind != argc || rounds < 1 || rounds > ROUNDS_MAX) {
+    if (optind != argc || many < 1 || rounds < 1 || rounds > ROUNDS_MAX) {
         usage(stderr);
         return 2;
     }

@@ -18,6 +18,8 @@ int cli_exit_code(int code)
     case SHD_NOTNUMBER:
     case SHD_ISLIST:
     case SHD_NOTLIST:
+    case SHD_NOTSTRING:
+    case SHD_CHANGED:
     case SHD_MISMATCH:
         return CLI_NO;
     case SHD_INVAL:
@@ -52,6 +54,8 @@ static bool has_detail(int code)
     case SHD_NOTNUMBER:
     case SHD_ISLIST:
     case SHD_NOTLIST:
+    case SHD_NOTSTRING:
+    case SHD_CHANGED:
     case SHD_EMPTYKEY:
     case SHD_LONGKEY:
     case SHD_SPACE:
@@ -173,6 +177,18 @@ int cli_read(shd_dict *dict, const void *key, size_t key_len, bool stale,
         int code = stale
                        ? shd_get_stale(dict, key, key_len, *buf, *size, value)
                        : shd_get(dict, key, key_len, *buf, *size, value);
+        if (code != SHD_SPACE)
+            return code;
+        if (cli_grow(buf, size, (size_t)value->len) != 0)
+            return SHD_NOMEM;
+    }
+}
+
+int cli_take(shd_dict *dict, const void *key, size_t key_len, char **buf,
+             size_t *size, struct shd_value *value)
+{
+    for (;;) {
+        int code = shd_take(dict, key, key_len, *buf, *size, value);
         if (code != SHD_SPACE)
             return code;
         if (cli_grow(buf, size, (size_t)value->len) != 0)

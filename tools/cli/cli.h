@@ -66,8 +66,9 @@ struct cli_args {
 };
 
 extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
-    verb_set, verb_delete, verb_incr, verb_keys, verb_dump, verb_check,
-    verb_create, verb_rm, verb_reap, verb_supervise;
+    verb_set, verb_append, verb_touch, verb_pop, verb_delete, verb_incr,
+    verb_keys, verb_dump, verb_check, verb_create, verb_rm, verb_reap,
+    verb_supervise;
 
 /* Reads argv[1..] (argv[0] is the verb). Prints the help and exits 0, or a
  * message and exits 2, where that is due. */
@@ -196,6 +197,10 @@ int cli_exit_code(int code);
 /* A string value of any length: grows *buf (malloc) as needed. */
 int cli_read(shd_dict *dict, const void *key, size_t key_len, bool stale,
              char **buf, size_t *size, struct shd_value *value);
+
+/* The same, and the key is gone then. What does not fit is not taken. */
+int cli_take(shd_dict *dict, const void *key, size_t key_len, char **buf,
+             size_t *size, struct shd_value *value);
 
 /* A buffer of at least `size` bytes in *buf; what it held is lost. */
 int cli_grow(char **buf, size_t *held, size_t size);

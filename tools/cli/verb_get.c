@@ -42,7 +42,7 @@ static void print_json(const struct cli_args *args, const char *key,
     cli_json_print(args, json);
 }
 
-static int run(struct cli_args *args)
+static int get_or_pop(struct cli_args *args, bool pop)
 {
     char *key = args->words[2];
     size_t len = cli_bytes(args, "KEY", key);
@@ -51,13 +51,15 @@ static int run(struct cli_args *args)
     struct shd_value value;
     shd_segment *segment;
     shd_dict *dict;
-    int status = cli_open(args, args->words[0], args->words[1], CLI_READ,
-                          &segment, &dict);
+    int status = cli_open(args, args->words[0], args->words[1],
+                          pop ? CLI_WRITE : CLI_READ, &segment, &dict);
 
     if (status != CLI_YES)
         return status;
     int code = cli_grow(&buf, &size, 65536) ? SHD_NOMEM : SHD_OK;
-    if (code == SHD_OK)
+    if (code == SHD_OK && pop)
+        code = cli_take(dict, key, len, &buf, &size, &value);
+    else if (code == SHD_OK)
         code = cli_read(dict, key, len, cli_option(args, "stale"), &buf, &size,
                         &value);
     if (args->json && (code == SHD_OK || code == SHD_NOTFOUND))
@@ -69,6 +71,16 @@ static int run(struct cli_args *args)
     shd_dict_close(dict);
     shd_segment_close(segment);
     return status;
+}
+
+static int run(struct cli_args *args)
+{
+    return get_or_pop(args, false);
+}
+
+static int pop_run(struct cli_args *args)
+{
+    return get_or_pop(args, true);
 }
 
 static const struct cli_option options[] = {
@@ -84,3 +96,17 @@ const struct cli_verb verb_get = {.name = "get",
                                   .words_min = 3,
                                   .words_max = 3,
                                   .run = run};
+
+static const struct cli_option pop_options[] = {
+    {"raw", 'r', NULL, "Write the bytes as they are, to a terminal too"},
+    {"escaped", 'e', NULL, "KEY is in the form dump and keys print"},
+    {NULL}};
+
+const struct cli_verb verb_pop = {
+    .name = "pop",
+    .words = "SEGMENT DICT KEY",
+    .summary = "Print the value of a key, and remove it",
+    .options = pop_options,
+    .words_min = 3,
+    .words_max = 3,
+    .run = pop_run};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* shdict set, delete, incr: changes of one key. */
+/* shdict set, append, touch, delete, incr: changes of one key. */
 #include "cli.h"
 
 #include <errno.h>
@@ -38,6 +38,10 @@ struct item {
     double number;
     int64_t ttl_ms;
     int32_t flags;
+    bool cas; /* only over this value, of the same type: */
+    char *old;
+    size_t old_len;
+    double old_number;
 };
 
 static uint32_t store_op(const struct cli_args *args)
@@ -103,6 +107,31 @@ static int read_input(struct item *item)
     }
 }
 
+/* --old: what must be there. */
+static void old_parse(const struct cli_args *args, struct item *item)
+{
+    static char old[131072];
+    const char *text = cli_option(args, "old");
+
+    item->cas = text != NULL;
+    if (text == NULL)
+        return;
+    if (item->op != SHD_SET)
+        cli_usage(args, "--old excludes --add, --replace and --safe");
+    if (item->type == SHD_NUMBER) {
+        item->old_number = cli_number(args, "--old", text);
+    } else if (item->type == SHD_BOOLEAN) {
+        item->old_number = boolean(args, text);
+    } else {
+        /* A copy, for it may be unescaped in place. */
+        if (strlen(text) >= sizeof(old))
+            cli_usage(args, "--old: longer than 131071 bytes");
+        strcpy(old, text);
+        item->old = old;
+        item->old_len = cli_bytes(args, "--old", old);
+    }
+}
+
 static void item_parse(struct cli_args *args, struct item *item)
 {
     bool number = cli_option(args, "number");
@@ -117,6 +146,7 @@ static void item_parse(struct cli_args *args, struct item *item)
     item->ttl_ms = ttl ? cli_seconds_ms(args, "--ttl", ttl) : 0;
     if (number && truth)
         cli_usage(args, "--number and --boolean exclude each other");
+    old_parse(args, item);
     if (cli_option(args, "stdin")) {
         if (word || number || truth)
             cli_usage(args, "--stdin takes no VALUE, and gives a string");
@@ -148,9 +178,13 @@ static int set_run(struct cli_args *args)
     int status = target_open(args, &t);
     if (status != CLI_YES)
         goto out;
-    int code =
-        shd_store(t.dict, item.op, t.key, t.len, item.type, item.bytes,
-                  item.len, item.number, item.ttl_ms, item.flags, &forcible);
+    int code = item.cas ? shd_cas(t.dict, t.key, t.len, item.type, item.old,
+                                  item.old_len, item.old_number, item.type,
+                                  item.bytes, item.len, item.number,
+                                  item.ttl_ms, item.flags, &forcible)
+                        : shd_store(t.dict, item.op, t.key, t.len, item.type,
+                                    item.bytes, item.len, item.number,
+                                    item.ttl_ms, item.flags, &forcible);
     status = code == SHD_OK ? CLI_YES : cli_answer(args, t.key, code);
     if (args->json)
         cli_json_print(args, json_pack("{s:b, s:b}", "stored", code == SHD_OK,
@@ -171,7 +205,8 @@ static const struct cli_option set_options[] = {
     {"safe", 's', NULL, "Evict nothing that is alive"},
     {"add", 'a', NULL, "Only if the key is absent or expired"},
     {"replace", 0, NULL, "Only if the key is there"},
-    {"escaped", 'e', NULL, "KEY and VALUE are in the form dump prints"},
+    {"old", 'o', "OLD", "Only if it holds OLD, of the same type"},
+    {"escaped", 'e', NULL, "KEY, VALUE, OLD are in the form dump prints"},
     {NULL}};
 
 const struct cli_verb verb_set = {.name = "set",
@@ -181,6 +216,83 @@ const struct cli_verb verb_set = {.name = "set",
                                   .words_min = 3,
                                   .words_max = 4,
                                   .run = set_run};
+
+/* ---- append ------------------------------------------------------------- */
+
+static int append_run(struct cli_args *args)
+{
+    char *value = args->words[3];
+    size_t len = cli_bytes(args, "VALUE", value);
+    const char *ttl = cli_option(args, "init-ttl");
+    int64_t ttl_ms = ttl ? cli_seconds_ms(args, "--init-ttl", ttl) : 0;
+    uint64_t length = 0;
+    struct target t;
+
+    if (ttl && !cli_option(args, "create"))
+        cli_usage(args, "--init-ttl wants --create");
+    int status = target_open(args, &t);
+    if (status != CLI_YES)
+        return status;
+    int code = shd_append(
+        t.dict, cli_option(args, "before") != NULL, t.key, t.len, value, len,
+        cli_option(args, "create") ? "" : NULL, 0, ttl_ms, &length, NULL);
+    status = code == SHD_OK ? CLI_YES : cli_answer(args, t.key, code);
+    if (code == SHD_OK && args->json)
+        cli_json_print(args, json_pack("{s:I}", "length", (json_int_t)length));
+    else if (code == SHD_OK)
+        printf("%llu\n", (unsigned long long)length);
+    target_close(&t);
+    return status;
+}
+
+static const struct cli_option append_options[] = {
+    {"before", 'b', NULL, "Put it before the value, not after it"},
+    {"create", 'c', NULL, "If the key is absent, store VALUE"},
+    {"init-ttl", 0, "SECONDS", "Time to live of what --create stores"},
+    {"escaped", 'e', NULL, "KEY and VALUE are in the form dump prints"},
+    {NULL}};
+
+const struct cli_verb verb_append = {.name = "append",
+                                     .words = "SEGMENT DICT KEY VALUE",
+                                     .summary = "Add to a string, and print "
+                                                "its length",
+                                     .options = append_options,
+                                     .words_min = 4,
+                                     .words_max = 4,
+                                     .run = append_run};
+
+/* ---- touch -------------------------------------------------------------- */
+
+static int touch_run(struct cli_args *args)
+{
+    const char *ttl = cli_option(args, "ttl");
+    int64_t ttl_ms = ttl ? cli_seconds_ms(args, "--ttl", ttl) : SHD_KEEP_TTL;
+    struct target t;
+    int status = target_open(args, &t);
+
+    if (status != CLI_YES)
+        return status;
+    int code = shd_touch(t.dict, t.key, t.len, ttl_ms);
+    status = code == SHD_OK ? CLI_YES : cli_answer(args, t.key, code);
+    if (args->json)
+        cli_json_print(args, json_pack("{s:b}", "touched", code == SHD_OK));
+    target_close(&t);
+    return status;
+}
+
+static const struct cli_option touch_options[] = {
+    {"ttl", 't', "SECONDS", "New time to live; 0 is for ever"},
+    {"escaped", 'e', NULL, "KEY is in the form dump and keys print"},
+    {NULL}};
+
+const struct cli_verb verb_touch = {.name = "touch",
+                                    .words = "SEGMENT DICT KEY",
+                                    .summary = "Make a key the last to be "
+                                               "evicted",
+                                    .options = touch_options,
+                                    .words_min = 3,
+                                    .words_max = 3,
+                                    .run = touch_run};
 
 /* ---- delete ------------------------------------------------------------- */
 
