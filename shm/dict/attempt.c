@@ -56,12 +56,11 @@ int attempt_end(struct txn *t, int rc)
     return rc;
 }
 
-uint32_t attempt_class(const struct attempt *a, uint32_t class)
+uint32_t attempt_larger(const struct attempt *a, uint32_t class)
 {
     const uint32_t *partial = a->shard->slab.partial;
 
-    if (!a->room.larger ||
-        slab_prepare(&a->d->pages, &a->shard->slab, class) == SHD_OK)
+    if (slab_prepare(&a->d->pages, &a->shard->slab, class) == SHD_OK)
         return class;
     for (uint32_t c = class + 1; c < SLAB_CLASSES; c++) {
         if (atomic_load32(&partial[c]) != 0)

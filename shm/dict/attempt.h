@@ -50,7 +50,12 @@ int attempt_end(struct txn *t, int rc);
 
 /* The class to take a cell from: the one asked for, or when only a larger one
  * will do, that. */
-uint32_t attempt_class(const struct attempt *a, uint32_t class);
+uint32_t attempt_larger(const struct attempt *a, uint32_t class);
+
+static inline uint32_t attempt_class(const struct attempt *a, uint32_t class)
+{
+    return a->room.larger ? attempt_larger(a, class) : class;
+}
 
 /* SHD_NOMEM from an allocator: makes a step of room here. SHD_OK: try again;
  * ATTEMPT_NEED_ROOM. */
