@@ -89,6 +89,9 @@ local function segment_options(checked)
     if checked.readonly then
         o.flags = lib.SHD_ATTACH_READONLY
     end
+    if checked.held then
+        o.flags = o.flags + lib.SHD_ATTACH_HELD
+    end
     if checked.dumpable then
         o.flags = o.flags + lib.SHD_DUMPABLE
     end
@@ -331,7 +334,8 @@ local function name_error(name)
 end
 
 -- Attaches to the segment of that name, and creates it if there is none,
--- unless create is false or readonly is true.
+-- unless create is false, or readonly or held is true; exclusive: creates it,
+-- and fails if there is one.
 function shdict.open(name, options)
     local err = name_error(name)
     if err then
@@ -342,11 +346,21 @@ function shdict.open(name, options)
     if not checked then
         return invalid(err)
     end
-    if checked.readonly and checked.create then
-        return invalid("bad options: create and readonly exclude each other")
+    if (checked.readonly or checked.held) and checked.create then
+        return invalid("bad options: create and "
+                       .. (checked.held and "held" or "readonly")
+                       .. " exclude each other")
     end
-    if checked.readonly or checked.create == false then
+    local attach = checked.readonly or checked.held or checked.create == false
+    if checked.exclusive and attach then
+        return invalid("bad options: exclusive creates a segment, readonly, "
+                       .. "held and create = false do not")
+    end
+    if attach then
         return segment_open(lib.shd_segment_attach, name, checked)
+    end
+    if checked.exclusive then
+        return segment_open(lib.shd_segment_create, name, checked)
     end
     return segment_open(lib.shd_segment_open, name, checked)
 end

@@ -78,13 +78,28 @@ local buffer_ctype = ffi.typeof("uint8_t[?]")
 local buffer_size = 4096
 local buffer = ffi_new(buffer_ctype, buffer_size)
 
+-- Objects that have something to do before their first use, as { handle,
+-- function }; theirs is false meanwhile.
+local waiting = setmetatable({}, { __mode = "k" })
+
+local function first_use(self)
+    local wait = waiting[self]
+    if not wait then
+        error('bad "zone" argument', 4)
+    end
+    waiting[self] = nil
+    self[1] = wait[1]
+    wait[2](self)
+    return self[1]
+end
+
 local function dict_of(self)
     if type(self) ~= "table" then
         error('bad "zone" argument', 3)
     end
     local dict = self[1]
     if not ffi_istype(dict_ctype, dict) then
-        error('bad "zone" argument', 3)
+        dict = first_use(self)
     end
     return dict
 end
@@ -780,7 +795,15 @@ end
 
 -- What close() of the segment leaves of a dict.
 local function disown(self)
+    waiting[self] = nil
     self[1] = dict_closed
+end
+
+-- Calls prepare(dict) when the first method of the dict is called. Costs the
+-- calls after that one nothing.
+local function before_use(self, prepare)
+    waiting[self] = { self[1], prepare }
+    self[1] = false
 end
 
 function Dict.close(self)
@@ -796,4 +819,4 @@ function Dict.close(self)
     return true
 end
 
-return { adopt = adopt, disown = disown }
+return { adopt = adopt, disown = disown, before_use = before_use }

@@ -41,7 +41,8 @@
  *   Handles may be shared by all threads of a process, close included (the
  *   caller must only not use a handle while another thread closes it).
  *   fork() is allowed at any time: the child keeps all handles and becomes a
- *   worker of its own by itself at its first change. Children made by raw
+ *   worker of its own by itself at its first change, and then frees the slots
+ *   of workers that have died (shd_reap). Children made by raw
  *   clone() without libc's set-up are not supported: the kernel keeps no
  *   list of robust locks for them. exec() ends a worker as death does.
  *
@@ -137,14 +138,20 @@ typedef struct shd_segment shd_segment;
 enum { /* struct shd_segment_options.flags */
     SHD_ATTACH_READONLY = 1, /* allowed from any pid namespace, and while all
                                 writers hang */
-    SHD_DUMPABLE = 2 /* keep the segment in core dumps: a crashing worker
-                        then holds its lock until its core is written */
+    SHD_DUMPABLE = 2, /* keep the segment in core dumps: a crashing worker
+                         then holds its lock until its core is written */
+    SHD_ATTACH_HELD = 4 /* attach only: what this process, or its parent
+                           before the fork, has attached read-write under the
+                           name, else SHD_NOTFOUND. Opens nothing: it works
+                           after rights were given up, and when the name has
+                           been removed since or is another's */
 };
 
 /* Every field may be 0 for its default. */
 struct shd_segment_options {
     uint32_t struct_size;  /* sizeof(struct shd_segment_options) */
-    uint32_t flags;        /* SHD_ATTACH_READONLY, SHD_DUMPABLE */
+    uint32_t flags;        /* SHD_ATTACH_READONLY, SHD_DUMPABLE,
+                              SHD_ATTACH_HELD */
     uint64_t size_bytes;   /* create: room reserved for all objects, at most
                               64 GiB, default 64 GiB (sparse: what is not
                               used costs no memory) */

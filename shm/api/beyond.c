@@ -161,7 +161,7 @@ int shd_append(shd_dict *dict, int left, const void *key, size_t key_len,
 {
     struct append p = {.key = key,
                        .key_len = key_len,
-                       .value = value,
+                       .value = value != NULL ? value : "",
                        .len = len,
                        .init = init,
                        .init_len = init_len,

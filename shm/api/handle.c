@@ -6,6 +6,8 @@
  */
 #include "shm/api/handle.h"
 #include "shm/base/error.h"
+#include "shm/segment/header.h"
+#include "shm/segment/name.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,6 +47,7 @@ static void child_after_fork(void)
         if (h->open == 0)
             continue;
         atomic_store64(&h->env.incarnation, 0);
+        h->forked = true;
         if (h->segment.writable)
             segment_after_fork(&h->segment);
     }
@@ -174,6 +177,7 @@ static int intern(struct segment *s, const struct shd_segment_options *o,
     } else {
         h->segment = *s;
         h->shared_fd = -1;
+        h->forked = false;
         h->env.segment = &h->segment;
         h->env.incarnation = 0;
         h->env.wait_ms =
@@ -199,6 +203,34 @@ int handle_attach(const char *name, const struct shd_segment_options *o,
         rc = intern(&s, o, out);
     handle_tables_unlock();
     return rc;
+}
+
+int handle_held(const char *name, const struct shd_segment_options *o,
+                shd_segment **out)
+{
+    struct segment_name n;
+    shd_segment *h;
+    int rc = header_options_check(o);
+
+    if (rc == SHD_OK)
+        rc = name_parse(name, &n);
+    if (rc == SHD_OK && n.fd >= 0)
+        rc = error_set(SHD_NAME, "a descriptor is not held under a name");
+    if (rc != SHD_OK)
+        return rc;
+    handle_tables_lock();
+    for (h = segments; h != NULL; h = h->next)
+        if (h->open > 0 && h->segment.writable &&
+            strcmp(h->segment.path, n.path) == 0)
+            break;
+    if (h != NULL)
+        atomic_store32_release(&h->open, h->open + 1);
+    handle_tables_unlock();
+    if (h == NULL)
+        return error_set(SHD_NOTFOUND,
+                         "this process does not hold a segment %s", name);
+    *out = h;
+    return SHD_OK;
 }
 
 int handle_create(const char *name, const struct shd_segment_options *o,
@@ -275,15 +307,26 @@ int handle_reader(shd_segment *segment)
 static int register_worker(shd_segment *segment)
 {
     uint64_t incarnation;
+    bool look = false;
     int rc = SHD_OK;
 
     handle_tables_lock();
     if (segment->env.incarnation == 0) {
         rc = registry_join(&segment->env, &segment->self, &incarnation);
-        if (rc == SHD_OK)
+        if (rc == SHD_OK) {
             atomic_store64_release(&segment->env.incarnation, incarnation);
+            look = segment->forked && registry_has_dead(&segment->env);
+            segment->forked = false;
+        }
     }
     handle_tables_unlock();
+    /* What stands in the way of reaping others is no failure of the caller's:
+     * whoever needs what a dead one holds recovers that by itself. */
+    if (look) {
+        int ignored = shd_reap(segment, NULL);
+
+        (void)ignored;
+    }
     return rc;
 }
 

@@ -15,7 +15,9 @@
  * a use after close is found out unless it comes very late.
  *
  * After fork the child's handler drops the parent's incarnation and gets a
- * file description of its own; handle_writer() then registers it.
+ * file description of its own; handle_writer() then registers it, and reaps
+ * the dead: in a prefork server without a supervisor of ours, a worker that
+ * starts in the place of a killed one is the one who comes by.
  */
 #ifndef SHD_API_HANDLE_H
 #define SHD_API_HANDLE_H
@@ -39,6 +41,7 @@ struct shd_segment {
     int shared_fd;   /* for shd_segment_fd: a description without our file
                         locks, so that who inherits it keeps none alive; -1 */
     uint64_t closed; /* the how-manieth close of the process it was */
+    bool forked;     /* a child's, that has not registered since the fork */
     struct shd_segment *next;
     struct segment segment;
     struct guard_env env;
@@ -57,6 +60,10 @@ int handle_writer(shd_segment *segment);
 /* Attaches or creates, and gives the process's handle of that file. */
 int handle_attach(const char *name, const struct shd_segment_options *o,
                   shd_segment **out);
+/* The open read-write handle that was attached or created under this name in
+ * this process or, before the fork, in its parent. SHD_NOTFOUND. */
+int handle_held(const char *name, const struct shd_segment_options *o,
+                shd_segment **out);
 int handle_create(const char *name, const struct shd_segment_options *o,
                   shd_segment **out);
 

@@ -36,6 +36,8 @@ int shd_segment_attach(const char *name, const struct shd_segment_options *o,
 {
     if (out == NULL)
         return error_set(SHD_INVAL, "out is NULL");
+    if (o != NULL && (o->flags & SHD_ATTACH_HELD) != 0)
+        return handle_held(name, o, out);
     return handle_attach(name, o, out);
 }
 
@@ -47,10 +49,12 @@ int shd_segment_open(const char *name, const struct shd_segment_options *o,
     if (out == NULL)
         return error_set(SHD_INVAL, "out is NULL");
     for (int i = 0; i < OPEN_ROUNDS; i++) {
-        rc = handle_attach(name, o, out);
-        /* A descriptor, and a read-only attachment, cannot be made. */
+        rc = shd_segment_attach(name, o, out);
+        /* A descriptor, a read-only attachment, and one that must be held
+         * already cannot be made. */
         if (rc != SHD_NOTFOUND || strncmp(name, "fd:", 3) == 0 ||
-            (o != NULL && (o->flags & SHD_ATTACH_READONLY) != 0))
+            (o != NULL &&
+             (o->flags & (SHD_ATTACH_READONLY | SHD_ATTACH_HELD)) != 0))
             return rc;
         rc = handle_create(name, o, out);
         if (rc != SHD_EXISTS)

@@ -15,6 +15,8 @@
 
 #define CACHE_LINE 64u
 #define MODE_MASK 0777u
+#define FLAGS_KNOWN                                                           \
+    (uint32_t)(SHD_ATTACH_READONLY | SHD_DUMPABLE | SHD_ATTACH_HELD)
 
 struct parts {
     uint64_t guards_at, catalogue_at, workers_at, extents_at;
@@ -104,10 +106,13 @@ int header_options_check(const struct shd_segment_options *o)
         return error_set(SHD_INVAL,
                          "options: struct_size is %u, this library's is %zu",
                          o->struct_size, sizeof(*o));
-    if ((o->flags & ~(uint32_t)(SHD_ATTACH_READONLY | SHD_DUMPABLE)) != 0)
+    if ((o->flags & ~FLAGS_KNOWN) != 0)
         return error_set(SHD_INVAL, "options: unknown flags 0x%x",
-                         o->flags &
-                             ~(uint32_t)(SHD_ATTACH_READONLY | SHD_DUMPABLE));
+                         o->flags & ~FLAGS_KNOWN);
+    if ((o->flags & SHD_ATTACH_HELD) != 0 &&
+        (o->flags & SHD_ATTACH_READONLY) != 0)
+        return error_set(SHD_INVAL, "options: SHD_ATTACH_HELD finds what is "
+                                    "attached read-write, not read-only");
     if (o->reserved != 0)
         return error_set(SHD_INVAL, "options: reserved is not 0");
     if ((o->mode & ~MODE_MASK) != 0)

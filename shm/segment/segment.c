@@ -328,6 +328,8 @@ int segment_create(const char *name, const struct shd_segment_options *o,
         return rc;
     if (o != NULL && (o->flags & SHD_ATTACH_READONLY) != 0)
         return error_set(SHD_INVAL, "a segment is not created read-only");
+    if (o != NULL && (o->flags & SHD_ATTACH_HELD) != 0)
+        return error_set(SHD_INVAL, "a segment that is held is not created");
     if (name != NULL) {
         rc = name_parse(name, &parsed);
         if (rc != SHD_OK)

@@ -279,6 +279,13 @@ static uint32_t find_dead(const struct guard_env *env,
     return n;
 }
 
+bool registry_has_dead(const struct guard_env *env)
+{
+    uint64_t dead[BITMAP_WORDS];
+
+    return find_dead(env, dead) > 0;
+}
+
 /* Frees those that are still dead: in the meantime somebody else may have
  * freed a slot, and a live worker taken it. */
 static int free_dead(const struct guard_env *env,

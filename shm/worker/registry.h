@@ -52,6 +52,9 @@ int registry_leave(const struct guard_env *env);
 /* Is that worker gone, left or proved dead? env's own is not. */
 bool registry_is_dead(const struct guard_env *env, uint64_t incarnation);
 
+/* Is there a slot whose worker is gone? One look at each, no lock. */
+bool registry_has_dead(const struct guard_env *env);
+
 /* A consistent copy of a slot; *dead tells its liveness. SHD_NOTFOUND: free.
  * SHD_INVAL: past the end. */
 int registry_at(const struct guard_env *env, uint32_t index,

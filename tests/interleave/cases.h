@@ -6,6 +6,9 @@
  * bytes, C the byte a value is made of.
  *   set|safe|add|replace KEY LEN C   num KEY N   get|stale|del KEY
  *   incr|init KEY N (init: with 100 to begin with)   expire KEY MS
+ *   cas KEY LEN CD (from LEN bytes C to as many D)   version KEY (its value)
+ *   vadd KEY N (to a number, by version)   take KEY   touch KEY
+ *   append KEY LEN C
  *   lpush|rpush KEY LEN C   lpop|rpop|llen KEY
  *   keys (a walk from the first to the last)   flush   sweep   reap
  *   advance MS (the clock)

@@ -17,7 +17,7 @@ struct call {
     const char *verb, *key;
     size_t key_len;
     long number;
-    char byte;
+    char byte, byte2;
     long more;
 };
 
@@ -38,6 +38,7 @@ static void parse(const char *op, struct call *c)
     c->number = p == NULL ? 0 : strtol(p, NULL, 10);
     p = strtok_r(NULL, " ", &save);
     c->byte = p == NULL ? 0 : *p;
+    c->byte2 = p == NULL || *p == '\0' ? 0 : p[1];
     c->more = p == NULL ? 0 : strtol(p, NULL, 10);
 }
 
@@ -129,6 +130,73 @@ static bool run_on_key(const struct world *w, const struct call *c,
                       is(c, "init"), 100, 0, &sum, NULL);
         v.type = SHD_NUMBER;
         v.number = sum;
+        told_value(result, rc, &v);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* What ngx.shared.DICT lacks. */
+static int add_by_version(const struct world *w, const struct call *c,
+                          struct shd_value *v)
+{
+    uint64_t version;
+    int rc;
+
+    do {
+        rc = shd_get_versioned(w->dict, c->key, c->key_len, bytes, VALUE_MAX,
+                               v, &version);
+        if (rc != SHD_OK)
+            return rc;
+        v->number += (double)c->number;
+        rc = shd_store_versioned(w->dict, c->key, c->key_len, SHD_NUMBER, NULL,
+                                 0, v->number, 0, 0, &version, NULL);
+    } while (rc == SHD_CHANGED);
+    return rc;
+}
+
+static int cas(const struct world *w, const struct call *c)
+{
+    static unsigned char old[VALUE_MAX];
+
+    memset(old, c->byte, (size_t)c->number);
+    memset(bytes, c->byte2, (size_t)c->number);
+    return shd_cas(w->dict, c->key, c->key_len, SHD_STRING, old,
+                   (size_t)c->number, 0, SHD_STRING, bytes, (size_t)c->number,
+                   0, 0, 0, NULL);
+}
+
+static bool run_beyond(const struct world *w, const struct call *c,
+                       char *result)
+{
+    struct shd_value v = {0};
+    uint64_t n = 0;
+
+    if (is(c, "cas")) {
+        told(result, cas(w, c));
+    } else if (is(c, "version")) {
+        int rc = shd_get_versioned(w->dict, c->key, c->key_len, bytes,
+                                   VALUE_MAX, &v, &n);
+
+        told_value(result, rc, &v);
+    } else if (is(c, "vadd")) {
+        int rc = add_by_version(w, c, &v);
+
+        told_value(result, rc, &v);
+    } else if (is(c, "take")) {
+        int rc = shd_take(w->dict, c->key, c->key_len, bytes, VALUE_MAX, &v);
+
+        told_value(result, rc, &v);
+    } else if (is(c, "touch")) {
+        told(result, shd_touch(w->dict, c->key, c->key_len, SHD_KEEP_TTL));
+    } else if (is(c, "append")) {
+        memset(bytes, c->byte, (size_t)c->number);
+        int rc = shd_append(w->dict, 0, c->key, c->key_len, bytes,
+                            (size_t)c->number, NULL, 0, 0, &n, NULL);
+
+        v.type = SHD_NUMBER;
+        v.number = (double)n;
         told_value(result, rc, &v);
     } else {
         return false;
@@ -237,6 +305,7 @@ int world_run(const struct world *w, const char *op,
 
     parse(op + any, &c);
     if (run_store(w, &c, result) || run_on_key(w, &c, result) ||
+        run_beyond(w, &c, result) ||
         run_on_list(w, &c, result) || run_on_all(w, &c, result)) {
         if (any)
             snprintf(result, WORLD_RESULT_MAX, "any");

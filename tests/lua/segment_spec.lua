@@ -32,6 +32,29 @@ describe("shdict.open", function()
         assert.equal("v", assert(c:dict("d")):get("k"))
     end)
 
+    it("creates and finds none where that is asked for", function()
+        local name = support.name()
+        local a = assert(shdict.open(name, { exclusive = true }))
+        refused("^exists", "SHD_EXISTS",
+                shdict.open(name, { exclusive = true }))
+        assert(a:dict("d", { capacity = "64k" })):set("k", "v")
+    end)
+
+    it("attaches to what is held, whatever became of its name", function()
+        local name = support.name()
+        refused("^not found", "SHD_NOTFOUND",
+                shdict.open(name, { held = true }))
+        local a = assert(shdict.open(name))
+        assert(a:dict("d", { capacity = "64k" })):set("k", "v")
+        assert(shdict.destroy(name))
+        local b = assert(shdict.open(name, { held = true }))
+        assert.equal("v", assert(b:dict("d")):get("k"))
+        a:close()
+        b:close()
+        refused("^not found", "SHD_NOTFOUND",
+                shdict.open(name, { held = true }))
+    end)
+
     it("does not create where it is told not to", function()
         local name = support.name()
         refused("^not found", "SHD_NOTFOUND",
@@ -86,6 +109,10 @@ describe("shdict.open", function()
                 shdict.open(name, "1m"))
         refused("create and readonly", "SHD_INVAL",
                 shdict.open(name, { create = true, readonly = true }))
+        refused("create and held", "SHD_INVAL",
+                shdict.open(name, { create = true, held = true }))
+        refused("exclusive creates", "SHD_INVAL",
+                shdict.open(name, { exclusive = true, held = true }))
         refused("^not found", "SHD_NOTFOUND",
                 shdict.open(name, { create = false }))
     end)

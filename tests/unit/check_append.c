@@ -121,7 +121,7 @@ START_TEST(expiry_flags_and_being_versioned_stay)
     start(MIB);
     pattern(joined, 10, 1);
     joined_len = 10;
-    expect(store(SHD_SET, "k", 10, 1, 5000, 9, NULL), SHD_OK);
+    expect(store(SHD_SET, "k", 10, 1, 5000000, 9, NULL), SHD_OK);
     for (size_t i = 0; i < sizeof(adds) / sizeof(adds[0]); i++) {
         expect(append((int)i % 2, "k", 1, adds[i], 3), SHD_OK);
         holds_joined("k", 1);
@@ -129,7 +129,7 @@ START_TEST(expiry_flags_and_being_versioned_stay)
                                  &version),
                SHD_OK);
         ck_assert_int_eq(v.flags, 9);
-        ck_assert_int_gt(v.ttl_ms, 4000);
+        ck_assert_int_gt(v.ttl_ms, 4000000);
         ck_assert_uint_gt(version, last);
         last = version;
         expect(append(0, "k", 1, adds[i], 3), SHD_OK);
@@ -146,13 +146,13 @@ START_TEST(what_is_missing_is_begun_with_init_or_not_found)
 
     start(MIB);
     expect(append(0, "k", 1, 3, 1), SHD_NOTFOUND);
-    expect(shd_append(dict, 0, "k", 1, "def", 3, "abc", 3, 50, &length, NULL),
+    expect(shd_append(dict, 0, "k", 1, "def", 3, "abc", 3, 50000, &length, NULL),
            SHD_OK);
     ck_assert_uint_eq(length, 6);
     expect(get("k", &v), SHD_OK);
     ck_assert_int_eq(memcmp(bytes_out, "abcdef", 6), 0);
     ck_assert_int_gt(v.ttl_ms, 0);
-    clock_test_advance(51);
+    clock_test_advance(50001);
     expect(append(0, "k", 1, 3, 1), SHD_NOTFOUND);
     expect(shd_append(dict, 1, "k", 1, "def", 3, "abc", 3, 0, &length, NULL),
            SHD_OK);
@@ -292,7 +292,7 @@ START_TEST(taking_reads_and_deletes)
     struct shd_value v;
 
     start(MIB);
-    expect(store(SHD_SET, "k", len, 3, 1000, 5, NULL), SHD_OK);
+    expect(store(SHD_SET, "k", len, 3, 1000000, 5, NULL), SHD_OK);
     if (len > 0) {
         expect(shd_take(dict, "k", 1, bytes_out, len - 1, &v), SHD_SPACE);
         ck_assert_uint_eq(v.len, len);
@@ -336,16 +336,16 @@ START_TEST(touching_makes_it_the_last_to_go_and_may_set_its_expiry)
     int64_t ttl;
 
     start(MIB);
-    expect(set_ttl("a", 1000), SHD_OK);
+    expect(set_ttl("a", 1000000), SHD_OK);
     expect(set("b", 3, 1), SHD_OK);
     ck_assert_uint_eq(inner->shard[0].lru.last, ref_of("a"));
     expect(shd_touch(dict, "a", 1, SHD_KEEP_TTL), SHD_OK);
     ck_assert_uint_eq(inner->shard[0].lru.last, ref_of("b"));
     expect(get("a", &v), SHD_OK);
-    ck_assert_int_gt(v.ttl_ms, 900);
-    expect(shd_touch(dict, "a", 1, 10), SHD_OK);
+    ck_assert_int_gt(v.ttl_ms, 900000);
+    expect(shd_touch(dict, "a", 1, 100000), SHD_OK);
     expect(shd_ttl(dict, "a", 1, &ttl), SHD_OK);
-    ck_assert_int_le(ttl, 10);
+    ck_assert_int_le(ttl, 100000);
     sound();
     expect(shd_touch(dict, "a", 1, 0), SHD_OK);
     expect(shd_ttl(dict, "a", 1, &ttl), SHD_OK);
@@ -353,8 +353,8 @@ START_TEST(touching_makes_it_the_last_to_go_and_may_set_its_expiry)
     expect(shd_touch(dict, "a", 1, -2), SHD_INVAL);
     expect(shd_touch(dict, "c", 1, 0), SHD_NOTFOUND);
     expect(push(1, "l", 3, 1), SHD_OK);
-    expect(shd_touch(dict, "l", 1, 20), SHD_OK);
-    clock_test_advance(21);
+    expect(shd_touch(dict, "l", 1, 20000), SHD_OK);
+    clock_test_advance(20001);
     expect(shd_touch(dict, "l", 1, 20), SHD_NOTFOUND);
     ck_assert_uint_eq(llen("l"), 0);
     sound();
@@ -384,16 +384,16 @@ START_TEST(lists_have_a_time_to_live)
     start(MIB);
     expect(push(1, "l", 3, 1), SHD_OK);
     ck_assert_int_eq(ttl_of("l"), 0);
-    expect(shd_expire(dict, "l", 1, 500), SHD_OK);
-    ck_assert_int_gt(ttl_of("l"), 400);
+    expect(shd_expire(dict, "l", 1, 500000), SHD_OK);
+    ck_assert_int_gt(ttl_of("l"), 400000);
     expect(push(0, "l", 3, 2), SHD_OK);
-    ck_assert_int_gt(ttl_of("l"), 400);
+    ck_assert_int_gt(ttl_of("l"), 400000);
     pops(1, "l", 3, 1);
-    ck_assert_int_gt(ttl_of("l"), 400);
-    clock_test_advance(501);
+    ck_assert_int_gt(ttl_of("l"), 400000);
+    clock_test_advance(500001);
     ck_assert_int_lt(ttl_of("l"), 0);
     ck_assert_uint_eq(llen("l"), 0);
-    expect(shd_expire(dict, "l", 1, 500), SHD_OK);
+    expect(shd_expire(dict, "l", 1, 500000), SHD_OK);
     ck_assert_uint_eq(llen("l"), 1);
     expect(shd_expire(dict, "l", 1, 0), SHD_OK);
     ck_assert_int_eq(ttl_of("l"), 0);
@@ -407,26 +407,26 @@ START_TEST(a_push_may_set_the_lists_time_to_live)
 {
     for (int left = 0; left < 2; left++) {
         start(MIB);
-        expect(push_expire(left, "l", 3, 500), SHD_OK);
-        ck_assert_int_gt(ttl_of("l"), 400);
+        expect(push_expire(left, "l", 3, 500000), SHD_OK);
+        ck_assert_int_gt(ttl_of("l"), 400000);
         sound();
-        expect(push_expire(left, "l", 3, 100), SHD_OK);
-        ck_assert_int_le(ttl_of("l"), 100);
+        expect(push_expire(left, "l", 3, 100000), SHD_OK);
+        ck_assert_int_le(ttl_of("l"), 100000);
         sound();
         expect(push_expire(left, "l", 3, 0), SHD_OK);
         ck_assert_int_eq(ttl_of("l"), 0);
-        expect(push_expire(left, "l", 3, 100), SHD_OK);
+        expect(push_expire(left, "l", 3, 100000), SHD_OK);
         expect(push(left, "l", 3, 1), SHD_OK);
         ck_assert_uint_eq(llen("l"), 5);
         ck_assert_int_gt(ttl_of("l"), 0);
-        clock_test_advance(101);
+        clock_test_advance(100001);
         ck_assert_uint_eq(llen("l"), 0);
-        expect(push_expire(left, "l", 3, 100), SHD_OK);
+        expect(push_expire(left, "l", 3, 100000), SHD_OK);
         ck_assert_uint_eq(llen("l"), 1);
         ck_assert_int_gt(ttl_of("l"), 0);
         expect(push_expire(left, "l", 3, -1), SHD_INVAL);
         expect(set("s", 3, 1), SHD_OK);
-        expect(push_expire(left, "s", 3, 100), SHD_NOTLIST);
+        expect(push_expire(left, "s", 3, 100000), SHD_NOTLIST);
         ck_assert_int_eq(ttl_of("s"), 0);
         sound();
     }

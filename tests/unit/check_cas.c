@@ -163,14 +163,14 @@ START_TEST(cas_replaces_flags_and_expiry)
     struct shd_value v;
 
     start(MIB);
-    expect(store(SHD_SET, "k", 10, 1, 1000, 7, NULL), SHD_OK);
+    expect(store(SHD_SET, "k", 10, 1, 1000000, 7, NULL), SHD_OK);
     expect(cas_bytes("k", 10, 1, 10, 2), SHD_OK);
     expect(get("k", &v), SHD_OK);
     ck_assert_int_eq(v.flags, 0);
     ck_assert_int_eq(v.ttl_ms, 0);
     pattern(bytes_in, 10, 2);
     expect(shd_cas(dict, "k", 1, SHD_STRING, bytes_in, 10, 0, SHD_BOOLEAN,
-                   NULL, 0, 1, 500, -3, NULL),
+                   NULL, 0, 1, 500000, -3, NULL),
            SHD_OK);
     expect(get("k", &v), SHD_OK);
     ck_assert_uint_eq(v.type, SHD_BOOLEAN);
@@ -258,13 +258,13 @@ START_TEST(a_version_stays_until_something_changes)
     double sum;
 
     start(MIB);
-    expect(store(SHD_SET, "k", len, 1, 5000, 3, NULL), SHD_OK);
+    expect(store(SHD_SET, "k", len, 1, 5000000, 3, NULL), SHD_OK);
     first = version("k");
     ck_assert_uint_eq(version("k"), first);
     holds("k", len, 1);
     expect(get("k", &v), SHD_OK);
     ck_assert_int_eq(v.flags, 3);
-    ck_assert_int_gt(v.ttl_ms, 4000);
+    ck_assert_int_gt(v.ttl_ms, 4000000);
     sound();
     expect(set("other", 20, 1), SHD_OK);
     expect(shd_touch(dict, "k", 1, SHD_KEEP_TTL), SHD_OK);
@@ -279,8 +279,8 @@ START_TEST(a_version_stays_until_something_changes)
     } while (0)
     CHANGES(set("k", len, 2));
     CHANGES(set("k", len, 2));
-    CHANGES(shd_expire(dict, "k", 1, 1000));
-    CHANGES(shd_touch(dict, "k", 1, 2000));
+    CHANGES(shd_expire(dict, "k", 1, 1000000));
+    CHANGES(shd_touch(dict, "k", 1, 2000000));
     CHANGES(shd_append(dict, 0, "k", 1, "x", 1, NULL, 0, 0, NULL, NULL));
     CHANGES(shd_append(dict, 1, "k", 1, "x", 1, NULL, 0, 0, NULL, NULL));
     CHANGES(store(SHD_REPLACE, "k", len + 100, 2, 0, 0, NULL));
@@ -394,7 +394,7 @@ START_TEST(values_under_long_keys_have_versions)
         pattern(bytes_in, 5000, 3);
         expect(shd_store(dict, SHD_SET, key, 3001,
                          number ? SHD_NUMBER : SHD_STRING, bytes_in,
-                         number ? 0 : 5000, 8, 900, flags, NULL),
+                         number ? 0 : 5000, 8, 900000, flags, NULL),
                SHD_OK);
         expect(
             shd_get_versioned(dict, key, 3001, bytes_out, VALUE_MAX, &v, &n),

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "shm/api/handle.h"
 #include "shm/guard/txn.h"
@@ -584,6 +585,79 @@ START_TEST(a_forked_child_is_a_worker_of_its_own)
 }
 END_TEST
 
+START_TEST(a_forked_child_that_registers_frees_the_slots_of_the_dead)
+{
+    pid_t child;
+
+    dying_child(child, {
+        if (shd_worker_join(segment, NULL) != SHD_OK)
+            _exit(1);
+    });
+    support_wait_killed(child);
+    /* Who is no child of a fork leaves that to others. */
+    expect(shd_worker_join(segment, NULL), SHD_OK);
+    ck_assert_uint_eq(worker(segment, 0).state, SHD_WORKER_DEAD);
+    dying_child(child, {
+        if (shd_worker_join(segment, NULL) != SHD_OK)
+            _exit(1);
+        raise(SIGSTOP);
+    });
+    support_wait_stopped(child);
+    ck_assert_uint_eq(info_of(segment).deaths, 1);
+    struct shd_worker_info info = {.struct_size = sizeof(info)};
+    expect(shd_worker_info(segment, 0, &info), SHD_NOTFOUND);
+    ck_assert_uint_eq(worker(segment, 1).state, SHD_WORKER_ALIVE);
+    ck_assert_uint_eq(worker(segment, 2).state, SHD_WORKER_ALIVE);
+    support_kill(child);
+    expect_clean(segment);
+}
+END_TEST
+
+START_TEST(what_is_held_is_attached_without_opening_it)
+{
+    struct shd_segment_options o = {.struct_size = sizeof(o),
+                                    .flags = SHD_ATTACH_HELD};
+    shd_segment *again = NULL, *other = NULL;
+    int status;
+    pid_t child;
+
+    expect(shd_segment_attach(OTHER, &o, &again), SHD_NOTFOUND);
+    expect_said("does not hold");
+    expect(shd_segment_attach("fd:0", &o, &again), SHD_NAME);
+    expect(shd_segment_create(OTHER, &o, &again), SHD_INVAL);
+    expect(shd_segment_open(OTHER, &o, &again), SHD_NOTFOUND);
+    o.flags |= SHD_ATTACH_READONLY;
+    expect(shd_segment_attach(NAME, &o, &again), SHD_INVAL);
+    o.flags = SHD_ATTACH_HELD;
+
+    /* Also by a child that may not open the file any more. */
+    child = fork();
+    if (child == 0) {
+        if (chmod(support_file, 0) != 0)
+            _exit(1);
+        if (getuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
+            _exit(2);
+        if (shd_segment_attach(NAME, NULL, &again) != SHD_PERM)
+            _exit(3);
+        if (shd_segment_attach(NAME, &o, &again) != SHD_OK ||
+            again != segment ||
+            shd_set(open_dict(again), "k", 1, "v", 1, 0) != SHD_OK)
+            _exit(4);
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+
+    /* The name may be another's by now: what is held stays what it is. */
+    expect(shd_segment_destroy(NAME), SHD_OK);
+    expect(shd_segment_attach(NAME, &o, &again), SHD_OK);
+    ck_assert_ptr_eq(again, segment);
+    expect(shd_segment_close(again), SHD_OK);
+    expect(shd_segment_close(segment), SHD_OK);
+    expect(shd_segment_attach(NAME, &o, &other), SHD_NOTFOUND);
+}
+END_TEST
+
 START_TEST(a_dead_parent_is_not_kept_alive_by_its_children)
 {
     int ready[2];
@@ -908,6 +982,8 @@ static void add_fork_cases(TCase *c)
 {
     tcase_add_test(c, a_reap_spares_its_own_process_while_it_registers);
     tcase_add_test(c, a_forked_child_is_a_worker_of_its_own);
+    tcase_add_test(c, a_forked_child_that_registers_frees_the_slots_of_the_dead);
+    tcase_add_test(c, what_is_held_is_attached_without_opening_it);
     tcase_add_test(c, a_dead_parent_is_not_kept_alive_by_its_children);
     tcase_add_test(c,
                    a_child_that_closes_does_not_end_its_parents_registration);
