@@ -64,6 +64,7 @@ local Dict = {}
 Dict.__index = Dict
 
 local read_info = library.struct_reader("shd_dict_info")
+local read_account = library.struct_reader("shd_dict_account")
 
 local dict_ctype = ffi.typeof("shd_dict *")
 local dict_closed = ffi_new(dict_ctype)
@@ -759,6 +760,29 @@ function Dict.info(self)
         return nil, reason(dict, code)
     end
     return info
+end
+
+-- Where every byte is. The size classes are a list of tables, so that what
+-- belongs together stands together.
+function Dict.account(self)
+    local dict = dict_of(self)
+    local account, code = read_account(function(out)
+        return lib.shd_dict_account(dict, out)
+    end)
+    if not account then
+        return nil, reason(dict, code)
+    end
+    local classes = {}
+    for i = 1, account.classes do
+        classes[i] = { cell_bytes = account.class_cell_bytes[i],
+                       pages = account.class_pages[i],
+                       used_cells = account.class_used_cells[i],
+                       free_cells = account.class_free_cells[i] }
+    end
+    account.classes = classes
+    account.class_cell_bytes, account.class_pages = nil, nil
+    account.class_used_cells, account.class_free_cells = nil, nil
+    return account
 end
 
 require "shdict_beyond" (Dict, {

@@ -208,9 +208,11 @@ local function fields_of(name)
     local body = declarations:match("struct " .. name .. " (%b{})")
     local fields = {}
     for declared in body:gmatch("[^;{}]+;") do
-        local field, array = declared:match("([%a_][%w_]*)(%[?)%d*%]?;$")
+        local field, length = declared:match("([%a_][%w_]*)%[?(%d*)%]?;$")
+        local text = length ~= "" and declared:match("^%s*char%s") ~= nil
         if field ~= "struct_size" and field ~= "reserved" then
-            fields[#fields + 1] = { name = field, text = array == "[" }
+            fields[#fields + 1] = { name = field, text = text,
+                                    count = not text and tonumber(length) }
         end
     end
     return fields
@@ -235,6 +237,12 @@ function M.struct_reader(name)
                 t[field] = ffi_string(out[field])
             elseif field == "hash_seed" then -- all 64 bits count
                 t[field] = bit.tohex(out[field], 16)
+            elseif fields[i].count then
+                local numbers = {}
+                for n = 1, fields[i].count do
+                    numbers[n] = tonumber(out[field][n - 1])
+                end
+                t[field] = numbers
             else
                 t[field] = tonumber(out[field])
             end

@@ -398,6 +398,50 @@ struct shd_dict_info {
 SHD_API SHD_MUST int shd_dict_info(shd_dict *dict,
                                    struct shd_dict_info *info);
 
+/* Where every byte of a dict is. */
+struct shd_dict_account {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t classes;     /* of cells: how many of the arrays' elements count */
+    uint64_t capacity_bytes;   /* rounded up to 4096: the exact sum of the
+                                  bytes from here to padding_bytes */
+    uint64_t live_bytes;       /* keys, values, elements of what is alive */
+    uint64_t expired_bytes;    /* cells of expired entries, all they own */
+    uint64_t garbage_bytes;    /* cells waiting to be freed, or of a long
+                                  value that is being built */
+    uint64_t entry_bytes;      /* heads of live entries: links, expiry ... */
+    uint64_t list_bytes;       /* heads of elements of lists */
+    uint64_t chain_bytes;      /* heads of the pieces of long values */
+    uint64_t rounding_bytes;   /* cells are larger than what is in them */
+    uint64_t free_cells_bytes; /* in pages that have used cells as well */
+    uint64_t free_pages_bytes;
+    uint64_t page_tail_bytes;  /* what no cell fits into */
+    uint64_t header_bytes;
+    uint64_t shards_bytes;     /* heads of shards */
+    uint64_t map_bytes;        /* of free pages */
+    uint64_t table_bytes;      /* of pages */
+    uint64_t roots_bytes;      /* the index */
+    uint64_t marks_bytes;      /* of entries in use */
+    uint64_t padding_bytes;
+    uint64_t entries_live;
+    uint64_t entries_expired;
+    uint64_t pages;            /* of 4096 bytes */
+    uint64_t pages_needed;     /* for all that is alive, moved together */
+    uint64_t value_max_bytes;  /* largest value a one-byte key can have */
+    uint64_t safe_value_max_bytes; /* and have without evicting anything */
+    uint64_t class_cell_bytes[16];
+    uint64_t class_pages[16];
+    uint64_t class_used_cells[16];
+    uint64_t class_free_cells[16];
+};
+
+/* Looks twice at every page, without a lock: for people, who ask now and then.
+ * Each page is counted as it was at one moment, so the sum is right beside
+ * writers too; elements of an expired list beyond 4096 count as alive.
+ * SHD_NOMEM: this process has no memory to remember what has expired.
+ * SHD_BUSY, SHD_CORRUPT. */
+SHD_API SHD_MUST int shd_dict_account(shd_dict *dict,
+                                      struct shd_dict_account *account);
+
 enum { /* types of values */
     SHD_NIL = 0,
     SHD_STRING = 1,
@@ -439,6 +483,39 @@ enum { /* shd_store */
     SHD_SAFE = 4     /* or'ed: evict nothing that is alive; SHD_NOMEM if
                         there is no room then */
 };
+
+/* WHAT FITS. An item takes cells of 48, 64, 80, 112, 160, 224, 304, 400, 576,
+ * 816, 1024, 1360, 2048 or 4096 bytes, the smallest that will do:
+ *   an entry     32 + key padded to 8 (over 1024 bytes: 16, and the padded key
+ *                opens its chain) + 8 if flags are not 0 + value (number,
+ *                boolean: 8; list: 16)
+ *   an element   24 + value (number: 8)
+ *   a chain      what would be over 4096: a cell of 4096 for each 4072 bytes,
+ *                one for the rest + 24, and 8 instead of the value
+ * The cells of one size and one shard share pages of 4096 bytes; the dict has
+ * shd_dict_info.pages of them.
+ *
+ * A plain store of what fits into the dict alone, each cell in a page of its
+ * own, succeeds, whatever the dict holds, and else is SHD_TOOBIG: it evicts as
+ * much as it must. A SHD_SAFE store and shd_push succeed whenever the pages
+ * for all that is alive (an old value included) and for the item are no more
+ * than the dict has, counting for each shard and size the cells divided by
+ * those in a page, rounded up; what is alive moves together as needed. Neither
+ * counts garbage or what has expired. shd_dict_account tells how much is left:
+ * moved together, what is alive leaves less than 13 pages in a shard unused.
+ *
+ * Work: to free a page a store moves what is in one, if free cells of that
+ * size can take it, else evicts what is in one (at most 85 entries); where
+ * that is held up by parts of something long, at worst 395. What evicted
+ * entries owned is freed 64 cells in a hold of the lock, 64 times a store.
+ * (Beside others that store all the time a store that needs room gives up
+ * after 64 rounds, with SHD_NOMEM.) In a dict of 8192 bytes, which has one
+ * page, all cells are of one size, which changes only when it is emptied;
+ * smaller items take larger cells there.
+ *
+ * A failed store changes no live entry; it may have freed expired ones. The
+ * new value takes the place of the old at one moment, for readers and for who
+ * dies; only where the dict cannot hold both is the old one evicted first. */
 
 /* Stores a value: type SHD_STRING with value/len (value may be NULL when len
  * is 0), SHD_NUMBER or SHD_BOOLEAN with number. Replaces value, type, flags

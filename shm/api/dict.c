@@ -7,6 +7,7 @@
 #include "shm/api/args.h"
 #include "shm/base/error.h"
 #include "shm/base/hash.h"
+#include "shm/dict/account.h"
 #include "shm/dict/entry.h"
 #include "shm/dict/read.h"
 #include "shm/dict/resize.h"
@@ -337,6 +338,25 @@ int shd_dict_resize(shd_dict *dict, uint64_t capacity_bytes)
     int rc = writer(dict);
 
     return rc != SHD_OK ? rc : resize_dict(&dict->dict, capacity_bytes);
+}
+
+int shd_dict_account(shd_dict *dict, struct shd_dict_account *account)
+{
+    struct shd_dict_account full;
+    int rc = reader(dict);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (account == NULL || account->struct_size < sizeof(uint32_t))
+        return error_set(SHD_INVAL, "account is NULL or its size is not set");
+    rc = account_take(&dict->dict, &full, NULL);
+    if (rc != SHD_OK)
+        return rc;
+    full.struct_size = account->struct_size < sizeof(full)
+                           ? account->struct_size
+                           : sizeof(full);
+    memcpy(account, &full, full.struct_size);
+    return SHD_OK;
 }
 
 int shd_capacity(shd_dict *dict, uint64_t *bytes)

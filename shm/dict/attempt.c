@@ -4,8 +4,13 @@
  * looks the key up, and makes room in its own shard step by step, looking the
  * key up again after each. When its shard has no more to give it lets go,
  * gets pages free wherever the oldest entries are, and begins a new round:
- * so no two locks are ever held. Another worker may take what was freed;
- * after many rounds the store fails with SHD_NOMEM.
+ * so no two locks are ever held. Another worker may take what was freed: each
+ * round asks for more than the last, and after many the store fails with
+ * SHD_NOMEM.
+ *
+ * A larger cell than the item's class serves as well, and is taken when there
+ * is nothing else: when a safe store would fail, and in dicts that have fewer
+ * pages than there are classes, where a page for each cannot be had.
  */
 #include "shm/dict/attempt.h"
 #include "shm/base/error.h"
@@ -15,6 +20,14 @@
 #define ROUNDS 64
 /* Steps of making room in one hold of the lock. */
 #define ROOM_STEPS 256
+/* Rounds after which an old shard's turn is no reason to begin anew. */
+#define ROUNDS_FAIR 4
+/* Cells of an item that need not be whole pages: an entry, a list's node, and
+ * the last of the chain of each. */
+#define SMALL_CELLS 4
+/* Holds of the lock in which a store frees garbage when it is done. What is
+ * left is freed by those who come next, and serves whoever needs room. */
+#define SETTLE_HOLDS 64
 
 int attempt_look_up(struct attempt *a, const void *key, size_t len)
 {
@@ -43,6 +56,19 @@ int attempt_end(struct txn *t, int rc)
     return rc;
 }
 
+uint32_t attempt_larger(const struct attempt *a, uint32_t class)
+{
+    const uint32_t *partial = a->shard->slab.partial;
+
+    if (slab_prepare(&a->d->pages, &a->shard->slab, class) == SHD_OK)
+        return class;
+    for (uint32_t c = class + 1; c < SLAB_CLASSES; c++) {
+        if (atomic_load32(&partial[c]) != 0)
+            return c;
+    }
+    return class;
+}
+
 int attempt_make_room(struct attempt *a, uint32_t class, int *steps)
 {
     int rc;
@@ -66,20 +92,22 @@ int attempt_make_room(struct attempt *a, uint32_t class, int *steps)
 int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
                         int *steps)
 {
+    const struct chain_site site = {.pages = &a->d->pages,
+                                    .slab = &a->shard->slab,
+                                    .guard = a->guard,
+                                    .owner = dict_owner(a->at.shard),
+                                    .pending = &a->shard->pending[slot],
+                                    .built = &a->shard->chains};
     uint64_t left = chain_source_len(&item->chain);
 
     while (left > 0) {
-        int rc = chain_build_step(
-            &a->d->pages, &a->shard->slab, a->guard, dict_owner(a->at.shard),
-            &a->shard->pending[slot], &item->chain, &left);
+        uint32_t class = attempt_class(a, chain_class(left));
+        int rc = chain_build_step(&site, &item->chain, class, &left);
 
         if (rc == SHD_OK)
             *steps = 0;
         else if (rc == SHD_NOMEM)
-            rc = attempt_make_room(a,
-                                   slab_class(sizeof(struct cell) +
-                                              (left - 1) % CHAIN_DATA_MAX + 1),
-                                   steps);
+            rc = attempt_make_room(a, chain_class(left), steps);
         if (rc != SHD_OK)
             return rc;
     }
@@ -145,21 +173,39 @@ void attempt_start(struct attempt *a, const struct dict *d, const void *key,
     a->room.key = key;
     a->room.key_len = len;
     a->room.kept_went = &a->kept_went;
-    a->pages = 2;
+    a->room.larger = pages_count(&d->pages) < SLAB_CLASSES;
+    a->room.last_resort = d->shards == 1;
+    a->pages = 1;
+    a->ready = 0;
+    a->settle = SETTLE_HOLDS;
 }
 
 /* After a round without room. SHD_OK: another round. */
-static int round_end(struct attempt *a)
+static int round_end(struct attempt *a, int round)
 {
-    uint64_t pages = a->pages;
-    uint64_t ready = pages_ready(&a->d->pages);
+    const struct pages *p = &a->d->pages;
+    uint64_t pages = a->pages + a->pages * (uint64_t)round / 8;
+    uint64_t ready = pages_ready(p, pages, false);
     int rc;
 
-    if (pages > pages_count(&a->d->pages))
-        pages = pages_count(&a->d->pages);
+    if (pages > pages_count(p))
+        pages = pages_count(p);
+    if (ready > a->ready)
+        a->ready = ready;
+    a->room.stay = round >= ROUNDS_FAIR;
     rc = room_elsewhere(a->d, pages, &a->room);
+    if (rc != SHD_NOMEM)
+        return rc;
     /* Fewer than might be needed may do. */
-    return rc == SHD_NOMEM && pages_ready(&a->d->pages) > ready ? SHD_OK : rc;
+    ready = pages_ready(p, pages, true);
+    if (ready > a->ready) {
+        a->ready = ready;
+        return SHD_OK;
+    }
+    if (a->room.larger || ready + SMALL_CELLS < a->pages)
+        return rc;
+    a->room.larger = true;
+    return SHD_OK;
 }
 
 int attempt_run(struct attempt *a,
@@ -176,10 +222,11 @@ int attempt_run(struct attempt *a,
         /* What has been done is done: garbage that cannot be freed just now
          * (the lock is busy) stays for the next one. */
         if (atomic_load32(&a->shard->garbage) != 0)
-            (void)room_settle(a->d, a->at.shard);
+            (void)room_settle(a->d, a->at.shard,
+                              rc == ATTEMPT_NEED_ROOM ? 0 : a->settle);
         if (rc != ATTEMPT_NEED_ROOM)
             return rc;
-        rc = round_end(a);
+        rc = round_end(a, round);
         if (rc == SHD_OK)
             rc = ATTEMPT_NEED_ROOM;
     }

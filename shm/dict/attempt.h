@@ -27,7 +27,9 @@ struct attempt {
     bool live;
     bool kept_went; /* making room removed the old value itself */
     struct room room;
-    uint64_t pages; /* what may be needed of whole pages, for elsewhere */
+    uint64_t pages;  /* what may be needed of whole pages, for elsewhere */
+    uint64_t ready;  /* free ones that did not do */
+    uint64_t settle; /* room_settle's holds when it is done */
 };
 
 void attempt_start(struct attempt *a, const struct dict *d, const void *key,
@@ -45,6 +47,15 @@ void attempt_begin(struct attempt *a, struct txn *t, uint32_t words);
 
 /* Commits if rc is SHD_OK, else aborts; returns rc. */
 int attempt_end(struct txn *t, int rc);
+
+/* The class to take a cell from: the one asked for, or when only a larger one
+ * will do, that. */
+uint32_t attempt_larger(const struct attempt *a, uint32_t class);
+
+static inline uint32_t attempt_class(const struct attempt *a, uint32_t class)
+{
+    return a->room.larger ? attempt_larger(a, class) : class;
+}
 
 /* SHD_NOMEM from an allocator: makes a step of room here. SHD_OK: try again;
  * ATTEMPT_NEED_ROOM. */

@@ -7,6 +7,7 @@
  */
 #include "shm/dict/check.h"
 #include "shm/base/error.h"
+#include "shm/dict/account.h"
 #include "shm/dict/forest.h"
 #include "shm/dict/resize.h"
 
@@ -232,6 +233,18 @@ static uint64_t list_cells(const struct dict *d, struct cell *e, uint32_t ref,
     return n;
 }
 
+/* What a lock's holder was building is one chain, and not yet anybody's. */
+static int pending_check(const struct dict *d, uint32_t shard, uint32_t ref,
+                         uint64_t limit, struct tally *t, char *report,
+                         size_t size)
+{
+    if (ref != 0 && slab_cell_bytes(&d->pages, dict_owner(shard), ref) == 0)
+        return fail(report, size, "what is being built is no cell in use",
+                    ref);
+    t->cells += attached_cells(d, &ref, limit);
+    return SHD_OK;
+}
+
 /* What waits to be freed is in use as far as the pages know. */
 static int garbage_check(const struct dict *d, uint32_t shard, uint32_t ref,
                          uint64_t limit, struct tally *t, char *report,
@@ -306,11 +319,8 @@ static int shard_check(const struct dict *d, uint32_t shard, char *report,
                           size);
     if (rc == SHD_OK)
         rc = garbage_check(d, shard, s->garbage, cells, &t, report, size);
-    for (int i = 0; rc == SHD_OK && i < 2; i++) {
-        if (s->pending[i] != 0)
-            rc = garbage_check(d, shard, s->pending[i], cells, &t, report,
-                               size);
-    }
+    for (int i = 0; rc == SHD_OK && i < 2; i++)
+        rc = pending_check(d, shard, s->pending[i], cells, &t, report, size);
     if (rc != SHD_OK)
         return rc;
     if (t.entries != s->entries || t.cells != cells) {
@@ -348,6 +358,25 @@ static int shard_check_quiet(const struct dict *d, uint32_t shard,
     return rc;
 }
 
+/* Is every byte of it accounted for? */
+static int sum_check(const struct dict *d, char *report, size_t size)
+{
+    struct shd_dict_account a;
+    int rc = account_take(d, &a, NULL);
+
+    if (rc != SHD_OK) {
+        snprintf(report, size, "%s", shd_last_error());
+        return rc;
+    }
+    if (account_sum(&a) == a.capacity_bytes)
+        return SHD_OK;
+    snprintf(report, size,
+             "dict: of %llu bytes of capacity its parts explain %llu",
+             (unsigned long long)a.capacity_bytes,
+             (unsigned long long)account_sum(&a));
+    return SHD_CORRUPT;
+}
+
 int dict_check(const struct guard_env *env, const struct catalogue_object *o,
                char *report, size_t size)
 {
@@ -360,6 +389,8 @@ int dict_check(const struct guard_env *env, const struct catalogue_object *o,
     }
     for (uint32_t i = 0; i < d.shards && rc == SHD_OK; i++)
         rc = shard_check_quiet(&d, i, report, size);
+    if (rc == SHD_OK)
+        rc = sum_check(&d, report, size);
     /* Destroyed while we looked: there is nothing to check any more. */
     return rc == SHD_GONE ? SHD_OK : rc;
 }

@@ -496,11 +496,10 @@ void dict_unlock(const struct dict *d, uint32_t shard)
     guard_unlock(dict_guard(d, shard));
 }
 
-uint64_t dict_value_max(const struct dict *d, size_t key_len)
+uint64_t dict_value_max_of(uint64_t pages, size_t key_len)
 {
     uint64_t inline_max = SLAB_CELL_MAX - sizeof(struct entry);
-    uint32_t pages = pages_count(&d->pages);
-    uint64_t chain_max = pages > 1 ? (pages - 1ull) * CHAIN_DATA_MAX : 0;
+    uint64_t chain_max = pages == 0 ? 0 : (pages - 1) * CHAIN_DATA_MAX;
     uint64_t max;
 
     if (entry_is_long((uint32_t)key_len))
@@ -510,6 +509,11 @@ uint64_t dict_value_max(const struct dict *d, size_t key_len)
     else
         max = inline_max - pad8(key_len);
     return max > UINT32_MAX ? UINT32_MAX : max;
+}
+
+uint64_t dict_value_max(const struct dict *d, size_t key_len)
+{
+    return dict_value_max_of(pages_count(&d->pages), key_len);
 }
 
 int dict_info(const struct dict *d, struct shd_dict_info *info)
@@ -569,6 +573,7 @@ uint64_t dict_fingerprint(void)
                               CELL_VERSIONED,
                               ENTRY_KEY_INLINE,
                               SLAB_CLASSES,
+                              CHAIN_NUMBER,
                               BYTES_PER_ROOT};
     uint64_t h = 0;
 

@@ -76,7 +76,8 @@ struct shard {
     uint64_t moves;       /* 48 cells moved */
     uint64_t shuffles;    /* 56 entries that left their place in the LRU */
     struct slab slab;     /* 64 */
-    uint8_t pad[376];     /* 136 */
+    uint64_t chains;      /* 136 built so far: the last one's number */
+    uint8_t pad[368];     /* 144 */
 };
 static_assert(sizeof(struct shard) == 512, "layout");
 static_assert(offsetof(struct shard, slab) == 64, "layout");
@@ -170,6 +171,9 @@ void dict_unlock(const struct dict *d, uint32_t shard);
 
 /* The largest value that a key of key_len bytes can have. */
 uint64_t dict_value_max(const struct dict *d, size_t key_len);
+
+/* The same if it had so many pages. */
+uint64_t dict_value_max_of(uint64_t pages, size_t key_len);
 
 int dict_info(const struct dict *d, struct shd_dict_info *info);
 

@@ -325,7 +325,7 @@ int entry_describe(const struct dict *d, const struct cell *c,
 }
 
 int entry_value(const struct dict *d, const struct cell *c, void *buf,
-                size_t size, bool partial, struct shd_value *v)
+                size_t size, uint32_t how, struct shd_value *v)
 {
     uint32_t meta = atomic_load32(&c->meta);
     uint32_t at = value_at(c, meta);
@@ -334,7 +334,7 @@ int entry_value(const struct dict *d, const struct cell *c, void *buf,
     if (rc != SHD_OK || v->type != SHD_STRING)
         return rc;
     if (v->len > size)
-        return partial ? SHD_OK : SHD_SPACE;
+        return (how & ENTRY_PARTIAL) != 0 ? SHD_OK : SHD_SPACE;
     if ((meta & CELL_CHAINED) != 0) {
         uint64_t from = 0;
         const uint32_t *chain =
@@ -342,6 +342,8 @@ int entry_value(const struct dict *d, const struct cell *c, void *buf,
 
         if (chain == NULL)
             return SHD_CORRUPT;
+        if (v->len > CHAIN_SLICE_BYTES && (how & ENTRY_SHORT) != 0)
+            return 1;
         if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
             from = pad8(key_len_of(c));
         return chain_read(&d->pages, atomic_load32(chain), from, buf, v->len);
@@ -350,4 +352,35 @@ int entry_value(const struct dict *d, const struct cell *c, void *buf,
         return SHD_CORRUPT;
     cell_copy_out(buf, (const unsigned char *)c + at, v->len);
     return SHD_OK;
+}
+
+int entry_long_value(const struct dict *d, uint32_t shard,
+                     const struct cell *c, size_t size,
+                     struct chain_cursor *cursor, struct shd_value *v)
+{
+    uint32_t meta = atomic_load32(&c->meta);
+    const struct cell *head;
+    const uint32_t *chain;
+    int rc;
+
+    if ((meta & CELL_CHAINED) == 0)
+        return 0;
+    rc = entry_describe(d, c, v);
+    if (rc != SHD_OK || v->type != SHD_STRING || v->len > size ||
+        v->len <= CHAIN_SLICE_BYTES)
+        return rc;
+    chain = entry_chain(&d->pages, (struct cell *)(uintptr_t)c);
+    if (chain == NULL)
+        return SHD_CORRUPT;
+    cursor->ref = atomic_load32(chain);
+    head = cell_at(&d->pages, cursor->ref, sizeof(*head));
+    if (head == NULL)
+        return SHD_CORRUPT;
+    cursor->number = atomic_load32(&head->word[CHAIN_NUMBER]);
+    cursor->built = atomic_load64(&d->shard[shard].chains);
+    cursor->from = 0;
+    cursor->n = 0;
+    if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
+        cursor->from = pad8(key_len_of(c));
+    return 1;
 }

@@ -152,10 +152,22 @@ int entry_order(const struct dict *d, uint32_t hash, const void *key,
 int entry_key(const struct dict *d, const struct entry *e, uint32_t len,
               void *to);
 
-/* The value of an entry or a node into buf/v; SHD_SPACE, SHD_CORRUPT. With
- * `partial` a value that does not fit is no error. */
+enum {
+    ENTRY_PARTIAL = 1, /* a value that does not fit is no error */
+    ENTRY_SHORT = 2    /* 1, and nothing is copied, for a long value: see
+                          entry_long_value */
+};
+
+/* The value of an entry or a node into buf/v; SHD_SPACE, SHD_CORRUPT. */
 int entry_value(const struct dict *d, const struct cell *c, void *buf,
-                size_t size, bool partial, struct shd_value *v);
+                size_t size, uint32_t how, struct shd_value *v);
+
+/* In a read section: is it a string that fits in size bytes and is longer than
+ * what is copied in one go? Then 1, and *c and *v say where and what (see
+ * read_long); else 0. SHD_CORRUPT. */
+int entry_long_value(const struct dict *d, uint32_t shard,
+                     const struct cell *c, size_t size,
+                     struct chain_cursor *cursor, struct shd_value *v);
 
 /* The version, 0 if it carries none. */
 uint64_t entry_version(const struct dict *d, const struct entry *e);

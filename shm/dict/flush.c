@@ -116,7 +116,7 @@ static int flush_shard(const struct dict *d, uint32_t shard, uint64_t *left,
         *left -= (uint64_t)removed;
         *sum += (uint64_t)removed;
     }
-    return room_settle(d, shard);
+    return room_settle(d, shard, 0);
 }
 
 int store_flush_expired(const struct dict *d, uint64_t max, uint64_t *freed)

@@ -31,7 +31,8 @@ struct push_call {
     uint64_t expires; /* STORE_KEEP: as it is */
     bool left;
     uint64_t *length;
-    uint64_t pushed; /* the length after it */
+    uint64_t pushed;             /* the length after it */
+    uint32_t class, entry_class; /* to take cells from: `prepare` */
 };
 
 static int damaged(const struct attempt *a)
@@ -47,11 +48,11 @@ static struct cell *node_at(const struct attempt *a, uint32_t ref)
 
 /* A filled node that nobody can reach yet. */
 static int node_make(struct attempt *a, struct txn *t, const struct item *item,
-                     uint32_t *ref)
+                     uint32_t class, uint32_t *ref)
 {
     const struct dict *d = a->d;
     int rc = slab_alloc(&d->pages, &a->shard->slab, t, dict_owner(a->at.shard),
-                        item->class, PAGE_NONE, ref);
+                        class, PAGE_NONE, ref);
 
     if (rc != SHD_OK)
         return rc;
@@ -77,7 +78,7 @@ static int push_to_live(struct attempt *a, struct push_call *c)
         return damaged(a);
     c->pushed = atomic_load64(&l->count) + 1;
     attempt_begin(a, &t, PUSH_WORDS);
-    rc = node_make(a, &t, &c->element, &ref);
+    rc = node_make(a, &t, &c->element, c->class, &ref);
     if (rc == SHD_OK) {
         node = node_at(a, ref);
         atomic_store32(&node->word[c->left ? CHAIN_NEXT : CHAIN_BACK],
@@ -108,9 +109,9 @@ static int push_to_new(struct attempt *a, struct push_call *c)
 
     attempt_begin(a, &t, CREATE_WORDS);
     rc = slab_alloc(&d->pages, &a->shard->slab, &t, dict_owner(a->at.shard),
-                    c->list.class, PAGE_NONE, &entry);
+                    c->entry_class, PAGE_NONE, &entry);
     if (rc == SHD_OK)
-        rc = node_make(a, &t, &c->element, &node);
+        rc = node_make(a, &t, &c->element, c->class, &node);
     if (rc == SHD_OK) {
         struct cell *e = node_at(a, entry);
         struct cell *n = node_at(a, node);
@@ -134,23 +135,34 @@ static int push_to_new(struct attempt *a, struct push_call *c)
     return attempt_end(&t, rc);
 }
 
-/* The class whose cells are wanting. */
-static int prepare(const struct attempt *a, const struct push_call *c,
-                   bool live, uint32_t *class)
+/* Chooses the classes; *class is the one whose cells are wanting. */
+static int prepare(const struct attempt *a, struct push_call *c, bool live,
+                   uint32_t *class)
 {
+    const struct pages *p = &a->d->pages;
+    const struct slab *s = &a->shard->slab;
     int rc;
 
-    *class = c->element.class;
-    rc = slab_prepare(&a->d->pages, &a->shard->slab, *class);
+    c->class = *class = attempt_class(a, c->element.class);
+    rc = slab_prepare(p, s, c->class);
     if (rc != SHD_OK || live)
         return rc;
-    *class = c->list.class;
-    rc = slab_prepare(&a->d->pages, &a->shard->slab, *class);
-    /* Either may want a page of its own, in one transaction. Without a second
-     * one the transaction says so. */
-    if (rc == SHD_OK && pages_ready(&a->d->pages) < 2)
-        (void)pages_extend(&a->d->pages);
-    return rc;
+    c->entry_class = *class = attempt_class(a, c->list.class);
+    rc = slab_prepare(p, s, c->entry_class);
+    if (rc != SHD_OK || c->class == c->entry_class ||
+        atomic_load32(&s->partial[c->class]) != 0 ||
+        atomic_load32(&s->partial[c->entry_class]) != 0 ||
+        pages_ready(p, 2, false) >= 2 || pages_extend(p) == SHD_OK)
+        return rc;
+    /* Either wants a page of its own, and there is one. It holds both, if a
+     * cell may be larger than it must. */
+    if (!a->room.larger || c->class == SLAB_CLASSES - 1)
+        return SHD_NOMEM;
+    if (c->class > c->entry_class)
+        c->entry_class = c->class;
+    else
+        c->class = c->entry_class;
+    return SHD_OK;
 }
 
 static int push_locked(struct attempt *a, struct push_call *c)
@@ -253,7 +265,13 @@ struct pop_call {
     void *buf;
     size_t size;
     struct shd_value *v;
+    bool ahead;      /* buf holds a long value: that of this chain */
+    bool may_repeat; /* copy another one before taking the lock */
+    struct chain_cursor chain;
 };
+
+/* pop_body's result: it is another long value by now. */
+#define POP_AGAIN 3
 
 static int pop_last(struct attempt *a, struct txn *t, uint32_t node,
                     struct entry_list *l)
@@ -284,6 +302,81 @@ static int pop_one(struct attempt *a, const struct pop_call *c, uint32_t node,
     return rc != SHD_OK ? rc : room_touch(a->d, a->at.shard, t, a->old);
 }
 
+/* The node at the end, as a read section finds it; NULL: as the pop will. */
+static const struct cell *end_of(const struct dict *d, const struct place *at,
+                                 const struct pop_call *c)
+{
+    const struct entry_list *l;
+    struct cell *e;
+    uint32_t ref;
+
+    if (forest_find(d, at, c->key, c->len, &ref) != 1)
+        return NULL;
+    e = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+    if (e == NULL || (atomic_load32(&e->meta) & CELL_TYPE_MASK) != SHD_LIST)
+        return NULL;
+    l = entry_list(&d->pages, e);
+    return l == NULL ? NULL
+                     : cell_at(&d->pages,
+                               atomic_load32(c->left ? &l->first : &l->last),
+                               SLAB_CELL_MIN);
+}
+
+/* Copies a long value from the list's end without the lock: what a chain holds
+ * never changes, so the pop needs but to see that the chain is still there. */
+static int copy_ahead(const struct dict *d, const struct place *at,
+                      struct pop_call *c)
+{
+    struct reading r;
+    int rc;
+
+    reading_begin(&r, d->env, dict_guard(d, at->shard));
+    do {
+        const struct cell *node;
+
+        rc = reading_try(&r);
+        if (rc != SHD_OK)
+            return rc;
+        node = dict_gone(d, at->shard) ? NULL : end_of(d, at, c);
+        rc = node == NULL ? 0
+                          : entry_long_value(d, at->shard, node, c->size,
+                                             &c->chain, c->v);
+    } while (!reading_done(&r));
+    c->ahead = false;
+    if (rc != 1)
+        return SHD_OK;
+    rc = read_long(d, at->shard, &c->chain, c->buf, c->v->len);
+    c->ahead = rc == 1;
+    return rc < 0 ? rc : SHD_OK;
+}
+
+/* Is the node's value the chain that was copied? */
+static bool is_copied(const struct attempt *a, const struct pop_call *c,
+                      struct cell *n)
+{
+    const uint32_t *chain = entry_chain(&a->d->pages, n);
+    const struct cell *head;
+
+    if (!c->ahead || (atomic_load32(&n->meta) & CELL_CHAINED) == 0 ||
+        chain == NULL)
+        return false;
+    head = cell_at(&a->d->pages, atomic_load32(chain), sizeof(*head));
+    return head != NULL &&
+           atomic_load32(&head->word[CHAIN_NUMBER]) == c->chain.number &&
+           atomic_load64(&a->shard->chains) - c->chain.built < UINT32_MAX;
+}
+
+static int pop_value(const struct attempt *a, const struct pop_call *c,
+                     struct cell *n)
+{
+    if (is_copied(a, c, n))
+        return entry_describe(a->d, n, c->v);
+    int rc = entry_value(a->d, n, c->buf, c->size,
+                         c->may_repeat ? ENTRY_SHORT : 0, c->v);
+
+    return rc == 1 ? POP_AGAIN : rc;
+}
+
 static int pop_body(struct attempt *a, void *context)
 {
     const struct pop_call *c = context;
@@ -306,7 +399,7 @@ static int pop_body(struct attempt *a, void *context)
     n = node_at(a, node);
     if (n == NULL || cell_kind(atomic_load32(&n->meta)) != CELL_NODE)
         return damaged(a);
-    rc = entry_value(a->d, n, c->buf, c->size, false, c->v);
+    rc = pop_value(a, c, n);
     if (rc != SHD_OK)
         return rc;
     attempt_begin(a, &t, POP_WORDS);
@@ -319,8 +412,22 @@ int store_pop(const struct dict *d, bool left, const void *key, size_t len,
               void *buf, size_t size, struct shd_value *v)
 {
     struct attempt a;
-    struct pop_call c = {key, len, left, buf, size, v};
+    struct pop_call c = {.key = key,
+                         .len = len,
+                         .left = left,
+                         .buf = buf,
+                         .size = size,
+                         .v = v};
+    int rc = POP_AGAIN;
 
     attempt_start(&a, d, key, len, true, NULL);
-    return attempt_run(&a, pop_body, &c);
+    a.settle = 0;
+    for (int tries = 0; rc == POP_AGAIN; tries++) {
+        c.may_repeat = tries < READ_LONG_TRIES;
+        /* The first time nobody knows that the value is a long one. */
+        rc = tries == 0 ? SHD_OK : copy_ahead(d, &a.at, &c);
+        if (rc == SHD_OK)
+            rc = attempt_run(&a, pop_body, &c);
+    }
+    return rc;
 }

@@ -6,29 +6,39 @@
 /* What every get runs through is inlined into both read_value and read_at. */
 #define INLINED static inline __attribute__((always_inline))
 
-/* One look: torn until the caller has validated it. */
-INLINED int look(const struct dict *d, const struct place *at, const void *key,
-                 size_t len, void *buf, size_t size, uint32_t how,
-                 struct shd_value *v, bool *live)
+/* The entry of a key, if it is to be seen. Torn until the caller has validated
+ * it. */
+INLINED int find(const struct dict *d, const struct place *at, const void *key,
+                 size_t len, uint32_t how, bool *live, const struct entry **e)
 {
-    const struct entry *e;
     uint32_t ref;
     int rc = forest_find(d, at, key, len, &ref);
 
     *live = false;
     if (rc != 1)
         return rc == 0 ? SHD_NOTFOUND : rc;
-    e = entry_at(&d->pages, ref);
-    if (e == NULL)
+    *e = entry_at(&d->pages, ref);
+    if (*e == NULL)
         return SHD_CORRUPT;
-    *live = !entry_is_expired(e);
-    if (!*live && (how & READ_STALE) == 0)
-        return SHD_NOTFOUND;
+    *live = !entry_is_expired(*e);
+    return *live || (how & READ_STALE) != 0 ? SHD_OK : SHD_NOTFOUND;
+}
+
+/* 1: the value is a long one, which is for read_long_value. */
+INLINED int look(const struct dict *d, const struct place *at, const void *key,
+                 size_t len, void *buf, size_t size, uint32_t how,
+                 struct shd_value *v, bool *live)
+{
+    const struct entry *e;
+    int rc = find(d, at, key, len, how, live, &e);
+
+    if (rc != SHD_OK)
+        return rc;
     if ((how & READ_DESCRIBE) != 0)
         return entry_describe(d, &e->cell, v);
     if ((how & READ_VERSION) != 0)
         ((struct read_versioned *)(void *)v)->version = entry_version(d, e);
-    return entry_value(d, &e->cell, buf, size, false, v);
+    return entry_value(d, &e->cell, buf, size, ENTRY_SHORT, v);
 }
 
 /* Under the lock, or the dict could be destroyed and its memory be another's
@@ -46,18 +56,94 @@ static __attribute__((noinline)) void mark(const struct dict *d,
     guard_unlock(g);
 }
 
-INLINED int result(const struct dict *d, const struct place *at, uint32_t how,
-                   bool live, int rc)
+static int failed(const struct dict *d, int rc)
 {
     if (rc == SHD_CORRUPT)
         return error_set(SHD_CORRUPT,
                          "dict '%s': an entry contradicts "
                          "itself; see `shdict check`",
                          d->name);
-    if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
-        atomic_load8(&d->marks[at->root]) == 0)
-        mark(d, at);
-    return rc;
+    return rc == SHD_GONE ? dict_gone_error(d) : rc;
+}
+
+int read_long(const struct dict *d, uint32_t shard, struct chain_cursor *c,
+              void *buf, uint64_t len)
+{
+    unsigned char *to = buf;
+    int copied = SHD_OK;
+
+    while (len > 0 && copied == SHD_OK) {
+        struct reading r;
+        bool valid = false;
+        int rc;
+
+        copied = chain_slice_copy(&d->pages, c, &to, &len);
+        reading_begin(&r, d->env, dict_guard(d, shard));
+        do {
+            rc = reading_try(&r);
+            if (rc != SHD_OK)
+                return rc;
+            rc = dict_gone(d, shard) ? SHD_GONE : SHD_OK;
+            valid =
+                chain_slice_valid(&d->pages, dict_owner(shard),
+                                  atomic_load64(&d->shard[shard].chains), c);
+        } while (!reading_done(&r));
+        if (rc != SHD_OK)
+            return failed(d, rc);
+        if (!valid)
+            return 0;
+    }
+    return copied == SHD_OK ? 1 : failed(d, copied);
+}
+
+/* One validated look at a value that was long. 1: it is, and the cursor stands
+ * at its beginning. */
+static int look_long(const struct dict *d, const struct place *at,
+                     const void *key, size_t len, void *buf, size_t size,
+                     uint32_t how, struct shd_value *v, bool *live,
+                     struct chain_cursor *cursor)
+{
+    struct reading r;
+    int rc;
+
+    reading_begin(&r, d->env, dict_guard(d, at->shard));
+    do {
+        const struct entry *e;
+
+        rc = reading_try(&r);
+        if (rc != SHD_OK)
+            return rc;
+        rc = dict_gone(d, at->shard) ? SHD_GONE
+                                     : find(d, at, key, len, how, live, &e);
+        if (rc == SHD_OK && (how & READ_VERSION) != 0)
+            ((struct read_versioned *)(void *)v)->version =
+                entry_version(d, e);
+        if (rc == SHD_OK && cursor != NULL)
+            rc = entry_long_value(d, at->shard, &e->cell, size, cursor, v);
+        if (rc == SHD_OK)
+            rc = entry_value(d, &e->cell, buf, size, 0, v);
+    } while (!reading_done(&r));
+    return failed(d, rc);
+}
+
+/* Apart, so that reading short values does not pay for it. */
+static __attribute__((noinline)) int
+read_long_value(const struct dict *d, const struct place *at, const void *key,
+                size_t len, void *buf, size_t size, uint32_t how,
+                struct shd_value *v, bool *live)
+{
+    struct chain_cursor cursor;
+
+    for (int tries = 0;; tries++) {
+        int rc = look_long(d, at, key, len, buf, size, how, v, live,
+                           tries < READ_LONG_TRIES ? &cursor : NULL);
+
+        if (rc != 1)
+            return rc;
+        rc = read_long(d, at->shard, &cursor, buf, v->len);
+        if (rc != 0)
+            return rc == 1 ? SHD_OK : rc;
+    }
 }
 
 INLINED int read_placed(const struct dict *d, const struct place *at,
@@ -78,7 +164,14 @@ INLINED int read_placed(const struct dict *d, const struct place *at,
                  ? SHD_GONE
                  : look(d, at, key, len, buf, size, how, v, &live);
     } while (!reading_done(&r));
-    return rc == SHD_GONE ? dict_gone_error(d) : result(d, at, how, live, rc);
+    if (rc != SHD_OK)
+        rc = rc == 1
+                 ? read_long_value(d, at, key, len, buf, size, how, v, &live)
+                 : failed(d, rc);
+    if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
+        atomic_load8(&d->marks[at->root]) == 0)
+        mark(d, at);
+    return rc;
 }
 
 int read_value(const struct dict *d, const void *key, size_t len, void *buf,

@@ -4,6 +4,9 @@
  * LOCK   none; after READ_TRIES collisions with changes the shard's lock, or
  *        on a read-only attachment tries for up to wait_ms. The first hit
  *        after an eviction passed by takes it for its mark, without waiting.
+ *        A long value is copied without it, a slice at a time, and the lock is
+ *        held for longer than a look at a slice's cells only by who has found
+ *        the value replaced READ_LONG_TRIES times meanwhile.
  * CRASH  a reader that dies changes nothing but that mark.
  * COST   the shard's sequence counter, one root, one node, one mark: a hit
  *        writes the mark when it was not set.
@@ -24,6 +27,13 @@ struct read_versioned {
     struct shd_value value;
     uint64_t version; /* 0: it has none */
 };
+
+#define READ_LONG_TRIES 16
+
+/* Copies the long value that a read section of the shard has led to. 1: done.
+ * 0: it has been replaced or moved since; look again. Or an error. */
+int read_long(const struct dict *d, uint32_t shard, struct chain_cursor *c,
+              void *buf, uint64_t len);
 
 /* As shd_get: SHD_NOTFOUND, SHD_SPACE; lists are described. */
 int read_value(const struct dict *d, const void *key, size_t len, void *buf,

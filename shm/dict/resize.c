@@ -245,7 +245,7 @@ static int empty_page(struct resizing *r, uint32_t page)
         if (shard == d->shards)
             return SHD_OK;
         any.at.shard = shard;
-        rc = room_settle(d, shard);
+        rc = room_settle(d, shard, 0);
         if (rc == SHD_OK)
             rc = empty_step(r, shard, page,
                             tries % TRIES_EVICT == 0 ? &any : NULL);

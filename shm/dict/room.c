@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Room is made in the order garbage, expired, then (unless the store is safe)
- * the least recently used, else by compaction. Two ways for the live ones:
+ * the least recently used, else by compaction. Three ways for the live ones:
  *
  *   the tail's cell has the wanted class   it goes, its cell is taken over
- *   it has another                         its page is vacated: what can move
- *                                          to free cells of its class moves,
- *                                          the rest goes; a free page serves
- *                                          any class
+ *   a class has a page's worth of free     the cells of its emptiest page
+ *   cells                                  move: a free page serves any class
+ *   neither                                the tail's page is vacated: what
+ *                                          can move to free cells of its
+ *                                          class moves, the rest goes
  *
  * so a store is never refused because the sizes in use have changed.
  *
@@ -29,6 +30,7 @@
 #define COLLECT_WORDS (COLLECT_CELLS * (SLAB_FREE_WORDS + 4u))
 /* Transactions in one hold of the lock. */
 #define COLLECT_STEPS 16
+static_assert(COLLECT_CELLS * COLLECT_STEPS == ROOM_SETTLE_CELLS, "settle");
 #define AGE_MASK 0xffffu
 /* Shards whose age is compared before evicting at home. */
 #define NEIGHBOURS 8u
@@ -264,12 +266,12 @@ int room_collect(const struct dict *d, uint32_t shard)
     return 1;
 }
 
-int room_settle(const struct dict *d, uint32_t shard)
+int room_settle(const struct dict *d, uint32_t shard, uint64_t holds)
 {
-    uint64_t holds = (uint64_t)d->pages.max * (PAGE_BYTES / SLAB_CELL_MIN) /
-                         (COLLECT_CELLS * COLLECT_STEPS) +
-                     1;
-
+    if (holds == 0)
+        holds = (uint64_t)d->pages.max * (PAGE_BYTES / SLAB_CELL_MIN) /
+                    ROOM_SETTLE_CELLS +
+                1;
     while (atomic_load32(&d->shard[shard].garbage) != 0 && holds-- > 0) {
         int rc = dict_lock(d, shard);
 
@@ -446,34 +448,58 @@ int room_vacate(const struct dict *d, uint32_t shard, uint32_t page,
     return done;
 }
 
-/* A page whose cells all fit into free cells of its class: without evicting
- * anything, moving them frees it. */
+/* Of the pages of a class with free cells, the one with the fewest used, if
+ * the others' free cells take those: then moving them frees it, and evicts
+ * nothing. Each page looked at has a free cell, so after a page's worth of
+ * pages the answer is yes. */
+static uint32_t emptiest(const struct dict *d, uint32_t shard, uint32_t class,
+                         uint32_t *used)
+{
+    uint32_t cells = PAGE_BYTES / slab_class_bytes(class);
+    uint32_t number = atomic_load32(&d->shard[shard].slab.partial[class]);
+    uint32_t best = PAGE_NONE, most = 0, free_cells = 0;
+
+    for (uint32_t looked = 0;
+         looked < cells && number != 0 && number <= d->pages.max; looked++) {
+        const struct page *p = &d->pages.table[number - 1];
+
+        free_cells += page_free_cells(p);
+        if (page_free_cells(p) > most) {
+            most = page_free_cells(p);
+            best = number - 1;
+        }
+        number = atomic_load32(&p->next);
+    }
+    *used = cells - most;
+    return free_cells >= cells ? best : PAGE_NONE;
+}
+
+/* A page that moving can free, of all classes the one with the fewest bytes to
+ * move; or PAGE_NONE. */
 static uint32_t compactable(const struct dict *d, uint32_t shard)
 {
-    const struct slab *s = &d->shard[shard].slab;
+    uint32_t found = PAGE_NONE, least = PAGE_BYTES;
 
     for (uint32_t class = 0; class + 1 < SLAB_CLASSES; class ++) {
-        uint32_t cells = PAGE_BYTES / slab_class_bytes(class);
-        uint32_t number = atomic_load32(&s->partial[class]);
-        uint32_t best = PAGE_NONE, most = 0, steps = 0;
-        uint64_t free_cells = 0;
+        uint32_t used;
+        uint32_t page = emptiest(d, shard, class, &used);
 
-        while (number != 0 && number <= d->pages.max &&
-               steps++ <= d->pages.max) {
-            const struct page *p = &d->pages.table[number - 1];
-
-            free_cells += page_free_cells(p);
-            if (page_free_cells(p) > most) {
-                most = page_free_cells(p);
-                best = number - 1;
-            }
-            number = atomic_load32(&p->next);
+        if (page != PAGE_NONE && used * slab_class_bytes(class) < least) {
+            found = page;
+            least = used * slab_class_bytes(class);
         }
-        /* The others' free cells must take the best page's used ones. */
-        if (best != PAGE_NONE && free_cells - most >= cells - most)
-            return best;
     }
-    return PAGE_NONE;
+    return found;
+}
+
+/* Frees a page by moving alone. 1, or 0 if none can be. */
+static int compact(const struct dict *d, uint32_t shard, const struct room *r)
+{
+    uint32_t page = compactable(d, shard);
+    struct room move_only = *r;
+
+    move_only.safe = true;
+    return page == PAGE_NONE ? 0 : room_vacate(d, shard, page, &move_only);
 }
 
 /* ---- choosing --------------------------------------------------------- */
@@ -557,17 +583,17 @@ static bool evicts_at_home(const struct dict *d, uint32_t shard)
     return true;
 }
 
-/* Evicts the tail, or vacates its page if it has another class. 1 or 0. */
+/* Evicts the tail, or frees a page if the tail's cell is of no use. 1 or 0. */
 static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
                       const struct room *r)
 {
-    uint32_t tail = 0;
+    uint32_t tail = 0, tail_class;
     struct room all = *r;
     int rc = pick_tail(d, shard, r->keep, &tail);
 
     if (rc != SHD_OK)
         return rc;
-    if (tail == 0)
+    if (tail == 0 || (tail == r->keep && !r->last_resort))
         return 0;
     if (tail == r->keep && r->must_keep)
         return 0;
@@ -576,14 +602,20 @@ static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
         if (r->kept_went != NULL)
             *r->kept_went = true;
     }
+    tail_class = class_of(d, tail);
+    if (tail_class == class || (r->larger && tail_class > class))
+        return evict_owner(d, shard, tail, &all);
+    rc = compact(d, shard, r);
+    if (rc != 0)
+        return rc;
     const struct cell *c = cell_at(&d->pages, tail, sizeof(*c));
 
     /* One with a list or a chain leaves more than its own cell. */
-    if (class_of(d, tail) == class || (c != NULL && has_attachments(c)))
-        return evict_owner(d, shard, tail, &all);
-    rc = room_vacate(d, shard, cell_page(&d->pages, tail), &all);
-    if (rc != 0)
-        return rc;
+    if (c == NULL || !has_attachments(c)) {
+        rc = room_vacate(d, shard, cell_page(&d->pages, tail), &all);
+        if (rc != 0)
+            return rc;
+    }
     /* Its page cannot be vacated (it holds what is to be kept, or the middle
      * of something long): the entry alone goes. */
     return evict_owner(d, shard, tail, &all);
@@ -607,12 +639,9 @@ int room_here(const struct dict *d, uint32_t shard, uint32_t class,
 
     if (rc != 0)
         return rc;
-    if (r->safe) {
-        uint32_t page = compactable(d, shard);
-
-        return page == PAGE_NONE ? 0 : room_vacate(d, shard, page, r);
-    }
-    if (d->shards > 1 && !evicts_at_home(d, shard))
+    if (r->safe)
+        return compact(d, shard, r);
+    if (d->shards > 1 && !r->stay && !evicts_at_home(d, shard))
         return 0;
     return evict_step(d, shard, class, r);
 }
@@ -644,14 +673,11 @@ static int page_step(const struct dict *d, uint32_t shard,
                      const struct room *r)
 {
     int rc = free_step(d, shard);
-    uint32_t page;
 
     if (rc != 0)
         return rc;
-    if (!r->safe)
-        return evict_step(d, shard, SLAB_CLASSES, r);
-    page = compactable(d, shard);
-    return page == PAGE_NONE ? 0 : room_vacate(d, shard, page, r);
+    return r->safe ? compact(d, shard, r)
+                   : evict_step(d, shard, SLAB_CLASSES, r);
 }
 
 /* Commits more of the dict's memory, under a lock: else the dict could be
@@ -689,32 +715,60 @@ static int page_step_locked(const struct dict *d, uint32_t shard,
     return rc;
 }
 
+/* A step in the shard to take from. 1, or 0: there is none any more. */
+static int step_anywhere(const struct dict *d, uint8_t *spent, struct room *r)
+{
+    uint32_t shard = pick_shard(d, spent);
+    int rc;
+
+    if (shard == d->shards) {
+        if (r->safe || r->last_resort)
+            return 0;
+        r->last_resort = true;
+        shard = r->at.shard;
+        spent[shard] = 0;
+    }
+    rc = page_step_locked(d, shard, r);
+    if (rc == 0)
+        spent[shard] = 1;
+    return rc < 0 ? rc : 1;
+}
+
 int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r)
 {
     uint8_t spent[DICT_SHARDS_MAX] = {0};
+    struct room here = *r;
     /* Each step frees a page, or an entry, or finds a shard spent. */
     uint64_t steps = (uint64_t)d->pages.max * (PAGE_BYTES / SLAB_CELL_MIN) +
                      4ull * d->shards;
+    int rc = 1;
 
-    while (steps-- > 0) {
-        uint32_t shard;
-        int rc;
+    here.larger = false;
+    while (steps-- > 0 && rc != 0) {
+        uint64_t ready = pages_ready(&d->pages, pages, false);
 
-        if (pages_ready(&d->pages) >= pages)
+        if (ready >= pages)
             return SHD_OK;
         rc = extend(d, r->at.shard);
-        if (rc == SHD_OK)
-            continue;
         if (rc == SHD_GONE || rc == SHD_CORRUPT)
             return rc;
-        shard = pick_shard(d, spent);
-        if (shard == d->shards)
-            break;
-        rc = page_step_locked(d, shard, r);
+        if (rc == SHD_OK) {
+            rc = 1;
+            continue;
+        }
+        /* Counting anew only when that may be enough: one step expires or
+         * frees fewer cells than a page can have. */
+        for (uint64_t n = 1 + (pages - ready) / (PAGE_BYTES / SLAB_CELL_MIN);
+             n > 0; n--) {
+            rc = step_anywhere(d, spent, &here);
+            if (rc <= 0)
+                break;
+        }
         if (rc < 0)
             return rc;
-        if (rc == 0)
-            spent[shard] = 1;
     }
+    /* Others may have given pages back that the searches had not seen. */
+    if (pages_ready(&d->pages, pages, true) >= pages)
+        return SHD_OK;
     return error_set(SHD_NOMEM, "dict '%s' has no room", d->name);
 }

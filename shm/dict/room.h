@@ -6,7 +6,12 @@
  *        is cleared and it moves to the front (second chance).
  * LOCK   as each function says. No function ever holds two shards' locks.
  * CRASH  every removal, every move of a cell is one transaction.
- * COST   bounded: one step removes or moves at most what is in one page.
+ * COST   bounded: one step removes or moves at most what is in one page. An
+ *        entry goes with all it owns; what that was is freed in steps.
+ *
+ * A page's worth of free cells of one class can be moved together, so a shard
+ * whose entries are all small gives a page after at most ROOM_PAGE_CELLS of
+ * its cells have become free, however they lie.
  */
 #ifndef SHD_DICT_ROOM_H
 #define SHD_DICT_ROOM_H
@@ -16,6 +21,10 @@
 /* Why an entry goes. */
 enum { ROOM_DELETED = 0, ROOM_EXPIRED = 1, ROOM_EVICTED = 2 };
 
+/* Cells of all classes that can be free in a shard in which no page can be
+ * freed by moving: one less than a page's worth of each. */
+#define ROOM_PAGE_CELLS 310u
+
 /* What a removal may store, beyond what the caller adds. */
 #define ROOM_REMOVE_WORDS                                                     \
     (TREE_REMOVE_WORDS + LIST_WORDS + SLAB_FREE_WORDS + 8u)
@@ -23,6 +32,9 @@ enum { ROOM_DELETED = 0, ROOM_EXPIRED = 1, ROOM_EVICTED = 2 };
 /* What a store asks of the makers of room. */
 struct room {
     bool safe;          /* remove nothing that is alive */
+    bool larger;        /* a larger cell than the class's will do */
+    bool last_resort;   /* nothing else is left: the old value may go */
+    bool stay;          /* in this shard, whatever the age of the others */
     uint32_t *forcible; /* set to 1 when a live entry was removed */
     /* The key that is being stored, whose old value is not to be removed while
      * others are left (NULL: none is; at.shard is any): */
@@ -52,8 +64,10 @@ int room_touch(const struct dict *d, uint32_t shard, struct txn *t,
 /* With the lock: frees a few cells of the garbage. 1 if there was any. */
 int room_collect(const struct dict *d, uint32_t shard);
 
-/* Without the lock: frees all garbage of the shard, in steps. */
-int room_settle(const struct dict *d, uint32_t shard);
+/* Without the lock: frees garbage of the shard, in at most `holds` steps of
+ * ROOM_SETTLE_CELLS cells (0: until none is left). */
+#define ROOM_SETTLE_CELLS 64u
+int room_settle(const struct dict *d, uint32_t shard, uint64_t holds);
 
 /* With the lock: removes expired entries of one page, at most max. The number
  * removed; 0 means that nothing has expired. */
@@ -70,7 +84,7 @@ int room_here(const struct dict *d, uint32_t shard, uint32_t class,
 int room_vacate(const struct dict *d, uint32_t shard, uint32_t page,
                 const struct room *r);
 
-/* Without a lock: gets `pages` pages free for the shard `home`, from whichever
+/* Without a lock: gets `pages` pages free for the key's shard, from whichever
  * shard has the oldest entries. SHD_NOMEM: there is nothing more to take. */
 int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r);
 

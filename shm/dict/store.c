@@ -18,7 +18,7 @@
 static_assert(STORE_WORDS <= GUARD_UNDO_MAX, "log");
 static_assert(IN_PLACE_WORDS_MAX <= GUARD_UNDO_MAX, "log");
 
-static int store_fresh(struct attempt *a, struct item *item)
+static int store_fresh(struct attempt *a, struct item *item, uint32_t class)
 {
     const struct dict *d = a->d;
     struct txn t;
@@ -27,7 +27,7 @@ static int store_fresh(struct attempt *a, struct item *item)
 
     attempt_begin(a, &t, STORE_WORDS);
     rc = slab_alloc(&d->pages, &a->shard->slab, &t, dict_owner(a->at.shard),
-                    item->class, PAGE_NONE, &ref);
+                    class, PAGE_NONE, &ref);
     if (rc == SHD_OK) {
         item->version = entry_version_of(&t);
         entry_fill(d, ref, item, &a->at,
@@ -165,6 +165,8 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
     bool built = false;
 
     for (;;) {
+        uint32_t class;
+
         rc = attempt_look_up(a, item->key, item->key_len);
         if (rc != SHD_OK)
             break;
@@ -192,9 +194,10 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
             built = true;
             continue;
         }
-        rc = slab_prepare(&a->d->pages, &a->shard->slab, item->class);
+        class = attempt_class(a, item->class);
+        rc = slab_prepare(&a->d->pages, &a->shard->slab, class);
         if (rc == SHD_OK)
-            rc = store_fresh(a, item);
+            rc = store_fresh(a, item, class);
         if (rc != SHD_NOMEM)
             break;
         rc = attempt_make_room(a, item->class, &steps);
@@ -292,6 +295,7 @@ int store_delete_if(const struct dict *d, const void *key, size_t len,
     struct item item = {.key = key, .key_len = len, .when = when};
 
     attempt_start(&a, d, key, len, true, NULL);
+    a.settle = 0;
     return attempt_run(&a, delete_body, &item);
 }
 

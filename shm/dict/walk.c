@@ -13,6 +13,7 @@
 #include "shm/dict/walk.h"
 #include "shm/base/error.h"
 #include "shm/dict/forest.h"
+#include "shm/dict/read.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,9 @@ struct found {
     void *buf;
     size_t size;
     struct shd_value *v;
+    bool whole;   /* copy a long value under the lock if need be */
+    bool is_long; /* else it is not copied yet: */
+    struct chain_cursor value; /* it begins here */
 };
 
 /* Looks on from the cursor through some roots of its shard: 1 found, 0 none
@@ -66,20 +70,27 @@ static int look(const struct dict *d, const struct cursor *c, struct found *f,
         at->hash = atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
         f->key_len = entry_key_len(atomic_load64(&e->key_expires));
         rc = entry_key(d, e, (uint32_t)f->key_len, f->key);
-        if (rc == SHD_OK)
-            rc = entry_value(d, &e->cell, f->buf, f->size, true, f->v);
-        return rc == SHD_OK ? 1 : rc;
+        if (rc != SHD_OK)
+            return rc;
+        rc = f->whole ? 0
+                      : entry_long_value(d, c->at.shard, &e->cell, f->size,
+                                         &f->value, f->v);
+        f->is_long = rc == 1;
+        if (rc == 0)
+            rc = entry_value(d, &e->cell, f->buf, f->size, ENTRY_PARTIAL, f->v);
+        return rc >= 0 ? 1 : rc;
     }
     return 0;
 }
 
-/* One validated look. */
-static int look_valid(const struct dict *d, const struct cursor *c,
-                      struct found *f, struct place *at)
+/* One validated look; but for the bytes of a long value. */
+static int look_once(const struct dict *d, const struct cursor *c,
+                     struct found *f, struct place *at)
 {
     struct reading r;
     int rc;
 
+    f->is_long = false;
     reading_begin(&r, d->env, dict_guard(d, c->at.shard));
     do {
         rc = reading_try(&r);
@@ -89,6 +100,22 @@ static int look_valid(const struct dict *d, const struct cursor *c,
         rc = dict_gone(d, c->at.shard) ? SHD_GONE : look(d, c, f, at);
     } while (!reading_done(&r));
     return rc == SHD_GONE ? dict_gone_error(d) : rc;
+}
+
+static int look_valid(const struct dict *d, const struct cursor *c,
+                      struct found *f, struct place *at)
+{
+    for (int tries = 0;; tries++) {
+        int rc, copied;
+
+        f->whole = tries == READ_LONG_TRIES;
+        rc = look_once(d, c, f, at);
+        if (rc != 1 || !f->is_long)
+            return rc;
+        copied = read_long(d, c->at.shard, &f->value, f->buf, f->v->len);
+        if (copied != 0)
+            return copied;
+    }
 }
 
 /* The next entry from the cursor on, which then stands on it. 1, or 0: the
@@ -118,7 +145,7 @@ int walk_after(const struct dict *d, const void *after, size_t after_len,
                void *buf, size_t size, struct shd_value *v)
 {
     unsigned char key[ENTRY_KEY_MAX + 8];
-    struct found f = {key, 0, buf, size, v};
+    struct found f = {.key = key, .buf = buf, .size = size, .v = v};
     struct cursor c;
 
     c.at = (struct place){0, 0, 0};
@@ -222,7 +249,7 @@ static int rest_by_hash(const struct dict *d, uint32_t shard, bool only,
 {
     unsigned char key[ENTRY_KEY_MAX + 8];
     struct shd_value v;
-    struct found f = {key, 0, NULL, 0, &v};
+    struct found f = {.key = key, .v = &v};
     struct cursor c;
 
     c.at = (struct place){shard, shard << d->root_bits, 0};

@@ -7,7 +7,7 @@
  *   kind    word 0  word 1  word 2    word 3           len
  *   entry   left    right   LRU prev  LRU next / next  value bytes
  *   node    next    prev    0         next garbage     value bytes
- *   chain   next    back    of        next garbage     bytes in this cell
+ *   chain   next    back    of        number / garbage bytes in this cell
  *
  * meta = hash << 8 | has_flags << 7 | red << 6 | chained << 5 | kind << 3 |
  * type. An entry that carries a version is a kind of its own, for want of

@@ -5,6 +5,13 @@
  * `pending` word reaches all that has been taken. Readers cannot reach a
  * pending chain, hence its bytes are filled without a log, and the counter
  * is odd only while the free maps change.
+ *
+ * Half of the number of the chain that a cell was built in is in the cell. A
+ * reader notes it before it copies the bytes. If the cell is in use and has
+ * that number afterwards, it has been the same one all the while, unless 2^32
+ * chains were built in between; the counter tells. And if the cell before it,
+ * which was the value's, still leads to it, so is this one the value's: or the
+ * end of it that has come since, which begins with the same bytes.
  */
 #include "shm/memory/chain.h"
 #include "shm/base/error.h"
@@ -12,7 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BUILD_WORDS (SLAB_ALLOC_WORDS + 4u)
+#define BUILD_WORDS (SLAB_ALLOC_WORDS + 5u)
 
 uint64_t chain_pages(uint64_t len)
 {
@@ -39,47 +46,65 @@ static void source_fill(const struct chain_source *s, uint64_t from,
         cell_fill(cell, s->second + (from - s->first_len), len);
 }
 
-int chain_build_step(const struct pages *p, struct slab *s,
-                     struct guard *guard, uint32_t owner, uint32_t *pending,
-                     const struct chain_source *source, uint64_t *left)
+uint32_t chain_class(uint64_t left)
 {
+    return slab_class((left - 1) % CHAIN_DATA_MAX + 1 + sizeof(struct cell));
+}
+
+/* Links a fresh cell before the pending chain, or begins one with it. */
+static int prepend(const struct chain_site *site, struct txn *t, uint32_t ref,
+                   struct cell *c)
+{
+    uint32_t head = atomic_load32(site->pending);
+    uint64_t number = atomic_load64(site->built);
+
+    if (head == 0) {
+        txn_store64(t, site->built, ++number);
+    } else {
+        struct cell *old = cell_at(site->pages, head, sizeof(*old));
+
+        if (old == NULL)
+            return error_set(SHD_CORRUPT, "chain: a chain being built leads "
+                                          "outside its dict");
+        txn_store32(t, &old->word[CHAIN_BACK], ref);
+    }
+    atomic_store32(&c->word[CHAIN_NEXT], head);
+    atomic_store32(&c->word[CHAIN_BACK], 0);
+    atomic_store32(&c->word[CHAIN_OF], 0);
+    atomic_store32(&c->word[CHAIN_NUMBER], (uint32_t)number);
+    txn_store32(t, site->pending, ref);
+    return SHD_OK;
+}
+
+int chain_build_step(const struct chain_site *site,
+                     const struct chain_source *source, uint32_t class,
+                     uint64_t *left)
+{
+    const struct pages *p = site->pages;
     /* All cells but the last are full, so a piece begins at a multiple. */
     uint64_t from = (*left - 1) / CHAIN_DATA_MAX * CHAIN_DATA_MAX;
     uint32_t len = (uint32_t)(*left - from);
-    uint32_t class = slab_class(len + sizeof(struct cell));
-    uint32_t head = atomic_load32(pending);
     struct txn t;
     struct cell *c;
     uint32_t ref;
-    int rc = slab_prepare(p, s, class);
+    int rc = slab_prepare(p, site->slab, class);
 
+    assert(class >= chain_class(*left));
     if (rc != SHD_OK)
         return rc;
-    txn_begin(&t, p->segment, guard, BUILD_WORDS);
-    rc = slab_alloc(p, s, &t, owner, class, PAGE_NONE, &ref);
+    txn_begin(&t, p->segment, site->guard, BUILD_WORDS);
+    rc = slab_alloc(p, site->slab, &t, site->owner, class, PAGE_NONE, &ref);
+    if (rc == SHD_OK) {
+        c = (struct cell *)(void *)(p->segment->base +
+                                    (uint64_t)ref * SEGMENT_UNIT);
+        atomic_store32(&c->meta, SHD_STRING | CELL_CHAIN << CELL_KIND_SHIFT);
+        atomic_store32(&c->len, len);
+        rc = prepend(site, &t, ref, c);
+    }
     if (rc != SHD_OK) {
         txn_abort(&t);
         return rc;
     }
-    c = (struct cell *)(void *)(p->segment->base +
-                                (uint64_t)ref * SEGMENT_UNIT);
-    atomic_store32(&c->word[CHAIN_NEXT], head);
-    atomic_store32(&c->word[CHAIN_BACK], 0);
-    atomic_store32(&c->word[CHAIN_OF], 0);
-    atomic_store32(&c->word[CHAIN_GARBAGE], 0);
-    atomic_store32(&c->meta, SHD_STRING | CELL_CHAIN << CELL_KIND_SHIFT);
-    atomic_store32(&c->len, len);
-    if (head != 0) {
-        struct cell *old = cell_at(p, head, sizeof(*old));
-
-        if (old == NULL) {
-            txn_abort(&t);
-            return error_set(SHD_CORRUPT, "chain: a chain being built leads "
-                                          "outside its dict");
-        }
-        txn_store32(&t, &old->word[CHAIN_BACK], ref);
-    }
-    txn_store32(&t, pending, ref);
     txn_commit(&t);
     /* A crash in here leaves garbage bytes in a cell that will be freed. */
     source_fill(source, from, (unsigned char *)(c + 1), len);
@@ -101,36 +126,88 @@ static const struct cell *link_at(const struct pages *p, uint32_t ref,
     return c;
 }
 
+/* Copies what of one cell is wanted; *ref goes on to the next. */
+static int read_cell(const struct pages *p, uint32_t *ref, uint64_t *from,
+                     unsigned char **to, uint64_t *len)
+{
+    uint32_t n;
+    const struct cell *c = link_at(p, *ref, &n);
+
+    if (c == NULL)
+        return SHD_CORRUPT;
+    if (*from >= n) {
+        /* All cells but the last are full: else the next copy would begin,
+         * and end, in the middle of a word. */
+        if (n % 8 != 0)
+            return SHD_CORRUPT;
+        *from -= n;
+    } else {
+        uint64_t take = n - *from < *len ? n - *from : *len;
+
+        cell_copy_out(*to, (const unsigned char *)(c + 1) + *from, take);
+        *to += take;
+        *len -= take;
+        *from = 0;
+    }
+    *ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    return SHD_OK;
+}
+
 int chain_read(const struct pages *p, uint32_t head, uint64_t from, void *to,
                uint64_t len)
 {
     unsigned char *out = to;
     uint32_t ref = head;
+    int rc = SHD_OK;
 
     /* Each turn takes at least one byte off from + len, so it ends. */
-    while (len > 0) {
-        uint32_t n;
-        const struct cell *c = link_at(p, ref, &n);
+    while (len > 0 && rc == SHD_OK)
+        rc = read_cell(p, &ref, &from, &out, &len);
+    return rc;
+}
 
-        if (c == NULL)
-            return SHD_CORRUPT;
-        if (from >= n) {
-            /* All cells but the last are full: else the next copy would
-             * begin, and end, in the middle of a word. */
-            if (n % 8 != 0)
-                return SHD_CORRUPT;
-            from -= n;
-        } else {
-            uint64_t take = n - from < len ? n - from : len;
+int chain_slice_copy(const struct pages *p, struct chain_cursor *c,
+                     unsigned char **to, uint64_t *len)
+{
+    int rc = SHD_OK;
 
-            cell_copy_out(out, (const unsigned char *)(c + 1) + from, take);
-            out += take;
-            len -= take;
-            from = 0;
-        }
-        ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    c->cell[0] = c->n == 0 ? 0 : c->cell[c->n];
+    c->cell_number[0] = c->n == 0 ? 0 : c->cell_number[c->n];
+    for (c->n = 0; c->n<CHAIN_SLICE_CELLS && * len> 0 && rc == SHD_OK;) {
+        const struct cell *cell = cell_at(p, c->ref, sizeof(*cell));
+
+        c->cell[++c->n] = c->ref;
+        c->cell_number[c->n] =
+            cell == NULL ? 0 : atomic_load32(&cell->word[CHAIN_NUMBER]);
+        atomic_fence_acquire();
+        rc = read_cell(p, &c->ref, &c->from, to, len);
     }
-    return SHD_OK;
+    /* What has been loaded is older than what a read section will load. */
+    atomic_fence_acquire();
+    return rc;
+}
+
+bool chain_slice_valid(const struct pages *p, uint32_t owner, uint64_t built,
+                       const struct chain_cursor *c)
+{
+    const struct cell *before = NULL;
+
+    if (built - c->built >= UINT32_MAX)
+        return false;
+    if (c->cell[0] == 0 && c->n > 0 && c->cell_number[1] != c->number)
+        return false;
+    for (uint32_t i = c->cell[0] == 0; i <= c->n; i++) {
+        const struct cell *cell = cell_at(p, c->cell[i], sizeof(*cell));
+
+        if (cell == NULL || slab_cell_bytes(p, owner, c->cell[i]) == 0 ||
+            cell_kind(atomic_load32(&cell->meta)) != CELL_CHAIN ||
+            atomic_load32(&cell->word[CHAIN_NUMBER]) != c->cell_number[i] ||
+            (before != NULL &&
+             atomic_load32(&before->word[CHAIN_NEXT]) != c->cell[i]))
+            return false;
+        before = cell;
+    }
+    return true;
 }
 
 int chain_compare(const struct pages *p, uint32_t head, const void *with,

@@ -6,6 +6,11 @@
  *        `of` names the cell the chain belongs to, 0 while it is being built.
  * LOCK   building and freeing: the shard's guard is held. Reading: in a read
  *        section.
+ *        What has been written to a reachable chain never changes (it may go
+ *        on, with other cells after a place), and every cell has the number of
+ *        the chain it was built in: so a reader of a long one copies a slice
+ *        at a time without the lock, and needs a read section, as short as for
+ *        any small value, only to see that the cells have not become others.
  * CRASH  a chain being built hangs on the shard's `pending` word after every
  *        step: whoever comes next finds and frees it.
  * COST   a chain is built and freed in small transactions, whatever its
@@ -18,7 +23,18 @@
 
 #define CHAIN_DATA_MAX (PAGE_BYTES - (uint32_t)sizeof(struct cell))
 
-enum { CHAIN_NEXT = 0, CHAIN_BACK = 1, CHAIN_OF = 2, CHAIN_GARBAGE = 3 };
+#define CHAIN_SLICE_CELLS 16u
+#define CHAIN_SLICE_BYTES (CHAIN_SLICE_CELLS * CHAIN_DATA_MAX)
+
+/* Word 3 of a chain's cell is the lower half of its number, until it is on the
+ * garbage itself. */
+enum {
+    CHAIN_NEXT = 0,
+    CHAIN_BACK = 1,
+    CHAIN_OF = 2,
+    CHAIN_GARBAGE = 3,
+    CHAIN_NUMBER = 3
+};
 
 /* Where the bytes of a chain come from: two pieces, as if joined. */
 struct chain_source {
@@ -38,17 +54,54 @@ static inline uint64_t chain_source_len(const struct chain_source *s)
  */
 uint64_t chain_pages(uint64_t len);
 
+/* Where a chain is built. */
+struct chain_site {
+    const struct pages *pages;
+    struct slab *slab;
+    struct guard *guard;
+    uint32_t owner;
+    uint32_t *pending; /* it hangs here */
+    uint64_t *built;   /* counts the chains of the shard */
+};
+
+/* The class of the cell that chain_build_step wants next. */
+uint32_t chain_class(uint64_t left);
+
 /* Prepends the cell that holds the piece of the source which ends at *left
- * (then *left is where it begins), in one transaction. The chain hangs on
- * *pending. SHD_NOMEM: make room and call again. */
-int chain_build_step(const struct pages *p, struct slab *s,
-                     struct guard *guard, uint32_t owner, uint32_t *pending,
-                     const struct chain_source *source, uint64_t *left);
+ * (then *left is where it begins), in one transaction. `class` is at least
+ * chain_class(*left). SHD_NOMEM: make room and call again. */
+int chain_build_step(const struct chain_site *site,
+                     const struct chain_source *source, uint32_t class,
+                     uint64_t *left);
 
 /* Copies bytes from..from+len of the chain out. SHD_CORRUPT (believe it after
  * read_valid): the chain ends early, or leads nowhere. */
 int chain_read(const struct pages *p, uint32_t head, uint64_t from, void *to,
                uint64_t len);
+
+/* Where a reader of a long chain is. A read section fills ref, number, built
+ * and from, and sets n to 0. */
+struct chain_cursor {
+    uint32_t ref;    /* the next cell */
+    uint32_t number; /* that the first cell must have */
+    uint64_t built;  /* chains of the shard when it was found */
+    uint64_t from;   /* bytes to skip */
+    uint32_t n;      /* cells in the last slice */
+    /* The last cell of the slice before, 0: none; then the slice's. */
+    uint32_t cell[1 + CHAIN_SLICE_CELLS];
+    uint32_t cell_number[1 + CHAIN_SLICE_CELLS];
+};
+
+/* Copies a slice outside of any read section: up to *len bytes to *to, both of
+ * which move on. SHD_CORRUPT: it leads nowhere. Neither means anything before
+ * chain_slice_valid. */
+int chain_slice_copy(const struct pages *p, struct chain_cursor *c,
+                     unsigned char **to, uint64_t *len);
+
+/* In a read section that was begun afterwards: were all cells of that slice
+ * the chain's until now? `built` as it is now. */
+bool chain_slice_valid(const struct pages *p, uint32_t owner, uint64_t built,
+                       const struct chain_cursor *c);
 
 /* cell_compare over the first len bytes of the chain; 2 if it is corrupt. */
 int chain_compare(const struct pages *p, uint32_t head, const void *with,

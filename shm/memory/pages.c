@@ -196,15 +196,54 @@ uint64_t pages_free(const struct pages *p)
     return free_below(p, pages_count(p));
 }
 
-uint64_t pages_ready(const struct pages *p)
+/* Of those that this process has given back below the part of the map that is
+ * looked at anyway: each once. */
+static uint64_t recent_ready(const struct pages *p, uint32_t ready)
 {
+    uint32_t recents = atomic_load32(&p->recents), seen[PAGES_RECENT];
+    uint32_t below = atomic_load32(&p->full_below);
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < recents && i < PAGES_RECENT; i++) {
+        uint32_t n = atomic_load32(&p->recent[i]);
+        bool counts = n < ready && n / 64 < below &&
+                      (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0;
+
+        for (uint64_t k = 0; k < sum; k++)
+            counts = counts && seen[k] != n;
+        if (counts)
+            seen[sum++] = n;
+    }
+    return sum;
+}
+
+uint64_t pages_ready(const struct pages *p, uint64_t want, bool exact)
+{
+    struct pages *hints = (struct pages *)(uintptr_t)p;
     uint32_t committed = pages_bound(p, &p->bounds->committed);
     uint32_t count = pages_count(p);
-    uint64_t sum = free_below(p, committed < count ? committed : count);
+    uint32_t end = committed < count ? committed : count;
+    uint32_t trusted = exact ? 0 : atomic_load32(&p->trusted);
+    uint32_t first = end / 64;
+    uint64_t sum = trusted == 0 ? 0 : recent_ready(p, end);
+    uint32_t w = trusted == 0 ? 0 : atomic_load32(&p->full_below);
 
-    /* Whoever asks has been told that there are none. */
-    if (sum > 0)
-        atomic_store32(&((struct pages *)(uintptr_t)p)->trusted, 0);
+    for (; w < map_words(end) && sum < want; w++) {
+        uint64_t bits = atomic_load64(&p->map[w]);
+
+        if (end - w * 64 < 64)
+            bits &= (1ull << (end - w * 64)) - 1;
+        if (bits != 0 && w < first)
+            first = w;
+        sum += (uint64_t)__builtin_popcountll(bits);
+    }
+    if (trusted == 0 && want > 0) {
+        atomic_store32(&hints->full_below, first);
+        trusted = first / PAGES_TRUST;
+    } else if (trusted > 0) {
+        trusted--;
+    }
+    atomic_store32(&hints->trusted, trusted);
     return sum;
 }
 

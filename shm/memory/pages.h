@@ -193,10 +193,13 @@ uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner);
 /* Gives a page back when the transaction commits. */
 void pages_release(const struct pages *p, struct txn *t, uint32_t n);
 
-/* Free pages just now: all of them, and those that can be claimed without
- * asking the system for memory. */
+/* All free pages just now. Looks at the whole map. */
 uint64_t pages_free(const struct pages *p);
-uint64_t pages_ready(const struct pages *p);
+
+/* Free pages that can be claimed without asking the system for memory; stops
+ * counting at `want`. As far as the last searches are to be believed, or when
+ * `exact` by looking at the map from its start. */
+uint64_t pages_ready(const struct pages *p, uint64_t want, bool exact);
 
 /* Commits memory for more pages. SHD_NOMEM: all below the limit have it, or
  * the system has no more. */

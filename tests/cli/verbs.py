@@ -82,8 +82,42 @@ def stat_shows_figures():
     assert d["capacity_bytes"] == 1 << 20 and 0 < d["free_bytes"], d
     text = expect(0, "stat", name, "d").out.decode()
     assert re.search(r"^capacity_bytes +1048576 \(1M\)$", text, re.M), text
-    assert len(text.splitlines()) == len(d)
+    for key, value in d.items():
+        if isinstance(value, int):
+            assert re.search(r"^%s +%d\b" % (key, value), text, re.M), key
     assert len(expect(0, "stat", name).out.splitlines()) == len(s)
+
+
+PARTS = ("live", "expired", "garbage", "entry", "list", "chain", "rounding",
+         "free_cells", "free_pages", "page_tail", "header", "shards", "map",
+         "table", "roots", "marks", "padding")
+
+
+@case
+def stat_explains_every_byte():
+    name = segment("d=1m")
+    expect(0, "set", name, "d", "k", "v")
+    expect(0, "set", name, "d", "long", "--stdin", stdin=bytes(100000))
+    expect(0, "set", name, "d", "gone", "v", "--ttl", "0.001")
+    time.sleep(0.01)
+    d = answer("stat", name, "d")
+    assert d["all_bytes"] == 1 << 20, d
+    assert sum(d[part + "_bytes"] for part in PARTS) == d["all_bytes"], d
+    assert d["live_bytes"] == 2 + 100004 and d["expired_bytes"] == 48, d
+    assert d["entries_live"] == 2 and d["entries_expired"] == 1, d
+    assert d["chain_bytes"] == 25 * 24, d
+    used = {c["cell_bytes"]: c["used"] for c in d["classes"]}
+    assert used[48] == 3 and used[4096] == 25, used
+    assert sum(c["pages"] for c in d["classes"]) == d["pages"] - d[
+        "pages_free"], d
+    text = expect(0, "stat", name, "d").out.decode()
+    assert re.search(r"^cells_48 +3 used, 82 free, 1 pages$", text,
+                     re.M), text
+    # What it says fits without evicting anything does fit, and no more.
+    size = d["safe_value_max_bytes"]
+    expect(0, "set", name, "d", "x", "--safe", "--stdin", stdin=bytes(size))
+    size = d["free_pages_bytes"] // 4096 * 4072 + 4096
+    expect(1, "set", name, "d", "y", "--safe", "--stdin", stdin=bytes(size))
 
 
 @case

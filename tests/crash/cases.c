@@ -176,6 +176,13 @@ const struct crash_case CASES[] = {
     {"safe refused", 16, 0, 0, S | SAME, 0, 0, "fill k 300 20;set a 10", "?safe a 2000"},
     {"evict in 8 KiB", 8, 0, 0, S, 0, 0, "fill k 90 10", "set a 600"},
     {"evict in 8 KiB, every recovery", 8, 0, 0, S | N, 0, 0, "fill k 90 10", "set a 10"},
+    {"push to nothing in 8 KiB", 8, 0, 0, 0, 0, 0, "", "rpush l 10"},
+    {"push in 8 KiB, all in one page", 8, 0, 0, 0, 0, 0, "rpush l 500", "rpush l 10"},
+    {"a small one into a larger cell", 8, 0, 0, 0, 0, 0, "set a 500", "set b 10"},
+    {"evict a larger cell for a small one", 8, 0, 0, S, 0, 0, "fill k 7 500", "set b 10"},
+    {"safe into a larger cell", 64, 0, 0, 0, 0, 0, "fill k 100 500;del k5", "?safe a 10"},
+    {"compact in place of evicting", 32, 0, 0, S, 0, 0, "fill k 260 60;thin k 260 2;fill m 60 20", "set a 1500"},
+    {"evict lists for a page", 16, 0, 0, S, 0, 0, "rpush a 20;rpush b 20;rpush c 20;rpush a 20;rpush b 20;fill k 60 100;rpush d 20", "set e 3000"},
 
     /* shards */
     {"page from another shard", 64, 4, 0, S, 0, 0, "fill k 900 20", "set a 900"},

@@ -263,6 +263,30 @@ describe("a dict", function()
         assert.equal(1048576, d:capacity())
     end)
 
+    it("explains every byte of its capacity", function()
+        d:set("k", "value")
+        d:set("long", ("v"):rep(100000))
+        local a = d:account()
+        assert.equal(1048576, a.capacity_bytes)
+        local sum = 0
+        for _, part in ipairs { "live", "expired", "garbage", "entry", "list",
+                "chain", "rounding", "free_cells", "free_pages", "page_tail",
+                "header", "shards", "map", "table", "roots", "marks",
+                "padding" } do
+            sum = sum + a[part .. "_bytes"]
+        end
+        assert.equal(a.capacity_bytes, sum)
+        assert.equal(100000 + 5 + 5, a.live_bytes)
+        assert.equal(2, a.entries_live)
+        assert.equal(a.classes[1].cell_bytes, 48)
+        local free = 0
+        for i = 1, #a.classes do
+            free = free + a.classes[i].free_cells * a.classes[i].cell_bytes
+        end
+        assert.equal(a.free_cells_bytes, free)
+        assert.is_true(d:safe_set("x", ("v"):rep(a.safe_value_max_bytes)))
+    end)
+
     it("answers after close", function()
         d:set("k", 1)
         assert.is_true(d:close())

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "shm/base/clock.h"
+#include "shm/dict/account.h"
 
 /* What value_max_bytes promises of that key. User flags may cost a word. */
 bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags)
@@ -15,27 +16,44 @@ bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags)
            dict_value_max(&w->dict->dict, w->keys[k].len);
 }
 
-/* May a store that evicts nothing say that there is no room? Only in a dict
- * that is too small, and only if what is free could not be gathered: each
- * shard may keep a partly used page for each class of cells. */
-void check_nomem(struct world *w, uint32_t k, size_t len)
+/* May an operation that evicts nothing say that there is no room? Only in a
+ * dict that is too small, and only if what is alive and the item need more
+ * pages than there are: see shdict.h, WHAT FITS. */
+static void check_nomem(struct world *w, uint32_t k, const struct item *item,
+                        const struct item *list)
 {
-    uint64_t need = (len + w->keys[k].len + 256) * 3 / 2;
+    const struct dict *d = &w->dict->dict;
+    uint32_t shard = dict_place(d, w->keys[k].bytes, w->keys[k].len).shard;
+    struct account_cells *live = calloc(d->shards, sizeof(*live));
+    struct shd_dict_account a;
+    uint64_t needed;
 
     w->nomem++;
     if (!w->config->evicts)
         fail(w, "no memory though there is room");
-    refresh(w);
-    if (w->info.shards == 1 &&
-        w->info.pages_free * SEGMENT_PAGE > need + SEGMENT_PAGE)
-        fail(w, "no memory for %zu bytes with %" PRIu64 " free pages", len,
-             w->info.pages_free);
-    /* All but one page of each class could be made full by moving cells; what
-     * is then free is whole pages. */
-    if (w->info.shards == 1 &&
-        w->info.free_bytes > need + SLAB_CLASSES * SEGMENT_PAGE)
-        fail(w, "no memory for %zu bytes with %" PRIu64 " free bytes", len,
-             w->info.free_bytes);
+    if (live == NULL)
+        fail(w, "no memory for the test");
+    expect(w, account_take(d, &a, live), SHD_OK);
+    account_add(&live[shard], item);
+    if (list != NULL)
+        account_add(&live[shard], list);
+    needed = account_pages_needed(d, live);
+    free(live);
+    if (needed <= pages_count(&d->pages))
+        fail(w, "no memory for %" PRIu64 " bytes, and %" PRIu64
+             " pages would do of %" PRIu32, item->len, needed, pages_count(&d->pages));
+}
+
+static struct item item_of(const struct world *w, uint32_t k,
+                           const struct naive_value *v, int32_t flags)
+{
+    return (struct item){.key = w->keys[k].bytes,
+                         .key_len = w->keys[k].len,
+                         .type = v->type,
+                         .flags = flags,
+                         .value = v->bytes,
+                         .len = v->type == SHD_STRING ? v->len : 0,
+                         .number = v->number};
 }
 
 /* After a change that gave `forcible`; `before` is the dict's info then. */
@@ -93,7 +111,10 @@ static void op_store(struct world *w, uint32_t k)
                !fits(w, k, v.len, 0)) {
         fail(w, "stored %zu bytes, over value_max_bytes", v.len);
     } else if (rc == SHD_NOMEM && (op & SHD_SAFE) != 0) {
-        check_nomem(w, k, v.len);
+        struct item item = item_of(w, k, &v, flags);
+
+        expect(w, item_shape(&w->dict->dict, &item), SHD_OK);
+        check_nomem(w, k, &item, NULL);
     } else {
         wanted = naive_store(e, now(), op, &v, ttl, flags);
         expect(w, rc, wanted);
@@ -192,7 +213,15 @@ static void op_push(struct world *w, uint32_t k)
                       &length);
     check_forced(w, &before, false, 0);
     if (rc == SHD_NOMEM) {
-        check_nomem(w, k, v.len);
+        struct item list = {.key = w->keys[k].bytes,
+                            .key_len = w->keys[k].len,
+                            .type = SHD_LIST};
+        struct item element = item_of(w, k, &v, 0);
+
+        expect(w, item_shape(&w->dict->dict, &list), SHD_OK);
+        expect(w, item_shape_node(&w->dict->dict, &element), SHD_OK);
+        expect(w, shd_llen(w->dict, list.key, list.key_len, &length), SHD_OK);
+        check_nomem(w, k, &element, length == 0 ? &list : NULL);
         /* Over an expired entry: that one may have gone to make room. */
         compare(w, k);
         return;

@@ -115,7 +115,6 @@ void random_op(struct world *w);
 
 /* operations.c: what every change is held to; see there. */
 bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags);
-void check_nomem(struct world *w, uint32_t k, size_t len);
 void check_forced(struct world *w, const struct shd_dict_info *before,
                   bool allowed, uint32_t forcible);
 

@@ -33,6 +33,7 @@ struct arena_heads {
     uint32_t pad;
     struct pages_bounds bounds;
     struct slab other; /* of another shard */
+    uint64_t chains;
 };
 
 static struct segment arena_segment;

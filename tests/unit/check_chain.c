@@ -14,14 +14,23 @@ static void fill_value(void)
         value[i] = (unsigned char)arena_random(256);
 }
 
+static struct chain_site chain_site(void)
+{
+    return (struct chain_site){.pages = &arena_pages,
+                               .slab = &arena->slab,
+                               .guard = arena_guard,
+                               .owner = ARENA_OWNER,
+                               .pending = &arena->pending,
+                               .built = &arena->chains};
+}
+
 static int build(const struct chain_source *source)
 {
     uint64_t left = chain_source_len(source);
 
     while (left > 0) {
-        int rc = chain_build_step(&arena_pages, &arena->slab, arena_guard,
-                                  ARENA_OWNER, &arena->pending, source,
-                                  &left);
+        const struct chain_site site = chain_site();
+        int rc = chain_build_step(&site, source, chain_class(left), &left);
 
         if (rc != SHD_OK)
             return rc;
@@ -31,9 +40,8 @@ static int build(const struct chain_source *source)
 
 static void build_value(uint64_t len)
 {
-    struct chain_source s = {.first = value,
-                             .first_len = len,
-                             .first_bytes = len};
+    struct chain_source s = {
+        .first = value, .first_len = len, .first_bytes = len};
 
     arena->pending = 0;
     ck_assert_int_eq(build(&s), SHD_OK);
@@ -58,17 +66,17 @@ static void free_chain(void)
 
         arena_begin(&t, SLAB_FREE_WORDS + 1);
         txn_store32(&t, &arena->pending, next);
-        ck_assert_int_eq(slab_free(&arena_pages, &arena->slab, &t,
-                                   ARENA_OWNER, ref),
-                         SHD_OK);
+        ck_assert_int_eq(
+            slab_free(&arena_pages, &arena->slab, &t, ARENA_OWNER, ref),
+            SHD_OK);
         txn_commit(&t);
         ref = next;
     }
 }
 
 static const uint32_t lengths[] = {
-    1,    7,    8,    9,     24,    25,    4071, 4072,
-    4073, 4080, 8143, 8144,  8145,  10000, 12216, 39999,
+    1,    7,    8,    9,    24,   25,    4071,  4072,
+    4073, 4080, 8143, 8144, 8145, 10000, 12216, 39999,
 };
 #define LENGTHS (int)(sizeof(lengths) / sizeof(lengths[0]))
 
@@ -93,9 +101,8 @@ START_TEST(a_value_of_any_length_comes_back_as_it_was)
             memcmp(out, value + from, n) != 0 || out[n] != 0xcc)
             ck_abort_msg("%u bytes from %u of %u", n, from, len);
     }
-    ck_assert_int_eq(
-        chain_read(&arena_pages, arena->pending, 0, out, len + 1),
-        SHD_CORRUPT);
+    ck_assert_int_eq(chain_read(&arena_pages, arena->pending, 0, out, len + 1),
+                     SHD_CORRUPT);
     free_chain();
     ck_assert_uint_eq(pages_free(&arena_pages), 64);
     arena_stop();
@@ -119,9 +126,9 @@ START_TEST(two_pieces_come_back_as_if_joined)
         arena->pending = 0;
         ck_assert_int_eq(build(&s), SHD_OK);
         arena_expect_sound(check(first + second, 0, report, sizeof(report)));
-        ck_assert_int_eq(chain_read(&arena_pages, arena->pending, 0, out,
-                                    first + second),
-                         SHD_OK);
+        ck_assert_int_eq(
+            chain_read(&arena_pages, arena->pending, 0, out, first + second),
+            SHD_OK);
         ck_assert_int_eq(memcmp(out, value, real), 0);
         ck_assert_int_eq(memcmp(out + first, value + 20000, second), 0);
         free_chain();
@@ -138,8 +145,8 @@ START_TEST(comparing_finds_the_byte_that_differs)
     arena_start(64);
     fill_value();
     build_value(len);
-    ck_assert_int_eq(
-        chain_compare(&arena_pages, arena->pending, value, len), 0);
+    ck_assert_int_eq(chain_compare(&arena_pages, arena->pending, value, len),
+                     0);
     for (int i = 0; i < 300; i++) {
         uint32_t at = arena_random(len);
         int there, back;
@@ -181,9 +188,8 @@ END_TEST
 
 START_TEST(a_chain_that_finds_no_room_hangs_on_pending)
 {
-    struct chain_source s = {.first = value,
-                             .first_len = VALUE_MAX,
-                             .first_bytes = VALUE_MAX};
+    struct chain_source s = {
+        .first = value, .first_len = VALUE_MAX, .first_bytes = VALUE_MAX};
     uint64_t built;
 
     arena_start(4); /* 10 would be needed */
@@ -200,19 +206,18 @@ END_TEST
 
 START_TEST(a_step_cut_off_leaves_the_chain_as_it_was)
 {
-    struct chain_source s = {.first = value,
-                             .first_len = VALUE_MAX,
-                             .first_bytes = VALUE_MAX};
+    struct chain_source s = {
+        .first = value, .first_len = VALUE_MAX, .first_bytes = VALUE_MAX};
     uint64_t left = VALUE_MAX;
+    struct chain_site site;
     struct txn t;
     uint32_t ref;
 
     arena_start(64);
+    site = chain_site();
     for (int i = 0; i < 3; i++)
-        ck_assert_int_eq(
-            chain_build_step(&arena_pages, &arena->slab, arena_guard,
-                             ARENA_OWNER, &arena->pending, &s, &left),
-            SHD_OK);
+        ck_assert_int_eq(chain_build_step(&site, &s, chain_class(left), &left),
+                         SHD_OK);
     arena_remember();
     /* What the step does first, and then its process dies. */
     arena_begin(&t, SLAB_ALLOC_WORDS);
@@ -279,8 +284,8 @@ START_TEST(reading_a_damaged_chain_is_corrupt_and_follows_nothing)
     head->word[CHAIN_NEXT] = UINT32_MAX;
     ck_assert_int_eq(chain_read(&arena_pages, arena->pending, 0, out, len),
                      SHD_CORRUPT);
-    ck_assert_int_eq(
-        chain_compare(&arena_pages, arena->pending, value, len), 2);
+    ck_assert_int_eq(chain_compare(&arena_pages, arena->pending, value, len),
+                     2);
     arena_restore();
     head->len = UINT32_MAX;
     ck_assert_int_eq(chain_read(&arena_pages, arena->pending, 0, out, len),

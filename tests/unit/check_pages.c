@@ -75,7 +75,7 @@ START_TEST(memory_is_committed_only_when_it_is_needed)
 
     arena_start(600);
     ck_assert_uint_eq(arena->bounds.committed, 0);
-    ck_assert_uint_eq(pages_ready(&arena_pages), 0);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), 0);
     arena_begin(&t, 0); /* without pages_prepare */
     ck_assert_uint_eq(pages_claim(&arena_pages, &t, ARENA_OWNER), PAGE_NONE);
     txn_abort(&t);
@@ -83,11 +83,11 @@ START_TEST(memory_is_committed_only_when_it_is_needed)
     before = arena->bounds.committed;
     ck_assert_uint_gt(before, 0);
     ck_assert_uint_lt(before, 600);
-    ck_assert_uint_eq(pages_ready(&arena_pages), before - 1);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), before - 1);
     for (uint64_t n = 1; n < before; n++)
         ck_assert_uint_eq(claim(ARENA_OWNER), n);
     ck_assert_uint_eq(arena->bounds.committed, before);
-    ck_assert_uint_eq(pages_ready(&arena_pages), 0);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), 0);
     ck_assert_uint_eq(claim(ARENA_OWNER), before);
     ck_assert_uint_gt(arena->bounds.committed, before);
     while (pages_extend(&arena_pages) == SHD_OK)
@@ -96,9 +96,9 @@ START_TEST(memory_is_committed_only_when_it_is_needed)
     arena->bounds.committed = 100; /* in the middle of a word of the map */
     release(50);
     release(70);
-    ck_assert_uint_eq(pages_ready(&arena_pages), 2);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), 2);
     release(100);
-    ck_assert_uint_eq(pages_ready(&arena_pages), 2);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), 2);
     ck_assert_uint_eq(pages_free(&arena_pages), 600 - before - 1 + 3);
     arena_stop();
 }
@@ -229,7 +229,7 @@ START_TEST(nothing_is_claimed_from_the_limit_on)
     ck_assert_int_eq(pages_prepare(&arena_pages), SHD_NOMEM);
     ck_assert_int_eq(pages_extend(&arena_pages), SHD_NOMEM);
     ck_assert_uint_eq(pages_free(&arena_pages), 0);
-    ck_assert_uint_eq(pages_ready(&arena_pages), 0);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), 0);
     arena_expect_sound(check(report, sizeof(report)));
     /* The last word of the map is looked at again. */
     arena->bounds.limit = 71;

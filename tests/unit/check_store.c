@@ -741,7 +741,7 @@ START_TEST(memory_refused_in_the_middle_leaves_everything_as_it_was)
     expect(set("k", 5, 1), SHD_OK);
     fd = balloon(directory);
     /* All committed pages but a few are taken. */
-    for (int i = 0; pages_ready(&inner->pages) > 4; i++) {
+    for (int i = 0; pages_ready(&inner->pages, 1000, true) > 4; i++) {
         char key[16];
 
         snprintf(key, sizeof(key), "fill%d", i);
@@ -756,7 +756,7 @@ START_TEST(memory_refused_in_the_middle_leaves_everything_as_it_was)
     ck_assert_uint_eq(info().pages_committed, committed);
     ck_assert_uint_eq(info().cells_bytes, cells);
     ck_assert_int_eq(memcmp(roots, inner->roots, roots_bytes), 0);
-    ck_assert_uint_eq(pages_ready(&inner->pages), 4);
+    ck_assert_uint_eq(pages_ready(&inner->pages, 1000, true), 4);
     ck_assert_uint_eq(inner->shard[0].garbage, 0);
     holds("k", 5, 1);
     holds("fill3", 4000, 1);

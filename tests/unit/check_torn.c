@@ -26,9 +26,8 @@ static void set_up(void)
 {
     struct shd_segment_options so = support_options();
     /* Few roots, so that whatever the hash's seed some tree has branches. */
-    struct shd_dict_options o = {.struct_size = sizeof(o),
-                                 .capacity_bytes = 65536,
-                                 .entries_hint = 16};
+    struct shd_dict_options o = {
+        .struct_size = sizeof(o), .capacity_bytes = 65536, .entries_hint = 16};
 
     expect(shd_segment_create(NULL, &so, &segment), SHD_OK);
     expect(shd_dict_open(segment, "torn", &o, &dict), SHD_OK);
@@ -72,9 +71,8 @@ START_TEST(a_key_that_grows_after_it_was_measured_stays_in_its_buffer)
     pthread_t thread;
     size_t len;
 
-    ck_assert_int_eq(pthread_create(&thread, NULL, flip_key_length,
-                                    entry_of_key()),
-                     0);
+    ck_assert_int_eq(
+        pthread_create(&thread, NULL, flip_key_length, entry_of_key()), 0);
     memset(buffer, 0xee, sizeof(buffer));
     memset(beyond, 0xee, sizeof(beyond));
     for (int i = 0; i < SCANS; i++) {
@@ -110,11 +108,12 @@ START_TEST(flags_past_the_pages_end_are_not_followed)
     struct cell *c = cell_before_end(48, &ref);
     struct entry *e = (struct entry *)(void *)c;
 
-    c->meta = SHD_STRING | CELL_ENTRY << CELL_KIND_SHIFT | CELL_FLAGS |
-              CELL_CHAINED;
+    c->meta =
+        SHD_STRING | CELL_ENTRY << CELL_KIND_SHIFT | CELL_FLAGS | CELL_CHAINED;
     e->key_expires = (uint64_t)(ENTRY_KEY_INLINE + 1) << 48;
     expect(entry_describe(&dict->dict, c, &v), SHD_CORRUPT);
-    expect(entry_value(&dict->dict, c, NULL, 0, true, &v), SHD_CORRUPT);
+    expect(entry_value(&dict->dict, c, NULL, 0, ENTRY_PARTIAL, &v),
+           SHD_CORRUPT);
 }
 END_TEST
 
@@ -277,6 +276,347 @@ START_TEST(a_damaged_link_does_not_lead_a_change_out_of_its_dict)
 }
 END_TEST
 
+/* ---- long values ------------------------------------------------------- */
+
+#define LONG_KEY "long"
+#define LONG_BYTES 900000u
+static unsigned char long_value[LONG_BYTES], long_out[LONG_BYTES + 8];
+
+static void set_up_long(void)
+{
+    struct shd_segment_options so = support_options();
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .capacity_bytes = 4u << 20,
+                                 .shards = 1,
+                                 .entries_hint = 1000};
+
+    so.size_bytes = 16u << 20;
+    expect(shd_segment_create(NULL, &so, &segment), SHD_OK);
+    expect(shd_dict_open(segment, "torn", &o, &dict), SHD_OK);
+    stop = false;
+}
+
+/* All its bytes are the same, and tell its length. */
+static void set_long(unsigned which)
+{
+    memset(long_value, (int)which, LONG_BYTES);
+    expect(shd_set(dict, LONG_KEY, 4, long_value, LONG_BYTES - which * 997, 0),
+           SHD_OK);
+}
+
+static void is_one_of_the_long(const struct shd_value *v)
+{
+    unsigned which = long_out[0];
+
+    ck_assert_uint_eq(v->len, LONG_BYTES - which * 997);
+    for (uint64_t i = 0; i < v->len; i++) {
+        if (long_out[i] != which)
+            ck_abort_msg("byte %llu is %u in a value of %u",
+                         (unsigned long long)i, long_out[i], which);
+    }
+}
+
+static struct cell *cell_of_long(unsigned n)
+{
+    const struct pages *p = &dict->dict.pages;
+    struct place at = dict_place(&dict->dict, LONG_KEY, 4);
+    struct cell *c;
+    uint32_t ref;
+
+    ck_assert_int_eq(forest_find(&dict->dict, &at, LONG_KEY, 4, &ref), 1);
+    c = cell_at(p, ref, sizeof(*c));
+    ref = *entry_chain(p, c);
+    while (n-- > 0)
+        ref = cell_at(p, ref, sizeof(*c))->word[CHAIN_NEXT];
+    return cell_at(p, ref, sizeof(*c));
+}
+
+static struct chain_cursor cursor_of_long(void)
+{
+    struct place at = dict_place(&dict->dict, LONG_KEY, 4);
+    struct chain_cursor c;
+    struct shd_value v;
+    uint32_t ref;
+
+    ck_assert_int_eq(forest_find(&dict->dict, &at, LONG_KEY, 4, &ref), 1);
+    ck_assert_int_eq(
+        entry_long_value(&dict->dict, 0,
+                         cell_at(&dict->dict.pages, ref, sizeof(struct cell)),
+                         LONG_BYTES, &c, &v),
+        1);
+    return c;
+}
+
+static bool slice_valid(const struct chain_cursor *c)
+{
+    return chain_slice_valid(&dict->dict.pages, dict_owner(0),
+                             dict->dict.shard[0].chains, c);
+}
+
+START_TEST(a_slice_counts_as_long_as_its_cells_are_the_chains)
+{
+    const struct pages *p = &dict->dict.pages;
+    unsigned char *to = long_out;
+    uint64_t left = LONG_BYTES;
+    struct chain_cursor c;
+
+    set_long(0);
+    c = cursor_of_long();
+    expect(chain_slice_copy(p, &c, &to, &left), SHD_OK);
+    ck_assert_uint_eq(c.n, CHAIN_SLICE_CELLS);
+    ck_assert_uint_eq(left, LONG_BYTES - CHAIN_SLICE_BYTES);
+    ck_assert(slice_valid(&c));
+    /* Other changes, of other chains as well, do not matter. */
+    expect(shd_set(dict, "other", 5, long_value, 300000, 0), SHD_OK);
+    expect(shd_set(dict, "other", 5, long_value, 20, 0), SHD_OK);
+    ck_assert(slice_valid(&c));
+    /* The same cells again, but another chain. */
+    expect(shd_delete(dict, LONG_KEY, 4), SHD_OK);
+    ck_assert(!slice_valid(&c));
+    set_long(0);
+    ck_assert_uint_eq(cursor_of_long().ref != 0, 1);
+    ck_assert(!slice_valid(&c));
+    c = cursor_of_long();
+    expect(chain_slice_copy(p, &c, &to, &left), SHD_OK);
+    ck_assert(slice_valid(&c));
+    /* So many chains later the same number may be another's. */
+    dict->dict.shard[0].chains += UINT32_MAX;
+    ck_assert(!slice_valid(&c));
+}
+END_TEST
+
+/* Keeps the lock for ever, and opens a transaction now and then. */
+static void hold_and_change(void)
+{
+    struct guard *g = dict_guard(&dict->dict, 0);
+    const struct timespec pause = {.tv_nsec = 50000};
+    struct txn t;
+
+    if (handle_writer(segment) != SHD_OK || dict_lock(&dict->dict, 0) != 0)
+        _exit(1);
+    for (;;) {
+        txn_begin(&t, &segment->segment, g, 1);
+        txn_store64(&t, &dict->dict.shard[0].evictions, 0);
+        txn_commit(&t);
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
+START_TEST(a_long_value_is_read_beside_changes_while_the_lock_is_taken)
+{
+    const uint64_t *seq = &dict_guard(&dict->dict, 0)->seq;
+    struct shd_value v;
+    uint64_t before;
+    pid_t child;
+    char key[8];
+    size_t len;
+
+    set_long(7);
+    segment->env.wait_ms = 500;
+    before = atomic_load64(seq);
+    dying_child(child, hold_and_change());
+    while (atomic_load64(seq) < before + 20)
+        support_sleep_ms(1);
+    for (int i = 0; i < 20; i++) {
+        memset(long_out, 0xee, sizeof(long_out));
+        expect(shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v), SHD_OK);
+        is_one_of_the_long(&v);
+        ck_assert_uint_eq(long_out[v.len], 0xee);
+        expect(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, long_out,
+                        LONG_BYTES, &v),
+               SHD_OK);
+        is_one_of_the_long(&v);
+    }
+    support_kill(child);
+}
+END_TEST
+
+static void *replace_long(void *unused)
+{
+    (void)unused;
+    for (unsigned i = 0; !__atomic_load_n(&stop, __ATOMIC_RELAXED); i++) {
+        char key[16];
+        int n = snprintf(key, sizeof(key), "k%u", i % 50);
+
+        if (i % 30 == 0)
+            set_long(i / 30 % 100);
+        expect(shd_set(dict, key, (size_t)n, long_value, i % 3000, 0), SHD_OK);
+        if (i % 70 == 0)
+            expect(shd_delete(dict, LONG_KEY, 4), SHD_OK);
+    }
+    return NULL;
+}
+
+START_TEST(a_long_value_is_never_torn_though_it_is_replaced)
+{
+    unsigned found = 0;
+    pthread_t thread;
+    struct shd_value v;
+    char key[16];
+    size_t len;
+
+    set_long(0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, replace_long, NULL), 0);
+    for (int i = 0; i < 300 || found < 50; i++) {
+        int rc = shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v);
+
+        ck_assert(rc == SHD_OK || rc == SHD_NOTFOUND);
+        if (rc == SHD_OK) {
+            is_one_of_the_long(&v);
+            found++;
+        }
+        rc = shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, long_out,
+                      LONG_BYTES, &v);
+        if (rc == SHD_OK && len == 4 && memcmp(key, LONG_KEY, 4) == 0)
+            is_one_of_the_long(&v);
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
+/* Byte number i is i % 251, however long it is. */
+static void *append_long(void *unused)
+{
+    unsigned char part[6000];
+    uint64_t len = 0;
+
+    (void)unused;
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+        uint64_t n = 1 + len * 7 % 5999;
+
+        for (uint64_t i = 0; i < n; i++)
+            part[i] = (unsigned char)((len + i) % 251);
+        if (len + n > LONG_BYTES) {
+            expect(shd_delete(dict, LONG_KEY, 4), SHD_OK);
+            len = 0;
+            continue;
+        }
+        expect(shd_append(dict, 0, LONG_KEY, 4, part, n, "", 0, 0, &len, NULL),
+               SHD_OK);
+    }
+    return NULL;
+}
+
+START_TEST(a_long_value_is_whole_though_it_is_appended_to)
+{
+    unsigned found = 0;
+    pthread_t thread;
+    struct shd_value v;
+
+    ck_assert_int_eq(pthread_create(&thread, NULL, append_long, NULL), 0);
+    for (int i = 0; i < 300 || found < 50; i++) {
+        int rc = shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v);
+
+        ck_assert(rc == SHD_OK || rc == SHD_NOTFOUND);
+        if (rc != SHD_OK)
+            continue;
+        for (uint64_t n = 0; n < v.len; n++) {
+            if (long_out[n] != n % 251)
+                ck_abort_msg("byte %llu of %llu is %u", (unsigned long long)n,
+                             (unsigned long long)v.len, long_out[n]);
+        }
+        found += v.len > CHAIN_SLICE_BYTES;
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
+/* Pushes elements of its own while others are popped. */
+static void *push_long(void *unused)
+{
+    unsigned char *bytes = malloc(120000);
+
+    (void)unused;
+    ck_assert_ptr_nonnull(bytes);
+    for (unsigned i = 0; i < 200; i++) {
+        memset(bytes, (int)i, 120000);
+        expect(shd_push(dict, 1, "list", 4, SHD_STRING, bytes, 80000 + i * 100,
+                        0, NULL),
+               SHD_OK);
+        expect(shd_set(dict, KEY, SHORT, bytes, i * 10, 0), SHD_OK);
+        for (uint64_t n = 10; n > 8;)
+            expect(shd_llen(dict, "list", 4, &n), SHD_OK);
+    }
+    free(bytes);
+    return NULL;
+}
+
+START_TEST(long_elements_are_popped_once_and_whole)
+{
+    struct shd_value v;
+    pthread_t thread;
+    bool seen[200] = {false};
+
+    ck_assert_int_eq(pthread_create(&thread, NULL, push_long, NULL), 0);
+    for (unsigned n = 0; n < 200;) {
+        int rc =
+            shd_pop(dict, n % 3 == 0, "list", 4, long_out, LONG_BYTES, &v);
+
+        if (rc == SHD_NOTFOUND)
+            continue;
+        expect(rc, SHD_OK);
+        ck_assert_uint_eq(v.len, 80000 + long_out[0] * 100u);
+        for (uint64_t i = 0; i < v.len; i++) {
+            if (long_out[i] != long_out[0])
+                ck_abort_msg("element %u is torn", long_out[0]);
+        }
+        ck_assert(!seen[long_out[0]]);
+        seen[long_out[0]] = true;
+        n++;
+    }
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    expect(shd_pop(dict, 0, "list", 4, long_out, LONG_BYTES, &v),
+           SHD_NOTFOUND);
+}
+END_TEST
+
+static void *never_the_same(void *word)
+{
+    for (uint32_t i = 0; !__atomic_load_n(&stop, __ATOMIC_RELAXED); i++)
+        atomic_store32(word, i);
+    return NULL;
+}
+
+START_TEST(a_value_that_is_replaced_each_time_is_read_under_the_lock)
+{
+    struct shd_value v;
+    pthread_t thread;
+
+    set_long(9);
+    /* As if that cell were another chain's whenever it is looked at. */
+    ck_assert_int_eq(pthread_create(&thread, NULL, never_the_same,
+                                    &cell_of_long(40)->word[CHAIN_NUMBER]),
+                     0);
+    for (int i = 0; i < 20; i++) {
+        expect(shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v), SHD_OK);
+        is_one_of_the_long(&v);
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
+START_TEST(a_long_value_that_leads_outside_is_corrupt)
+{
+    struct shd_value v;
+    char key[8];
+    size_t len;
+
+    set_long(9);
+    cell_of_long(40)->word[CHAIN_NEXT] = UINT32_MAX;
+    expect(shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v), SHD_CORRUPT);
+    expect_said("an entry contradicts itself");
+    expect(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, long_out,
+                    LONG_BYTES, &v),
+           SHD_CORRUPT);
+    expect(shd_get(dict, LONG_KEY, 4, long_out, 100, &v), SHD_SPACE);
+    expect(shd_dict_destroy(segment, "torn"), SHD_OK);
+    expect(shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v), SHD_GONE);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("torn");
@@ -296,6 +636,19 @@ int main(void)
     tcase_add_test(c, a_hit_leaves_its_mark_only_under_the_lock);
     tcase_add_test(c, a_destroyed_dict_is_gone_for_every_question);
     tcase_add_test(c, opening_beside_destroying_finds_a_dict_or_none);
+    suite_add_tcase(suite, c);
+    c = tcase_create("long values");
+    tcase_add_checked_fixture(c, set_up_long, tear_down);
+    tcase_set_timeout(c, 120);
+    tcase_add_test(c, a_slice_counts_as_long_as_its_cells_are_the_chains);
+    tcase_add_test(
+        c, a_long_value_is_read_beside_changes_while_the_lock_is_taken);
+    tcase_add_test(c, a_long_value_is_never_torn_though_it_is_replaced);
+    tcase_add_test(c, a_long_value_is_whole_though_it_is_appended_to);
+    tcase_add_test(c, long_elements_are_popped_once_and_whole);
+    tcase_add_test(c,
+                   a_value_that_is_replaced_each_time_is_read_under_the_lock);
+    tcase_add_test(c, a_long_value_that_leads_outside_is_corrupt);
     suite_add_tcase(suite, c);
     return support_run(suite);
 }
