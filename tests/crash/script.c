@@ -59,6 +59,11 @@ static const unsigned char *value(size_t len)
     return bytes;
 }
 
+void script_seed(uint64_t seed)
+{
+    fills = seed;
+}
+
 static int store(struct world *w, uint32_t op, const char *key, size_t len,
                  int64_t ttl)
 {
@@ -505,11 +510,18 @@ int state_read(struct world *w, struct state *s)
     return read_lists(w, s);
 }
 
-static const struct state_entry *find(const struct state *s, const char *key)
+/* States are in the order of a scan: what is looked for is most often near
+ * *at, where the last one was found. */
+static const struct state_entry *find(const struct state *s, const char *key,
+                                      uint32_t *at)
 {
-    for (uint32_t i = 0; i < s->entries; i++) {
-        if (strcmp(s->entry[i].key, key) == 0)
+    for (uint32_t n = 0; n < s->entries; n++) {
+        uint32_t i = (*at + n) % s->entries;
+
+        if (strcmp(s->entry[i].key, key) == 0) {
+            *at = i + 1;
             return &s->entry[i];
+        }
     }
     return NULL;
 }
@@ -540,13 +552,15 @@ int state_compare(const struct state *a, const struct state *b, char *why,
 int state_between(const struct state *s, const struct state *before,
                   const struct state *after, char *why, size_t size)
 {
+    uint32_t in_before = 0, in_after = 0, in_s = 0;
+
     why[0] = '\0';
     if (s->objects != before->objects && s->objects != after->objects)
         snprintf(why, size, "other dicts");
     for (uint32_t i = 0; i < s->entries; i++) {
         const struct state_entry *e = &s->entry[i];
-        const struct state_entry *b = find(before, e->key);
-        const struct state_entry *a = find(after, e->key);
+        const struct state_entry *b = find(before, e->key, &in_before);
+        const struct state_entry *a = find(after, e->key, &in_after);
 
         if ((b == NULL || b->content != e->content) &&
             (a == NULL || a->content != e->content))
@@ -556,7 +570,8 @@ int state_between(const struct state *s, const struct state *before,
     for (uint32_t i = 0; i < before->entries; i++) {
         const char *key = before->entry[i].key;
 
-        if (find(s, key) == NULL && find(after, key) != NULL)
+        if (find(s, key, &in_s) == NULL &&
+            find(after, key, &in_after) != NULL)
             snprintf(why, size, "key %s is gone", key);
     }
     return why[0] == '\0' ? 0 : -1;

@@ -49,6 +49,9 @@ struct world {
 /* 0, or -1 having printed what went wrong. */
 int script_run(struct world *w, const char *script);
 
+/* The bytes of the values that follow are those of this seed. */
+void script_seed(uint64_t seed);
+
 /* Runs a command's script in a child that dies at store `stop` (0: never).
  * 1: it died there. 0: it came to its end before; *stores tells how many
  * there were. -1: something else happened, printed. */
