@@ -120,6 +120,7 @@ struct totals {
 
 struct shared {
     uint32_t next;
+    bool interrupted;
     struct totals of[JOBS_MAX];
 };
 
@@ -148,7 +149,8 @@ static uint64_t random_of(struct run *r)
 
 static bool is_over(void)
 {
-    return options.seconds > 0 && time(NULL) >= deadline;
+    return shared->interrupted ||
+           (options.seconds > 0 && time(NULL) >= deadline);
 }
 
 /* ---- what went wrong -------------------------------------------------------- */
@@ -1269,6 +1271,13 @@ static double seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+/* The jobs stop where they are; what they have done is still told. */
+static void interrupt(int signal)
+{
+    (void)signal;
+    shared->interrupted = true;
+}
+
 static bool run_all(void)
 {
     struct totals sum;
@@ -1284,6 +1293,8 @@ static bool run_all(void)
         return false;
     }
     deadline = time(NULL) + options.seconds;
+    (void)signal(SIGTERM, interrupt);
+    (void)signal(SIGINT, interrupt);
     for (uint32_t i = 0; i < options.jobs; i++) {
         fflush(stdout);
         pid[i] = fork();
@@ -1297,6 +1308,10 @@ static bool run_all(void)
     good = wait_for(pid);
     add_up(&sum);
     print_table(&sum, cases, seconds() - start);
+    if (shared->interrupted) {
+        printf("  interrupted\n");
+        sum.failed++;
+    }
     printf("%u passed, %u failed\n", sum.passed, sum.failed);
     return good && sum.failed == 0 && sum.passed > 0;
 }
