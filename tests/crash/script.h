@@ -3,6 +3,7 @@
  *
  * A script is a row of commands separated by ";". A "?" before one allows it
  * any result that is not SHD_CORRUPT. LEN and TTL are bytes and ms.
+ * A KEY that begins with "~" stands for one of 6000 bytes.
  *   set|safe|add|replace KEY LEN [TTL]   a string, new bytes each time
  *   num KEY N   del KEY   get KEY   incr KEY N   init KEY N (incr with init)
  *   expire KEY TTL   lpush|rpush KEY LEN   lnum KEY N   lpop|rpop KEY
