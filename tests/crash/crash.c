@@ -196,6 +196,7 @@ static void become(struct run *r, uint32_t worker)
 {
     kernel_run(worker);
     r->world.segment->env.incarnation = r->incarnation[worker];
+    r->world.segment->forked = false;
     r->world.dict->dict = r->dict;
 }
 
@@ -685,7 +686,9 @@ static bool recover(struct run *r, enum way way)
     if (way == CHANGE || way == UNMARKED) {
         rc = shd_delete(r->world.dict, "never there", 11);
     } else if (way == JOIN) {
+        /* One that was forked looks for the dead when it joins. */
         r->world.segment->env.incarnation = 0;
+        r->world.segment->forked = (r->at.k[r->at.depth - 1] & 1) != 0;
         rc = shd_worker_join(r->world.segment, NULL);
         if (rc != SHD_OK)
             return failed_call(r, "join", rc);
