@@ -128,6 +128,7 @@ struct options {
     const char *only;
     struct at at;
     int64_t number; /* -1: all */
+    bool one_way; /* of each prefix of an operation, in turn; else all */
     uint32_t seconds, jobs, kills;
     uint32_t trust; /* of the states that differ from known ones in free cells
                        only, one of so many is checked in full; 1: all */
@@ -766,6 +767,10 @@ static bool wanted(struct run *r, uint32_t level, uint32_t k, enum way way)
                options.at.way[level] == way;
     if (level > 0 && way != (r->at.k[level - 1] + k) % WAYS)
         return false;
+    if (level == 0 && options.one_way && way != k % WAYS) {
+        mine->left_out[0] += r->first_pass;
+        return false;
+    }
     if (level == 1 && (r->c->flags & CASE_NEST) != 0 && every != 0)
         return true;
     if (every == 1 || (every > 1 && random_of(r) % every == 0))
@@ -1328,7 +1333,8 @@ static int usage(void)
         "usage: crash [--only CASE [--number N] [--at K.WAY[:K.WAY...]]]\n"
         "             [--full | --seconds N | --every A,B,C] [--jobs N] [--kills N]\n"
         "  --at       only this prefix, of it that of the recovery, ...\n"
-        "  --full     all prefixes two deep, a sample of the third level\n"
+        "  --full     all prefixes two deep, a sample of the third level;\n"
+        "             else each prefix of an operation in one way, in turn\n"
         "  --seconds  the same, then other samples as long as there is time\n"
         "  --every    A,B,C: of each level's prefixes one of so many, at\n"
         "             random; 0: none. As it is: 1,40,200; --full: 1,1,50\n"
@@ -1387,6 +1393,7 @@ static bool parse(int argc, char **argv)
     memcpy(options.every, QUICK, sizeof(QUICK));
     options.number = -1;
     options.kills = 2;
+    options.one_way = true;
     options.trust = 16;
     options.jobs = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
     for (int i = 1; i < argc; i++) {
@@ -1396,6 +1403,7 @@ static bool parse(int argc, char **argv)
         if (strcmp(name, "--full") == 0) {
             memcpy(options.every, FULL, sizeof(FULL));
             options.trust = 1;
+            options.one_way = false;
             continue;
         }
         i++;
@@ -1406,11 +1414,12 @@ static bool parse(int argc, char **argv)
         else if (strcmp(name, "--number") == 0 && parse_number(value, &number))
             options.number = (int64_t)number;
         else if (strcmp(name, "--every") == 0 && parse_every(value))
-            continue;
+            options.one_way = false;
         else if (strcmp(name, "--seconds") == 0 &&
-                 parse_number(value, &options.seconds))
+                 parse_number(value, &options.seconds)) {
             memcpy(options.every, FULL, sizeof(FULL));
-        else if ((strcmp(name, "--jobs") != 0 ||
+            options.one_way = false;
+        } else if ((strcmp(name, "--jobs") != 0 ||
                   !parse_number(value, &options.jobs)) &&
                  (strcmp(name, "--kills") != 0 ||
                   !parse_number(value, &options.kills)))
