@@ -1026,6 +1026,8 @@ static bool prepare(struct run *r)
     }
     trace_segment(r->world.segment->segment.base, r->image_bytes);
     measure_room(r);
+    /* Else its values would depend on the case before. */
+    script_seed(0);
     if (script_run(&r->world, r->setup) != 0)
         return false;
     keep(r, r->image);
