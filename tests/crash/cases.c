@@ -125,6 +125,19 @@ const struct crash_case CASES[] = {
     {"set many", 64, 0, 0, S, 0, 0, "fill k 5 20", "mset k 9 20"},
     {"set many in a full dict", 16, 0, 0, S, 0, 0, "fill k 300 20", "mset m 5 100"},
 
+    /* keys that do not lie in their entries */
+    {"long key: set", 64, 0, 0, N, 0, 0, "fill k 10 20", "set ~a 10"},
+    {"long key: set a chain", 64, 0, 0, 0, 0, 0, "", "set ~a 9000"},
+    {"long key: set among long ones", 64, 0, 1, 0, 0, 0, "set ~a 10;set ~b 10;set ~d 10", "set ~c 10"},
+    {"long key: set over # hundred", 64, 0, 0, 0, 1, 3, "set ~a #00", "set ~a 50"},
+    {"long key: number", 64, 0, 0, 0, 0, 0, "num ~a 3", "incr ~a 4"},
+    {"long key: delete", 64, 0, 1, 0, 0, 0, "set ~a 10;set ~b 10;set ~c 9000", "del ~c"},
+    {"long key: expire", 64, 0, 0, 0, 0, 0, "set ~a 10", "expire ~a 100"},
+    {"long key: push to nothing", 64, 0, 0, 0, 0, 0, "", "rpush ~a 10"},
+    {"long key: append", 64, 0, 0, 0, 0, 0, "set ~a 10", "append ~a 3000"},
+    {"long key: evicted", 32, 0, 0, S, 0, 0, "set ~a 10;set ~b 5000;fill k 300 20", "set c 3000"},
+    {"long key: finds no room", 32, 0, 0, S | SAME, 0, 0, "set ~a 9000", "?safe ~b 9000"},
+
     /* one tree: rotations and recolourings of all shapes */
     {"tree: insert after #", 64, 0, 1, 0, 0, 40, "fill k # 20", "set new# 20"},
     {"tree: delete number #", 64, 0, 1, 0, 0, 39, "fill k 40 20", "del k#"},
@@ -224,6 +237,12 @@ const struct crash_case CASES[] = {
     {"destroy a dict", 64, 0, 0, 0, 0, 0, "open other 16384", "destroy other"},
     {"destroy, and every recovery", 16, 0, 0, N, 0, 0, "open other 8192", "destroy other"},
     {"open in the place of a destroyed one", 64, 0, 0, 0, 0, 0, "open other 16384;destroy other", "open next 8192"},
+
+    {"destroy nothing", 64, 0, 0, SAME, 0, 0, "set a 10", "?destroy other"},
+    {"open with another size refused", 64, 0, 0, SAME, 0, 0, "open other 16384", "?open other 8192"},
+    {"open too small", 64, 0, 0, SAME, 0, 0, "", "?open other 8000"},
+    {"open without room", 64, 0, 0, SAME, 0, 0, "", "?open other 900000"},
+    {"open in the gap between two", 16, 0, 0, 0, 0, 0, "open other 8192;open next 200000;destroy other", "open other 8192"},
 
     /* workers */
     {"join", 64, 0, 0, SAME | N, 0, 0, "", "join"},

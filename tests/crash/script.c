@@ -16,6 +16,7 @@
 #include "tests/crash/trace.h"
 
 #define VALUE_MAX (1u << 20)
+#define LONG_KEY 6000u
 #define CHILD_DONE 42
 #define CHILD_FAILED 43
 
@@ -57,6 +58,11 @@ static const unsigned char *value(size_t len)
         bytes[i] = (unsigned char)(r >> 56);
     }
     return bytes;
+}
+
+void script_seed(uint64_t seed)
+{
+    fills = seed;
 }
 
 static int store(struct world *w, uint32_t op, const char *key, size_t len,
@@ -145,9 +151,21 @@ static int many(struct world *w, const struct words *c)
     return rc;
 }
 
+/* "~NAME" is a key too long to lie in its entry. */
+static const char *key_of(const char *word)
+{
+    static char key[LONG_KEY + 1];
+
+    if (word[0] != '~')
+        return word;
+    memset(key, 'x', LONG_KEY);
+    memcpy(key, word, strlen(word));
+    return key;
+}
+
 static int on_key(struct world *w, const struct words *c, bool *known)
 {
-    const char *verb = c->word[0], *key = c->count > 1 ? c->word[1] : "";
+    const char *verb = c->word[0], *key = c->count > 1 ? key_of(c->word[1]) : "";
     size_t len = strlen(key);
     bool left = verb[0] == 'l';
     struct shd_value v;
@@ -417,9 +435,19 @@ static int complain(const char *what, int rc)
     return -1;
 }
 
+/* What tells keys apart: a long one by its name and its length. */
+static void name_entry(struct state_entry *e, const char *key, size_t len)
+{
+    size_t n = len < sizeof(e->key) ? len : strcspn(key, "x");
+
+    memset(e->key, 0, sizeof(e->key));
+    memcpy(e->key, key, n < sizeof(e->key) ? n : sizeof(e->key) - 1);
+    e->content = mix(17, key, len);
+}
+
 static int read_entries(struct world *w, struct state *s)
 {
-    char after[64];
+    static char key[LONG_KEY], after[LONG_KEY];
     size_t after_len = 0, len;
     struct shd_value v;
     int rc;
@@ -432,16 +460,16 @@ static int read_entries(struct world *w, struct state *s)
             return -1;
         }
         rc = shd_scan(w->dict, after_len > 0 ? after : NULL, after_len,
-                      SHD_SCAN_EXPIRED, e->key, sizeof(e->key) - 1, &len,
-                      bytes, sizeof(bytes), &v);
+                      SHD_SCAN_EXPIRED, key, sizeof(key), &len, bytes,
+                      sizeof(bytes), &v);
         if (rc == SHD_NOTFOUND)
             return 0;
         if (rc != SHD_OK)
             return complain("scan", rc);
-        e->key[len] = '\0';
-        memcpy(after, e->key, len);
+        memcpy(after, key, len);
         after_len = len;
-        e->content = mix_value(17, &v);
+        name_entry(e, key, len);
+        e->content = mix_value(e->content, &v);
         s->entries++;
     }
 }
@@ -451,10 +479,11 @@ static int read_lists(struct world *w, struct state *s)
 {
     for (uint32_t i = 0; i < s->entries; i++) {
         struct state_entry *e = &s->entry[i];
+        const char *key = key_of(e->key);
         struct shd_value v;
         int rc;
 
-        while ((rc = shd_pop(w->dict, 1, e->key, strlen(e->key), bytes,
+        while ((rc = shd_pop(w->dict, 1, key, strlen(key), bytes,
                              sizeof(bytes), &v)) == SHD_OK) {
             v.ttl_ms = 0;
             v.flags = 0;
@@ -507,11 +536,18 @@ int state_read(struct world *w, struct state *s)
     return read_lists(w, s);
 }
 
-static const struct state_entry *find(const struct state *s, const char *key)
+/* States are in the order of a scan: what is looked for is most often near
+ * *at, where the last one was found. */
+static const struct state_entry *find(const struct state *s, const char *key,
+                                      uint32_t *at)
 {
-    for (uint32_t i = 0; i < s->entries; i++) {
-        if (strcmp(s->entry[i].key, key) == 0)
+    for (uint32_t n = 0; n < s->entries; n++) {
+        uint32_t i = (*at + n) % s->entries;
+
+        if (strcmp(s->entry[i].key, key) == 0) {
+            *at = i + 1;
             return &s->entry[i];
+        }
     }
     return NULL;
 }
@@ -542,13 +578,15 @@ int state_compare(const struct state *a, const struct state *b, char *why,
 int state_between(const struct state *s, const struct state *before,
                   const struct state *after, char *why, size_t size)
 {
+    uint32_t in_before = 0, in_after = 0, in_s = 0;
+
     why[0] = '\0';
     if (s->objects != before->objects && s->objects != after->objects)
         snprintf(why, size, "other dicts");
     for (uint32_t i = 0; i < s->entries; i++) {
         const struct state_entry *e = &s->entry[i];
-        const struct state_entry *b = find(before, e->key);
-        const struct state_entry *a = find(after, e->key);
+        const struct state_entry *b = find(before, e->key, &in_before);
+        const struct state_entry *a = find(after, e->key, &in_after);
 
         if ((b == NULL || b->content != e->content) &&
             (a == NULL || a->content != e->content))
@@ -558,7 +596,8 @@ int state_between(const struct state *s, const struct state *before,
     for (uint32_t i = 0; i < before->entries; i++) {
         const char *key = before->entry[i].key;
 
-        if (find(s, key) == NULL && find(after, key) != NULL)
+        if (find(s, key, &in_s) == NULL &&
+            find(after, key, &in_after) != NULL)
             snprintf(why, size, "key %s is gone", key);
     }
     return why[0] == '\0' ? 0 : -1;

@@ -3,6 +3,7 @@
  *
  * A script is a row of commands separated by ";". A "?" before one allows it
  * any result that is not SHD_CORRUPT. LEN and TTL are bytes and ms.
+ * A KEY that begins with "~" stands for one of 6000 bytes.
  *   set|safe|add|replace KEY LEN [TTL]   a string, new bytes each time
  *   num KEY N   del KEY   get KEY   incr KEY N   init KEY N (incr with init)
  *   expire KEY TTL   lpush|rpush KEY LEN   lnum KEY N   lpop|rpop KEY
@@ -48,6 +49,9 @@ struct world {
 
 /* 0, or -1 having printed what went wrong. */
 int script_run(struct world *w, const char *script);
+
+/* The bytes of the values that follow are those of this seed. */
+void script_seed(uint64_t seed);
 
 /* Runs a command's script in a child that dies at store `stop` (0: never).
  * 1: it died there. 0: it came to its end before; *stores tells how many

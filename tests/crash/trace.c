@@ -1,25 +1,41 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The hook comes before the store, so a word's new value is read when the next
+ * store comes, or the end.
+ */
 #include "tests/crash/trace.h"
 
-#include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <sys/types.h>
-#include <time.h>
+#include <string.h>
 #include <unistd.h>
 
-static uintptr_t low, high;
+static uintptr_t low;
+static size_t size;
+static uint64_t *words; /* of the segment */
+static uint8_t *masked;
+
 static uint64_t count, stop_at;
 static bool counting;
 static void (*last_words)(void);
 
+static struct trace *recording;
+static uint32_t settled; /* words of it whose new value is known */
+static uint64_t fingerprint;
+
 void trace_segment(const void *base, size_t len)
 {
     low = (uintptr_t)base;
-    high = low + len;
+    size = len;
+    words = (uint64_t *)low;
+    free(masked);
+    masked = calloc(1, len / 8);
+    if (masked == NULL)
+        abort();
 }
+
+/* ---- counting ------------------------------------------------------------- */
 
 void trace_begin(uint64_t stop, void (*at_death)(void))
 {
@@ -35,24 +51,147 @@ uint64_t trace_end(void)
     return count;
 }
 
-static void point(void)
+void trace_point(void)
 {
     if (!counting || ++count != stop_at)
         return;
     counting = false;
     if (last_words != NULL)
         last_words();
-    (void)kill(getpid(), SIGKILL);
+    (void)raise(SIGKILL);
     abort();
 }
 
-static void store(const volatile void *p)
+/* ---- recording ------------------------------------------------------------ */
+
+static uint64_t mix(uint32_t at, uint64_t v)
 {
-    if ((uintptr_t)p >= low && (uintptr_t)p < high)
-        point();
+    uint64_t h = (v ^ (at + 1) * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
+
+    h = (h ^ h >> 32) * 0xc4ceb9fe1a85ec53ull;
+    return h ^ h >> 29;
 }
 
-/* ---- what the compiler calls -------------------------------------------- */
+static void replaced(uint32_t at, uint64_t old, uint64_t new)
+{
+    if (old != new && !masked[at])
+        fingerprint += mix(at, new) - mix(at, old);
+}
+
+static void settle(void)
+{
+    for (; settled < recording->count; settled++) {
+        struct trace_word *w = &recording->word[settled];
+
+        w->new = words[w->at];
+        replaced(w->at, w->old, w->new);
+    }
+}
+
+void trace_record(struct trace *t)
+{
+    if (recording != NULL)
+        settle();
+    recording = t;
+    if (t != NULL)
+        settled = t->count;
+}
+
+bool trace_recording(void)
+{
+    return recording != NULL;
+}
+
+static void push(uint32_t at, uint32_t flags)
+{
+    struct trace *t = recording;
+
+    if (t->count == t->room) {
+        t->room = t->room == 0 ? 1024 : t->room * 2;
+        t->word = realloc(t->word, t->room * sizeof(*t->word));
+        if (t->word == NULL) {
+            perror("realloc");
+            abort();
+        }
+    }
+    t->word[t->count++] =
+        (struct trace_word){.old = words[at], .at = at, .flags = flags};
+}
+
+void trace_store(const volatile void *p, size_t len, bool point,
+                 uint32_t flags)
+{
+    size_t first = ((uintptr_t)p - low) / 8;
+    size_t last = ((uintptr_t)p - low + len - 1) / 8;
+
+    settle();
+    for (size_t i = first; i <= last; i++)
+        push((uint32_t)i, i == first && point ? TRACE_POINT | TRACE_STATE
+                                              : flags);
+}
+
+void trace_apply(const struct trace *t, uint32_t i)
+{
+    const struct trace_word *w = &t->word[i];
+
+    replaced(w->at, words[w->at], w->new);
+    words[w->at] = w->new;
+}
+
+void trace_rewind(const struct trace *t, uint32_t end, uint32_t i)
+{
+    while (end-- > i) {
+        const struct trace_word *w = &t->word[end];
+
+        replaced(w->at, words[w->at], w->old);
+        words[w->at] = w->old;
+    }
+}
+
+void trace_unmask_all(void)
+{
+    memset(masked, 0, size / 8);
+    fingerprint = 0;
+}
+
+void trace_mask(const void *p, size_t len)
+{
+    memset(masked + ((uintptr_t)p - low) / 8, 1, len / 8);
+}
+
+uint64_t trace_fingerprint(void)
+{
+    return fingerprint;
+}
+
+uint64_t trace_share(const uint64_t *p, uint64_t old)
+{
+    uint32_t at = (uint32_t)(((uintptr_t)p - low) / 8);
+
+    return masked[at] ? 0 : mix(at, *p) - mix(at, old);
+}
+
+bool trace_in_segment(const volatile void *p)
+{
+    return (uintptr_t)p - low < size;
+}
+
+void *trace_at(uint64_t offset)
+{
+    return (void *)(low + offset);
+}
+
+static void store(const volatile void *p, size_t len)
+{
+    if (!trace_in_segment(p))
+        return;
+    if (recording != NULL)
+        trace_store(p, len, true, TRACE_STATE);
+    else
+        trace_point();
+}
+
+/* ---- what the compiler calls ---------------------------------------------- */
 
 #define HOOK(name, ...)                                                       \
     void name(__VA_ARGS__);                                                   \
@@ -62,21 +201,21 @@ HOOK(__tsan_init, void) {}
 HOOK(__tsan_func_entry, void *p) { (void)p; }
 HOOK(__tsan_func_exit, void) {}
 HOOK(__tsan_read_range, void *p, size_t n) { (void)p, (void)n; }
-HOOK(__tsan_write_range, void *p, size_t n) { (void)n, store(p); }
+HOOK(__tsan_write_range, void *p, size_t n) { store(p, n); }
 HOOK(__tsan_atomic_thread_fence, int order) { (void)order; }
 HOOK(__tsan_atomic_signal_fence, int order) { (void)order; }
 
 #define PLAIN(n)                                                              \
     HOOK(__tsan_read##n, void *p) { (void)p; }                                \
-    HOOK(__tsan_write##n, void *p) { store(p); }                              \
-    HOOK(__tsan_read_write##n, void *p) { store(p); }                         \
+    HOOK(__tsan_write##n, void *p) { store(p, n); }                           \
+    HOOK(__tsan_read_write##n, void *p) { store(p, n); }                      \
     HOOK(__tsan_volatile_read##n, void *p) { (void)p; }                       \
-    HOOK(__tsan_volatile_write##n, void *p) { store(p); }                     \
+    HOOK(__tsan_volatile_write##n, void *p) { store(p, n); }                  \
     HOOK(__tsan_unaligned_read##n, void *p) { (void)p; }                      \
-    HOOK(__tsan_unaligned_write##n, void *p) { store(p); }                    \
-    HOOK(__tsan_unaligned_read_write##n, void *p) { store(p); }               \
+    HOOK(__tsan_unaligned_write##n, void *p) { store(p, n); }                 \
+    HOOK(__tsan_unaligned_read_write##n, void *p) { store(p, n); }            \
     HOOK(__tsan_unaligned_volatile_read##n, void *p) { (void)p; }             \
-    HOOK(__tsan_unaligned_volatile_write##n, void *p) { store(p); }
+    HOOK(__tsan_unaligned_volatile_write##n, void *p) { store(p, n); }
 PLAIN(1)
 PLAIN(2)
 PLAIN(4)
@@ -90,7 +229,7 @@ PLAIN(16)
     type __tsan_atomic##bits##_##name(volatile type *p, type v, int order)    \
     {                                                                         \
         (void)order;                                                          \
-        store(p);                                                             \
+        store(p, sizeof(*p));                                                 \
         return builtin(p, v, __ATOMIC_SEQ_CST);                               \
     }
 #define ATOMIC(bits, type)                                                    \
@@ -98,13 +237,13 @@ PLAIN(16)
     type __tsan_atomic##bits##_load(const volatile type *p, int order)        \
     {                                                                         \
         (void)order;                                                          \
-        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                          \
+        return __atomic_load_n(p, __ATOMIC_RELAXED);                          \
     }                                                                         \
     HOOK(__tsan_atomic##bits##_store, volatile type *p, type v, int order)    \
     {                                                                         \
         (void)order;                                                          \
-        store(p);                                                             \
-        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                             \
+        store(p, sizeof(*p));                                                 \
+        __atomic_store_n(p, v, __ATOMIC_RELAXED);                             \
     }                                                                         \
     RMW(bits, type, exchange, __atomic_exchange_n)                            \
     RMW(bits, type, fetch_add, __atomic_fetch_add)                            \
@@ -118,7 +257,7 @@ PLAIN(16)
         volatile type *p, type *old, type v, int order, int failed)           \
     {                                                                         \
         (void)order, (void)failed;                                            \
-        store(p);                                                             \
+        store(p, sizeof(*p));                                                 \
         return __atomic_compare_exchange_n(p, old, v, 0, __ATOMIC_SEQ_CST,    \
                                            __ATOMIC_SEQ_CST);                 \
     }                                                                         \
@@ -144,12 +283,17 @@ ATOMIC(16, uint16_t)
 ATOMIC(32, uint32_t)
 ATOMIC(64, uint64_t)
 
-/* ---- calls that store ---------------------------------------------------- */
+/* ---- calls that store many words ------------------------------------------ */
 
 #define WRAP(type, name, ...)                                                 \
     type __real_##name(__VA_ARGS__);                                          \
     type __wrap_##name(__VA_ARGS__);                                          \
     type __wrap_##name(__VA_ARGS__)
+
+static bool watched(const void *p)
+{
+    return (counting || recording != NULL) && trace_in_segment(p);
+}
 
 static size_t word(uintptr_t at, size_t left)
 {
@@ -158,18 +302,13 @@ static size_t word(uintptr_t at, size_t left)
     return n < left ? n : left;
 }
 
-static bool watched(const void *p)
-{
-    return counting && (uintptr_t)p >= low && (uintptr_t)p < high;
-}
-
 WRAP(void *, memcpy, void *to, const void *from, size_t n)
 {
     if (!watched(to))
         return __real_memcpy(to, from, n);
     for (size_t i = 0, step; i < n; i += step) {
         step = word((uintptr_t)to + i, n - i);
-        point();
+        store((char *)to + i, step);
         (void)__real_memcpy((char *)to + i, (const char *)from + i, step);
     }
     return to;
@@ -178,7 +317,7 @@ WRAP(void *, memcpy, void *to, const void *from, size_t n)
 WRAP(void *, memmove, void *to, const void *from, size_t n)
 {
     if (watched(to))
-        point();
+        store(to, n);
     return __real_memmove(to, from, n);
 }
 
@@ -188,7 +327,7 @@ WRAP(void *, memset, void *to, int c, size_t n)
         return __real_memset(to, c, n);
     for (size_t i = 0, step; i < n; i += step) {
         step = word((uintptr_t)to + i, n - i);
-        point();
+        store((char *)to + i, step);
         (void)__real_memset((char *)to + i, c, step);
     }
     return to;
@@ -211,54 +350,4 @@ void *__tsan_memset(void *to, int c, size_t n);
 void *__tsan_memset(void *to, int c, size_t n)
 {
     return __wrap_memset(to, c, n);
-}
-
-WRAP(int, fallocate, int fd, int mode, off_t at, off_t len)
-{
-    point();
-    return __real_fallocate(fd, mode, at, len);
-}
-
-WRAP(int, pthread_mutex_trylock, pthread_mutex_t *m)
-{
-    point();
-    int rc = __real_pthread_mutex_trylock(m);
-    point();
-    return rc;
-}
-
-WRAP(int, pthread_mutex_clocklock, pthread_mutex_t *m, clockid_t id,
-     const struct timespec *until)
-{
-    (void)id, (void)until;
-    point();
-    /* Nobody else is alive: what is not free now never will be. */
-    int rc = __real_pthread_mutex_trylock(m);
-    point();
-    return rc == EBUSY ? ETIMEDOUT : rc;
-}
-
-WRAP(int, pthread_mutex_unlock, pthread_mutex_t *m)
-{
-    point();
-    int rc = __real_pthread_mutex_unlock(m);
-    point();
-    return rc;
-}
-
-WRAP(int, pthread_mutex_consistent, pthread_mutex_t *m)
-{
-    point();
-    int rc = __real_pthread_mutex_consistent(m);
-    point();
-    return rc;
-}
-
-/* Time stands still, so that a run repeats. */
-WRAP(int, clock_gettime, clockid_t id, struct timespec *t)
-{
-    (void)id;
-    t->tv_sec = 1000000;
-    t->tv_nsec = 500000;
-    return 0;
 }

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * glibc's robust mutex, as far as the library can see it (sysdeps of 2.36;
+ * crash.c would notice another one):
+ *
+ *   lock   count=1 owner=tid users+1       a free one
+ *          count=1 owner=INCONSISTENT      one whose owner died
+ *   unlock owner=0 users-1, then lock=0
+ *
+ * The list pointers in it are addresses of a thread and are left alone.
+ */
+#include "tests/crash/kernel.h"
+#include "tests/crash/trace.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Thread ids that no thread has: over the largest pid_max. */
+#define TID_FIRST 0x10000000u
+#define OWNER_INCONSISTENT INT_MAX
+#define OWNER_NOT_RECOVERABLE (INT_MAX - 1)
+#define LIVENESS_AT (1ll << 40)
+#define FD_STAT (1 << 28)
+#define PID 4711
+
+static bool simulating, simulating_locks;
+static uint32_t runs, alive;
+static uint32_t byte_of[KERNEL_BYTES]; /* worker + 1; 0: free */
+static uint32_t given[KERNEL_BYTES];   /* the same, as the states begin */
+
+void kernel_simulate(bool on, bool locks)
+{
+    simulating = on;
+    simulating_locks = on && locks;
+}
+
+void kernel_give_byte(uint32_t index, uint32_t worker)
+{
+    given[index] = worker + 1;
+}
+
+void kernel_forget_bytes(void)
+{
+    memset(given, 0, sizeof(given));
+}
+
+void kernel_begin(uint32_t living)
+{
+    memcpy(byte_of, given, sizeof(byte_of));
+    alive = living;
+}
+
+void kernel_run(uint32_t who)
+{
+    runs = who;
+}
+
+static bool byte_is_locked(uint32_t index)
+{
+    uint32_t holder = byte_of[index];
+
+    return holder != 0 && (alive >> (holder - 1) & 1) != 0;
+}
+
+static uint32_t tid_of(uint32_t worker)
+{
+    return TID_FIRST + worker;
+}
+
+/* ---- locks ---------------------------------------------------------------- */
+
+static bool is_simulated(const pthread_mutex_t *m)
+{
+    return simulating_locks && trace_in_segment(m);
+}
+
+/* Its two words that change: lock and count; owner and users. */
+static void changes_lock(pthread_mutex_t *m, bool point)
+{
+    if (trace_recording())
+        trace_store(&m->__data.__lock, 8, point, TRACE_STATE);
+}
+
+static void changes_owner(pthread_mutex_t *m, bool point)
+{
+    if (trace_recording())
+        trace_store(&m->__data.__owner, 8, point, TRACE_STATE);
+}
+
+static int simulated_trylock(pthread_mutex_t *m)
+{
+    uint32_t word = (uint32_t)m->__data.__lock;
+
+    if ((word & FUTEX_OWNER_DIED) == 0 && word != 0)
+        return EBUSY;
+    if (m->__data.__owner == OWNER_NOT_RECOVERABLE)
+        return ENOTRECOVERABLE;
+    changes_lock(m, true);
+    m->__data.__count = 1;
+    m->__data.__lock = (int)(tid_of(runs) | (word & FUTEX_WAITERS));
+    changes_owner(m, false);
+    if ((word & FUTEX_OWNER_DIED) != 0) {
+        m->__data.__owner = OWNER_INCONSISTENT;
+        return EOWNERDEAD;
+    }
+    m->__data.__owner = (int)tid_of(runs);
+    m->__data.__nusers++;
+    return 0;
+}
+
+static int simulated_unlock(pthread_mutex_t *m)
+{
+    if (((uint32_t)m->__data.__lock & FUTEX_TID_MASK) != tid_of(runs))
+        return EPERM;
+    changes_owner(m, true);
+    m->__data.__owner = m->__data.__owner == OWNER_INCONSISTENT
+                            ? OWNER_NOT_RECOVERABLE
+                            : 0;
+    m->__data.__nusers--;
+    changes_lock(m, false);
+    m->__data.__lock = 0;
+    return 0;
+}
+
+void kernel_die(const struct segment *s, uint32_t worker)
+{
+    for (uint32_t i = 0; i < s->locks_max; i++) {
+        pthread_mutex_t *m = &guard_at(s, i)->mutex;
+        uint32_t word = (uint32_t)m->__data.__lock;
+
+        if ((word & FUTEX_TID_MASK) != tid_of(worker))
+            continue;
+        changes_lock(m, true);
+        m->__data.__lock = (int)((word & FUTEX_WAITERS) | FUTEX_OWNER_DIED);
+    }
+}
+
+#define WRAP(type, name, ...)                                                 \
+    type __real_##name(__VA_ARGS__);                                          \
+    type __wrap_##name(__VA_ARGS__);                                          \
+    type __wrap_##name(__VA_ARGS__)
+
+/* A call that stores nothing is no point. */
+static void point_if_it_can_be_had(const pthread_mutex_t *m)
+{
+    uint32_t word = (uint32_t)m->__data.__lock;
+
+    if (trace_in_segment(m) && (word == 0 || (word & FUTEX_OWNER_DIED) != 0))
+        trace_point();
+}
+
+WRAP(int, pthread_mutex_trylock, pthread_mutex_t *m)
+{
+    if (is_simulated(m))
+        return simulated_trylock(m);
+    point_if_it_can_be_had(m);
+    return __real_pthread_mutex_trylock(m);
+}
+
+WRAP(int, pthread_mutex_clocklock, pthread_mutex_t *m, clockid_t id,
+     const struct timespec *until)
+{
+    (void)id, (void)until;
+    /* Nobody else runs: what is not free now never will be. */
+    int rc = __wrap_pthread_mutex_trylock(m);
+    return rc == EBUSY ? ETIMEDOUT : rc;
+}
+
+WRAP(int, pthread_mutex_unlock, pthread_mutex_t *m)
+{
+    if (is_simulated(m))
+        return simulated_unlock(m);
+    if (trace_in_segment(m))
+        trace_point();
+    return __real_pthread_mutex_unlock(m);
+}
+
+WRAP(int, pthread_mutex_consistent, pthread_mutex_t *m)
+{
+    if (!is_simulated(m)) {
+        if (trace_in_segment(m))
+            trace_point();
+        return __real_pthread_mutex_consistent(m);
+    }
+    if (m->__data.__owner != OWNER_INCONSISTENT)
+        return EINVAL;
+    changes_owner(m, true);
+    m->__data.__owner = (int)tid_of(runs);
+    return 0;
+}
+
+WRAP(int, pthread_mutex_init, pthread_mutex_t *m,
+     const pthread_mutexattr_t *a)
+{
+    if (trace_in_segment(m)) {
+        if (trace_recording())
+            trace_store(m, sizeof(*m) & ~(size_t)7, true, TRACE_STATE);
+        else
+            trace_point();
+    }
+    return __real_pthread_mutex_init(m, a);
+}
+
+/* ---- the file ------------------------------------------------------------- */
+
+static bool all_zero(const uint64_t *p, size_t n)
+{
+    while (n > 0 && p[n - 1] == 0)
+        n--;
+    return n == 0;
+}
+
+/* crash.c has one segment, so that is the file. */
+static void punch(uint64_t at, uint64_t len)
+{
+    uint64_t *p = trace_at(at);
+    bool first = true;
+
+    for (size_t i = 0; i < len / 8; i++) {
+        if (p[i] == 0)
+            continue;
+        if (trace_recording())
+            trace_store(&p[i], 8, first, 0);
+        p[i] = 0;
+        first = false;
+    }
+}
+
+WRAP(int, fallocate, int fd, int mode, off_t at, off_t len)
+{
+    bool zeroes = (mode & FALLOC_FL_PUNCH_HOLE) != 0;
+
+    if (simulating_locks) {
+        if (zeroes)
+            punch((uint64_t)at, (uint64_t)len);
+        return 0; /* all of it has been committed */
+    }
+    /* What changes nothing is no point. */
+    if (simulating && zeroes &&
+        !all_zero(trace_at((uint64_t)at), (size_t)len / 8))
+        trace_point();
+    return __real_fallocate(fd, mode, at, len);
+}
+
+WRAP(int, fcntl, int fd, int command, ...)
+{
+    va_list more;
+    long argument;
+    struct flock *l;
+    uint32_t index;
+
+    va_start(more, command);
+    argument = va_arg(more, long);
+    va_end(more);
+    if (!simulating || (command != F_OFD_SETLK && command != F_OFD_GETLK))
+        return __real_fcntl(fd, command, argument);
+    l = (struct flock *)argument;
+    index = (uint32_t)(l->l_start - LIVENESS_AT);
+    if (index >= KERNEL_BYTES) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (byte_is_locked(index) && byte_of[index] != runs + 1) {
+        if (command == F_OFD_GETLK)
+            return 0; /* the lock that is in the way: l_type is as asked */
+        errno = EAGAIN;
+        return -1;
+    }
+    if (command == F_OFD_GETLK)
+        l->l_type = F_UNLCK;
+    else
+        byte_of[index] = l->l_type == F_UNLCK ? 0 : runs + 1;
+    return 0;
+}
+
+/* ---- processes ------------------------------------------------------------ */
+
+WRAP(int, kill, pid_t pid, int signal)
+{
+    uint32_t worker = (uint32_t)pid - TID_FIRST;
+
+    if (!simulating || worker >= KERNEL_WORKERS)
+        return __real_kill(pid, signal);
+    if ((alive >> worker & 1) != 0)
+        return 0;
+    errno = ESRCH;
+    return -1;
+}
+
+WRAP(pid_t, getpid, void)
+{
+    return simulating ? PID : __real_getpid();
+}
+
+WRAP(long, syscall, long number, ...)
+{
+    va_list more;
+    long a[6];
+
+    va_start(more, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(more, long);
+    va_end(more);
+    if (simulating && number == SYS_futex)
+        return 0; /* nobody sleeps */
+    return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+WRAP(int, open, const char *path, int flags, ...)
+{
+    va_list more;
+    int mode;
+
+    va_start(more, flags);
+    mode = va_arg(more, int);
+    va_end(more);
+    if (simulating && strcmp(path, "/proc/self/stat") == 0)
+        return FD_STAT;
+    return __real_open(path, flags, mode);
+}
+
+WRAP(ssize_t, read, int fd, void *to, size_t n)
+{
+    static const char text[] =
+        "1 (worker) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
+
+    if (fd != FD_STAT)
+        return __real_read(fd, to, n);
+    memcpy(to, text, sizeof(text));
+    return (ssize_t)sizeof(text) - 1;
+}
+
+WRAP(int, close, int fd)
+{
+    return fd == FD_STAT ? 0 : __real_close(fd);
+}
+
+WRAP(int, stat, const char *path, struct stat *st)
+{
+    static struct stat ns;
+
+    if (strcmp(path, "/proc/self/ns/pid") != 0)
+        return __real_stat(path, st);
+    if (ns.st_ino == 0 && __real_stat(path, &ns) != 0)
+        return -1;
+    *st = ns;
+    return 0;
+}
+
+/* Time stands still, so that a run repeats. */
+WRAP(int, clock_gettime, clockid_t id, struct timespec *t)
+{
+    (void)id;
+    t->tv_sec = 1000000;
+    t->tv_nsec = 500000;
+    return 0;
+}
