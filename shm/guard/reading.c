@@ -10,6 +10,30 @@
  * not another one, which undone_enter sees) is stuck. */
 #define STUCK_NAPS 100
 
+/* The last transaction that was found stuck: who comes by again, as a walk does
+ * for each key, need not wait to believe it. A hint, which threads may race
+ * for: undone_enter sees by itself whether anything moves. */
+static uint64_t stuck_guard, stuck_seq;
+
+static bool is_known_to_be_stuck(const struct reading *r)
+{
+    return atomic_load64(&stuck_guard) == (uintptr_t)r->guard &&
+           atomic_load64(&stuck_seq) == atomic_load64(&r->guard->seq);
+}
+
+/* Reads what was there before the transaction that is open, if that one does
+ * not move. */
+static bool enter_undone(struct reading *r)
+{
+    atomic_store64(&stuck_guard, 0);
+    atomic_store64(&stuck_seq, atomic_load64(&r->guard->seq));
+    r->undone = undone_enter(r->env->segment, r->guard);
+    if (r->undone == NULL)
+        return false;
+    atomic_store64(&stuck_guard, (uintptr_t)r->guard);
+    return true;
+}
+
 /* A read-only attachment cannot take the lock: it naps between its tries. */
 static bool nap(const struct reading *r)
 {
@@ -41,12 +65,12 @@ int reading_again(struct reading *r)
         r->locked = rc == SHD_OK;
         return rc;
     }
+    if (is_known_to_be_stuck(r) && enter_undone(r))
+        return SHD_OK;
     for (; nap(r); r->tries++) {
         if (attempt(r))
             return SHD_OK;
-        if (r->tries >= READ_TRIES + STUCK_NAPS)
-            r->undone = undone_enter(r->env->segment, r->guard);
-        if (r->undone != NULL)
+        if (r->tries >= READ_TRIES + STUCK_NAPS && enter_undone(r))
             return SHD_OK;
     }
     return error_set(SHD_BUSY,
