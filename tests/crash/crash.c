@@ -1398,7 +1398,7 @@ static bool parse_every(const char *text)
 static bool parse(int argc, char **argv)
 {
     static const uint32_t FULL[LEVELS] = {1, 1, 50};
-    static const uint32_t QUICK[LEVELS] = {1, 40, 200};
+    static const uint32_t QUICK[LEVELS] = {1, 160, 800};
     uint32_t number;
 
     memcpy(options.every, QUICK, sizeof(QUICK));
