@@ -311,7 +311,7 @@ static int section(struct look *l, uint32_t shard, uint32_t n)
 
     reading_begin(&r, d->env, dict_guard(d, shard));
     do {
-        rc = reading_try(&r);
+        rc = dict_reading_try(d, &r);
         if (rc != SHD_OK)
             return rc;
         l->known.n = known;
@@ -414,7 +414,7 @@ static int capacity_and_pages(const struct dict *d, uint64_t *capacity,
 
     reading_begin(&r, d->env, dict_guard(d, 0));
     do {
-        rc = reading_try(&r);
+        rc = dict_reading_try(d, &r);
         if (rc != SHD_OK)
             return rc;
         rc = dict_gone(d, 0) ? SHD_GONE : SHD_OK;

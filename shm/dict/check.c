@@ -345,12 +345,11 @@ static int shard_check_quiet(const struct dict *d, uint32_t shard,
 
     reading_begin(&r, d->env, g);
     do {
-        rc = reading_try(&r);
+        rc = dict_reading_try(d, &r);
         if (rc != SHD_OK) {
             snprintf(report, size, "%s", shd_last_error());
             return rc;
         }
-        pages_follow(&d->pages);
         rc = dict_gone(d, shard) ? SHD_GONE : guard_check(g, report, size);
         if (rc == SHD_OK)
             rc = shard_check(d, shard, report, size);

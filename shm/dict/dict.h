@@ -161,6 +161,16 @@ static inline bool dict_gone(const struct dict *d, uint32_t shard)
 
 int dict_gone_error(const struct dict *d);
 
+/* reading_try for what lies in the dict's pages: also looks where they end. */
+static inline int dict_reading_try(const struct dict *d, struct reading *r)
+{
+    int rc = reading_try(r);
+
+    if (rc == SHD_OK)
+        pages_follow(&d->pages);
+    return rc;
+}
+
 /* SHD_CORRUPT, and says what of the dict is damaged. */
 int dict_damaged(const struct dict *d, const char *what);
 

@@ -334,7 +334,7 @@ static int copy_ahead(const struct dict *d, const struct place *at,
     do {
         const struct cell *node;
 
-        rc = reading_try(&r);
+        rc = dict_reading_try(d, &r);
         if (rc != SHD_OK)
             return rc;
         node = dict_gone(d, at->shard) ? NULL : end_of(d, at, c);

@@ -80,7 +80,7 @@ int read_long(const struct dict *d, uint32_t shard, struct chain_cursor *c,
         copied = chain_slice_copy(&d->pages, c, &to, &len);
         reading_begin(&r, d->env, dict_guard(d, shard));
         do {
-            rc = reading_try(&r);
+            rc = dict_reading_try(d, &r);
             if (rc != SHD_OK)
                 return rc;
             rc = dict_gone(d, shard) ? SHD_GONE : SHD_OK;
@@ -110,7 +110,7 @@ static int look_long(const struct dict *d, const struct place *at,
     do {
         const struct entry *e;
 
-        rc = reading_try(&r);
+        rc = dict_reading_try(d, &r);
         if (rc != SHD_OK)
             return rc;
         rc = dict_gone(d, at->shard) ? SHD_GONE
@@ -156,10 +156,9 @@ INLINED int read_placed(const struct dict *d, const struct place *at,
 
     reading_begin(&r, d->env, dict_guard(d, at->shard));
     do {
-        rc = reading_try(&r);
+        rc = dict_reading_try(d, &r);
         if (rc != SHD_OK)
             return rc;
-        pages_follow(&d->pages);
         rc = dict_gone(d, at->shard)
                  ? SHD_GONE
                  : look(d, at, key, len, buf, size, how, v, &live);

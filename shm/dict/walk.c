@@ -93,10 +93,9 @@ static int look_once(const struct dict *d, const struct cursor *c,
     f->is_long = false;
     reading_begin(&r, d->env, dict_guard(d, c->at.shard));
     do {
-        rc = reading_try(&r);
+        rc = dict_reading_try(d, &r);
         if (rc != SHD_OK)
             return rc;
-        pages_follow(&d->pages);
         rc = dict_gone(d, c->at.shard) ? SHD_GONE : look(d, c, f, at);
     } while (!reading_done(&r));
     return rc == SHD_GONE ? dict_gone_error(d) : rc;
