@@ -78,6 +78,8 @@ local TMPFS = "/dev/shm"
 local FILE_PREFIX = TMPFS .. "/shdict-"
 local INSTANCES_MAX = 64
 local STARTERS_WAIT_MS = 2000
+local RESERVE_FROM = 65536
+local RESERVE = 67108864
 local DICT_NAME_MAX = 63
 
 local function log(level, ...)
@@ -383,13 +385,27 @@ local function dict_name(zone)
     return ("%s-%08x"):format(text:sub(1, 50), hash)
 end
 
+-- Address room for the sizes that later configurations may give a zone. The
+-- library reserves as much for larger ones by itself; a smaller one has no page
+-- to spare for it.
+local function reserve(size)
+    if size >= RESERVE_FROM and size < RESERVE then
+        return RESERVE
+    end
+end
+
 local function zone_open(segment, zone, size, options)
     local name = dict_name(zone)
-    local o = { capacity = size }
+    local o = { capacity = size, capacity_max = reserve(size) }
     for key, value in pairs(options or {}) do
         o[key] = value
     end
     local dict, err, code = segment:dict(name, o)
+    if not dict and code == "SHD_NOMEM" then
+        -- A segment of a small size: what the library reserves by itself.
+        o.capacity_max = options and options.capacity_max
+        dict, err, code = segment:dict(name, o)
+    end
     if not dict and code == "SHD_MISMATCH" then
         dict, err = segment:dict(name)
         if dict then
