@@ -367,6 +367,8 @@ int shd_capacity(shd_dict *dict, uint64_t *bytes)
         return rc;
     if (bytes == NULL)
         return error_set(SHD_INVAL, "bytes is NULL");
+    if (dict_gone(&dict->dict, 0))
+        return dict_gone_error(&dict->dict);
     uint64_t capacity = dict_capacity(&dict->dict);
 
     if (dict_gone(&dict->dict, 0))

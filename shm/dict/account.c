@@ -311,14 +311,14 @@ static int section(struct look *l, uint32_t shard, uint32_t n)
 
     reading_begin(&r, d->env, dict_guard(d, shard));
     do {
-        rc = dict_reading_try(d, &r);
+        rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
         l->known.n = known;
         l->followed = 0;
         memset(&l->page, 0, sizeof(l->page));
         rc = 1;
-        if (dict_gone(d, shard))
+        if (!dict_enter(d, shard))
             rc = SHD_GONE;
         else if (n == PAGE_NONE)
             collect_garbage(l, shard);
@@ -414,10 +414,12 @@ static int capacity_and_pages(const struct dict *d, uint64_t *capacity,
 
     reading_begin(&r, d->env, dict_guard(d, 0));
     do {
-        rc = dict_reading_try(d, &r);
+        rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        rc = dict_gone(d, 0) ? SHD_GONE : SHD_OK;
+        rc = dict_enter(d, 0) ? SHD_OK : SHD_GONE;
+        if (rc != SHD_OK)
+            continue;
         *capacity = dict_capacity(d);
         *pages = pages_count(&d->pages);
     } while (!reading_done(&r));

@@ -173,7 +173,6 @@ void attempt_start(struct attempt *a, const struct dict *d, const void *key,
     a->room.key = key;
     a->room.key_len = len;
     a->room.kept_went = &a->kept_went;
-    a->room.larger = pages_count(&d->pages) < SLAB_CLASSES;
     a->room.last_resort = d->shards == 1;
     a->pages = 1;
     a->ready = 0;
@@ -217,6 +216,8 @@ int attempt_run(struct attempt *a,
         rc = dict_lock(a->d, a->at.shard);
         if (rc != SHD_OK)
             return rc;
+        if (round == 0)
+            a->room.larger = pages_count(&a->d->pages) < SLAB_CLASSES;
         rc = body(a, context);
         dict_unlock(a->d, a->at.shard);
         /* What has been done is done: garbage that cannot be freed just now
@@ -226,6 +227,9 @@ int attempt_run(struct attempt *a,
                               rc == ATTEMPT_NEED_ROOM ? 0 : a->settle);
         if (rc != ATTEMPT_NEED_ROOM)
             return rc;
+        /* Destroyed meanwhile: none of it is to be touched. */
+        if (dict_gone(a->d, a->at.shard))
+            return dict_gone_error(a->d);
         rc = round_end(a, round);
         if (rc == SHD_OK)
             rc = ATTEMPT_NEED_ROOM;

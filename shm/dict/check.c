@@ -345,12 +345,12 @@ static int shard_check_quiet(const struct dict *d, uint32_t shard,
 
     reading_begin(&r, d->env, g);
     do {
-        rc = dict_reading_try(d, &r);
+        rc = reading_try(&r);
         if (rc != SHD_OK) {
             snprintf(report, size, "%s", shd_last_error());
             return rc;
         }
-        rc = dict_gone(d, shard) ? SHD_GONE : guard_check(g, report, size);
+        rc = dict_enter(d, shard) ? guard_check(g, report, size) : SHD_GONE;
         if (rc == SHD_OK)
             rc = shard_check(d, shard, report, size);
     } while (!reading_done(&r));

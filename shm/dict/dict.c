@@ -481,11 +481,7 @@ int dict_lock(const struct dict *d, uint32_t shard)
 
     if (rc != SHD_OK)
         return rc;
-    pages_follow(&d->pages);
-    if (dict_gone(d, shard))
-        rc = dict_gone_error(d);
-    else
-        rc = dict_abandon(d, shard);
+    rc = dict_enter(d, shard) ? dict_abandon(d, shard) : dict_gone_error(d);
     if (rc != SHD_OK)
         guard_unlock(g);
     return rc;
@@ -520,6 +516,8 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
 {
     uint64_t cells = 0;
 
+    if (dict_gone(d, 0))
+        return dict_gone_error(d);
     info->shards = d->shards;
     info->generation = d->generation;
     info->capacity_bytes = dict_capacity(d);

@@ -159,17 +159,19 @@ static inline bool dict_gone(const struct dict *d, uint32_t shard)
     return atomic_load64(&dict_guard(d, shard)->object) != d->generation;
 }
 
-int dict_gone_error(const struct dict *d);
-
-/* reading_try for what lies in the dict's pages: also looks where they end. */
-static inline int dict_reading_try(const struct dict *d, struct reading *r)
+/* The beginning of what is done under the lock, or of a try of a read section:
+ * false if the dict has been destroyed. Then none of its extent is touched,
+ * for its memory has been given back: whoever touches it takes memory anew, and
+ * gets SIGBUS if the system has none. */
+static inline bool dict_enter(const struct dict *d, uint32_t shard)
 {
-    int rc = reading_try(r);
-
-    if (rc == SHD_OK)
-        pages_follow(&d->pages);
-    return rc;
+    if (dict_gone(d, shard))
+        return false;
+    pages_follow(&d->pages);
+    return true;
 }
+
+int dict_gone_error(const struct dict *d);
 
 /* SHD_CORRUPT, and says what of the dict is damaged. */
 int dict_damaged(const struct dict *d, const char *what);

@@ -72,6 +72,8 @@ static int fits(const struct dict *d, const struct item *item)
 
     if (!item->has_chain)
         return SHD_OK;
+    if (dict_gone(d, 0))
+        return dict_gone_error(d);
     pages = 1 + chain_pages(chain_source_len(&item->chain));
     if (item->len <= UINT32_MAX && pages <= pages_count(&d->pages))
         return SHD_OK;

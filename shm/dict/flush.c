@@ -52,10 +52,11 @@ static int flush_page(const struct dict *d, uint32_t shard, uint32_t page,
 int store_flush_all(const struct dict *d)
 {
     uint64_t now = clock_now_ms();
-    uint32_t described = pages_described(&d->pages);
     uint32_t page = 0, turns = 0;
 
-    while (page < described) {
+    /* The bound comes down, and with it the memory behind it goes, if the dict
+     * shrinks meanwhile. */
+    while (!dict_gone(d, 0) && page < pages_described(&d->pages)) {
         uint32_t owner = atomic_load32(&d->pages.table[page].owner);
         int rc;
 
@@ -67,7 +68,8 @@ int store_flush_all(const struct dict *d)
         rc = dict_lock(d, owner - 1);
         if (rc != SHD_OK)
             return rc;
-        for (int n = 0; n < PAGES_A_HOLD && page < described && rc == SHD_OK &&
+        for (int n = 0; n < PAGES_A_HOLD && rc == SHD_OK &&
+                        page < pages_described(&d->pages) &&
                         atomic_load32(&d->pages.table[page].owner) == owner;
              n++) {
             rc = flush_page(d, owner - 1, page++, now);

@@ -334,10 +334,10 @@ static int copy_ahead(const struct dict *d, const struct place *at,
     do {
         const struct cell *node;
 
-        rc = dict_reading_try(d, &r);
+        rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        node = dict_gone(d, at->shard) ? NULL : end_of(d, at, c);
+        node = dict_enter(d, at->shard) ? end_of(d, at, c) : NULL;
         rc = node == NULL ? 0
                           : entry_long_value(d, at->shard, node, c->size,
                                              &c->chain, c->v);

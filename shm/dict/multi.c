@@ -56,8 +56,11 @@ static void fetch(const struct dict *d, const void *const *keys,
         ask_for(&dict_guard(d, at[i].shard)->seq);
     }
     for (uint32_t i = 0; i < n; i++) {
+        /* A look into a dict that is gone would take memory for it. */
         if (ref[i] != 0)
-            ref[i] = atomic_load32(&d->roots[at[i].root]);
+            ref[i] = dict_enter(d, at[i].shard)
+                         ? atomic_load32(&d->roots[at[i].root])
+                         : 0;
         node[i] = ref[i];
         if (ref[i] != 0)
             ask_for_entry(d, ref[i]);

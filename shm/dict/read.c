@@ -80,13 +80,14 @@ int read_long(const struct dict *d, uint32_t shard, struct chain_cursor *c,
         copied = chain_slice_copy(&d->pages, c, &to, &len);
         reading_begin(&r, d->env, dict_guard(d, shard));
         do {
-            rc = dict_reading_try(d, &r);
+            rc = reading_try(&r);
             if (rc != SHD_OK)
                 return rc;
-            rc = dict_gone(d, shard) ? SHD_GONE : SHD_OK;
-            valid =
-                chain_slice_valid(&d->pages, dict_owner(shard),
-                                  atomic_load64(&d->shard[shard].chains), c);
+            rc = dict_enter(d, shard) ? SHD_OK : SHD_GONE;
+            if (rc == SHD_OK)
+                valid = chain_slice_valid(
+                    &d->pages, dict_owner(shard),
+                    atomic_load64(&d->shard[shard].chains), c);
         } while (!reading_done(&r));
         if (rc != SHD_OK)
             return failed(d, rc);
@@ -110,11 +111,12 @@ static int look_long(const struct dict *d, const struct place *at,
     do {
         const struct entry *e;
 
-        rc = dict_reading_try(d, &r);
+        rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        rc = dict_gone(d, at->shard) ? SHD_GONE
-                                     : find(d, at, key, len, how, live, &e);
+        rc = dict_enter(d, at->shard)
+                 ? find(d, at, key, len, how, live, &e)
+                 : SHD_GONE;
         if (rc == SHD_OK && (how & READ_VERSION) != 0)
             ((struct read_versioned *)(void *)v)->version =
                 entry_version(d, e);
@@ -156,12 +158,12 @@ INLINED int read_placed(const struct dict *d, const struct place *at,
 
     reading_begin(&r, d->env, dict_guard(d, at->shard));
     do {
-        rc = dict_reading_try(d, &r);
+        rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        rc = dict_gone(d, at->shard)
-                 ? SHD_GONE
-                 : look(d, at, key, len, buf, size, how, v, &live);
+        rc = dict_enter(d, at->shard)
+                 ? look(d, at, key, len, buf, size, how, v, &live)
+                 : SHD_GONE;
     } while (!reading_done(&r));
     if (rc != SHD_OK)
         rc = rc == 1

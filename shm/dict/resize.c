@@ -434,7 +434,8 @@ int resize_dict(const struct dict *d, uint64_t capacity_bytes)
 {
     struct resizing r = {.d = d, .header = d->header};
     uint32_t pages;
-    int rc = target(d, capacity_bytes, &pages);
+    int rc = dict_gone(d, 0) ? dict_gone_error(d)
+                             : target(d, capacity_bytes, &pages);
 
     if (rc != SHD_OK)
         return dict_gone(d, 0) ? dict_gone_error(d) : rc;

@@ -93,10 +93,10 @@ static int look_once(const struct dict *d, const struct cursor *c,
     f->is_long = false;
     reading_begin(&r, d->env, dict_guard(d, c->at.shard));
     do {
-        rc = dict_reading_try(d, &r);
+        rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        rc = dict_gone(d, c->at.shard) ? SHD_GONE : look(d, c, f, at);
+        rc = dict_enter(d, c->at.shard) ? look(d, c, f, at) : SHD_GONE;
     } while (!reading_done(&r));
     return rc == SHD_GONE ? dict_gone_error(d) : rc;
 }

@@ -174,6 +174,60 @@ START_TEST(a_destroyed_dict_is_gone_for_every_question)
 }
 END_TEST
 
+static uint64_t committed(void)
+{
+    struct shd_segment_info info = {.struct_size = sizeof(info)};
+
+    expect(shd_segment_info(segment, &info), SHD_OK);
+    return info.committed_bytes;
+}
+
+/* Whoever touches what was given back to the system takes it anew, and where
+ * the file system is full by now is killed by SIGBUS. */
+START_TEST(what_a_destroyed_dict_has_given_back_is_not_touched)
+{
+    static char big[20000];
+    struct shd_dict_info info = {.struct_size = sizeof(info)};
+    const void *keys[] = {KEY};
+    const size_t lens[] = {SHORT};
+    const void *bytes[] = {"value"};
+    struct shd_value v = {.type = SHD_STRING, .len = 5};
+    int32_t codes[1];
+    uint64_t before, n;
+    size_t at[1], len;
+    char key[16];
+
+    expect(shd_get(dict, KEY, SHORT, key, sizeof(key), &v), SHD_OK);
+    expect(shd_dict_destroy(segment, "torn"), SHD_OK);
+    before = committed();
+#define takes_nothing(call)                                                   \
+    do {                                                                      \
+        expect(call, SHD_GONE);                                               \
+        ck_assert_uint_eq(committed(), before);                               \
+    } while (0)
+    takes_nothing(shd_get(dict, KEY, SHORT, key, sizeof(key), &v));
+    takes_nothing(shd_set(dict, KEY, SHORT, "value", 5, 0));
+    takes_nothing(shd_set(dict, KEY, SHORT, big, sizeof(big), 0));
+    takes_nothing(shd_get_multi(dict, 1, keys, lens, key, sizeof(key), &v, at,
+                                codes));
+    v = (struct shd_value){.type = SHD_STRING, .len = 5};
+    takes_nothing(shd_set_multi(dict, SHD_SET, 1, keys, lens, &v, bytes, codes,
+                                NULL));
+    takes_nothing(shd_append(dict, 0, KEY, SHORT, "more", 4, NULL, 0, 0, NULL,
+                             NULL));
+    takes_nothing(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, NULL, 0,
+                           &v));
+    takes_nothing(shd_flush_expired(dict, 0, NULL));
+    takes_nothing(shd_flush_all(dict));
+    takes_nothing(shd_dict_info(dict, &info));
+    takes_nothing(shd_capacity(dict, &n));
+    takes_nothing(shd_free_space(dict, &n));
+    takes_nothing(shd_dict_resize(dict, 131072));
+    takes_nothing(shd_dict_resize(dict, 1ull << 36));
+#undef takes_nothing
+}
+END_TEST
+
 START_TEST(an_lru_list_in_a_circle_ends_as_corrupt)
 {
     struct entry *e = entry_of_key();
@@ -635,6 +689,7 @@ int main(void)
     tcase_add_checked_fixture(c, set_up, tear_down);
     tcase_add_test(c, a_hit_leaves_its_mark_only_under_the_lock);
     tcase_add_test(c, a_destroyed_dict_is_gone_for_every_question);
+    tcase_add_test(c, what_a_destroyed_dict_has_given_back_is_not_touched);
     tcase_add_test(c, opening_beside_destroying_finds_a_dict_or_none);
     suite_add_tcase(suite, c);
     c = tcase_create("long values");
