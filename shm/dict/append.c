@@ -86,11 +86,12 @@ static int find_end(const struct attempt *a, const struct append *p,
 static int grown(struct attempt *a, struct txn *t, uint64_t len)
 {
     uint64_t meta = atomic_load32(&a->entry->cell.meta);
+    int rc;
 
     txn_store64(t, (uint64_t *)(void *)&a->entry->cell.meta,
                 (uint64_t)len << 32 | meta);
-    entry_version_renew(t, a->entry);
-    return room_touch(a->d, a->at.shard, t, a->old);
+    rc = entry_version_renew(a->d, t, a->entry);
+    return rc == SHD_OK ? room_touch(a->d, a->at.shard, t, a->old) : rc;
 }
 
 /* Inside a transaction: what goes into the cell that holds the end. */

@@ -275,12 +275,17 @@ uint64_t entry_version(const struct dict *d, const struct entry *e)
     return atomic_load64(version_word((struct entry *)(uintptr_t)e, meta));
 }
 
-void entry_version_renew(struct txn *t, struct entry *e)
+int entry_version_renew(const struct dict *d, struct txn *t, struct entry *e)
 {
     uint32_t meta = atomic_load32(&e->cell.meta);
+    uint32_t len = entry_key_len(atomic_load64(&e->key_expires));
 
-    if (cell_is_versioned(meta))
-        txn_store64(t, version_word(e, meta), entry_version_of(t));
+    if (!cell_is_versioned(meta))
+        return SHD_OK;
+    if (entry_value_at(meta, len) > cell_room(&d->pages, e))
+        return dict_damaged(d, "an entry crosses its page");
+    txn_store64(t, version_word(e, meta), entry_version_of(t));
+    return SHD_OK;
 }
 
 int entry_describe(const struct dict *d, const struct cell *c,

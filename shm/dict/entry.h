@@ -173,8 +173,8 @@ int entry_long_value(const struct dict *d, uint32_t shard,
 uint64_t entry_version(const struct dict *d, const struct entry *e);
 
 /* Inside a transaction that changes an entry where it is: another version, if
- * it carries one. One word. */
-void entry_version_renew(struct txn *t, struct entry *e);
+ * it carries one. One word. SHD_CORRUPT: its place would be past the page. */
+int entry_version_renew(const struct dict *d, struct txn *t, struct entry *e);
 
 /* Type, flags, length, number and ttl only. */
 int entry_describe(const struct dict *d, const struct cell *c,

@@ -92,7 +92,9 @@ static int store_in_place(struct attempt *a, struct item *item)
         txn_store64(&t, (uint64_t *)(void *)(value - 8),
                     (uint32_t)item->flags);
     if (cell_is_versioned(meta)) {
-        entry_version_renew(&t, e);
+        rc = entry_version_renew(a->d, &t, e);
+        if (rc != SHD_OK)
+            return attempt_end(&t, rc);
         item->version = entry_version_of(&t);
     }
     if (item->type == SHD_STRING)
@@ -312,10 +314,11 @@ static int expire_body(struct attempt *a, void *context)
     attempt_begin(a, &t, SLAB_EXPIRY_WORDS + 2);
     txn_store64(&t, &a->entry->key_expires,
                 item->expires | (uint64_t)item->key_len << 48);
-    entry_version_renew(&t, a->entry);
-    return attempt_end(&t, slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
-                                             cell_page(&a->d->pages, a->old),
-                                             item->expires));
+    rc = entry_version_renew(a->d, &t, a->entry);
+    if (rc == SHD_OK)
+        rc = slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
+                               cell_page(&a->d->pages, a->old), item->expires);
+    return attempt_end(&t, rc);
 }
 
 int store_expire(const struct dict *d, const void *key, size_t len,
@@ -355,8 +358,10 @@ static int incr_live(struct attempt *a, struct incr_call *c)
     txn_store64(&t, (uint64_t *)(void *)((unsigned char *)a->entry + at),
                 word);
     if (cell_is_versioned(meta))
-        entry_version_renew(&t, a->entry);
-    rc = attempt_end(&t, room_touch(a->d, a->at.shard, &t, a->old));
+        rc = entry_version_renew(a->d, &t, a->entry);
+    if (rc == SHD_OK)
+        rc = room_touch(a->d, a->at.shard, &t, a->old);
+    rc = attempt_end(&t, rc);
     if (rc == SHD_OK)
         *c->result = v.number;
     return rc;

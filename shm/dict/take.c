@@ -62,9 +62,11 @@ static int touch_body(struct attempt *a, void *context)
     if (item->expires != STORE_KEEP) {
         txn_store64(&t, &a->entry->key_expires,
                     item->expires | (uint64_t)item->key_len << 48);
-        entry_version_renew(&t, a->entry);
-        rc = slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
-                               cell_page(&a->d->pages, a->old), item->expires);
+        rc = entry_version_renew(a->d, &t, a->entry);
+        if (rc == SHD_OK)
+            rc = slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
+                                   cell_page(&a->d->pages, a->old),
+                                   item->expires);
     }
     if (rc == SHD_OK)
         rc = room_touch(a->d, a->at.shard, &t, a->old);

@@ -117,6 +117,39 @@ START_TEST(flags_past_the_pages_end_are_not_followed)
 }
 END_TEST
 
+START_TEST(a_version_past_the_pages_end_is_not_renewed)
+{
+    const struct dict *d = &dict->dict;
+    struct entry *e = NULL;
+    uint64_t *beyond;
+    char key[33] = "";
+    uint32_t ref;
+
+    /* They fill a page of cells of 64 bytes to its end. */
+    for (int i = 0; i < 64; i++) {
+        snprintf(key, sizeof(key), "%032d", i);
+        expect(shd_set(dict, key, 32, "", 0, 0), SHD_OK);
+    }
+    for (int i = 0; i < 64 && e == NULL; i++) {
+        struct place at;
+
+        snprintf(key, sizeof(key), "%032d", i);
+        at = dict_place(d, key, 32);
+        ck_assert_int_eq(forest_find(d, &at, key, 32, &ref), 1);
+        e = entry_at(&d->pages, ref);
+        if (cell_room(&d->pages, e) != 64)
+            e = NULL;
+    }
+    ck_assert_ptr_nonnull(e);
+    e->cell.meta |= CELL_VERSIONED << CELL_KIND_SHIFT;
+    beyond = (uint64_t *)(void *)((unsigned char *)e + 64);
+    ck_assert_uint_eq(*beyond, 0);
+    expect(shd_expire(dict, key, 32, 1000), SHD_CORRUPT);
+    expect(shd_touch(dict, key, 32, 1000), SHD_CORRUPT);
+    ck_assert_uint_eq(*beyond, 0);
+}
+END_TEST
+
 START_TEST(a_chain_is_skipped_by_whole_words_or_not_at_all)
 {
     unsigned char out[8];
@@ -681,6 +714,7 @@ int main(void)
     tcase_add_test(c,
                    a_key_that_grows_after_it_was_measured_stays_in_its_buffer);
     tcase_add_test(c, flags_past_the_pages_end_are_not_followed);
+    tcase_add_test(c, a_version_past_the_pages_end_is_not_renewed);
     tcase_add_test(c, a_chain_is_skipped_by_whole_words_or_not_at_all);
     tcase_add_test(c, an_lru_list_in_a_circle_ends_as_corrupt);
     tcase_add_test(c, a_damaged_link_does_not_lead_a_change_out_of_its_dict);
