@@ -249,6 +249,9 @@ int shd_get_multi(shd_dict *dict, uint32_t count, const void *const *keys,
             rc = SHD_ISLIST;
         if (rc == SHD_OK && values[i].type == SHD_STRING)
             used += values[i].len;
+        /* A look that a change made void may have left something there. */
+        if (rc != SHD_OK && rc != SHD_SPACE && rc != SHD_ISLIST)
+            values[i].type = SHD_NIL;
         codes[i] = rc;
         if (worst == SHD_OK && !is_answer(rc))
             worst = rc;

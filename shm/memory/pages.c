@@ -14,15 +14,27 @@
 
 /* Pages committed at once: one system call a MiB. */
 #define COMMIT_PAGES 256u
+/* Each but the last needs another thread that saw another bound meanwhile. */
+#define SEE_TRIES 1000
 
+/* Another thread of the process may have committed a page, seen it, and be at
+ * work in it: its bound must not be put back to what this one has loaded
+ * before. So both are swapped, and `seen`, which is what everybody looks at,
+ * is the last. */
 void pages_see(const struct pages *p)
 {
     struct pages *own = (struct pages *)(uintptr_t)p;
-    uint64_t seen =
-        (uint64_t)pages_bound(p, &p->bounds->committed) * PAGE_BYTES;
 
-    atomic_store64(&own->seen, seen);
-    atomic_store64(&own->nodes.end, p->at + seen);
+    for (int i = 0; i < SEE_TRIES; i++) {
+        uint64_t seen = atomic_load64_acquire(&own->seen);
+        uint64_t end = atomic_load64_acquire(&own->nodes.end);
+        uint64_t now =
+            (uint64_t)pages_bound(p, &p->bounds->committed) * PAGE_BYTES;
+
+        if (atomic_cas64(&own->nodes.end, end, p->at + now) &&
+            atomic_cas64(&own->seen, seen, now))
+            return;
+    }
 }
 
 /* The word of page `to` may be looked at as well, if there is such a page. */
