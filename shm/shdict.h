@@ -615,7 +615,8 @@ SHD_API SHD_MUST int shd_cas(shd_dict *dict, const void *key, size_t key_len,
 
 /* VERSIONS. Every change of an entry gives it another version: a store of any
  * kind, shd_incr, shd_append, shd_expire, and shd_touch with a time to live.
- * A key never has the same version twice, also when it was deleted or evicted
+ * While the dict is there (one made anew under its name counts anew) a
+ * key never has the same version twice, also when it was deleted or evicted
  * in between. A version is not 0, and fits a double's 53 bits for the first 28
  * years of 10 million changes a second. Strings, numbers and booleans have
  * versions, lists do not.

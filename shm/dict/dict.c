@@ -51,7 +51,8 @@ static uint64_t index_bytes(uint64_t map_at, uint64_t table_at, uint64_t pages)
                                   : map_end + table_end - table_first;
 }
 
-/* As many pages as fit into the capacity beside their index. */
+/* As many pages as fit into the capacity, which is at most SEGMENT_SIZE_MAX,
+ * beside their index. */
 static uint64_t fitting_pages(uint64_t map_at, uint64_t table_at,
                               uint64_t capacity)
 {
@@ -290,6 +291,7 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
     if (h == NULL || h->generation != o->generation || h->shards == 0 ||
         h->shards > DICT_SHARDS_MAX || (h->shards & (h->shards - 1)) != 0 ||
         h->shards != o->guards || h->root_bits > HASH_TOP_BITS_MAX ||
+        h->capacity_max_bytes > SEGMENT_SIZE_MAX ||
         h->pages_at % PAGE_BYTES != 0 || h->table_at % SEGMENT_UNIT != 0 ||
         !bounds_sound(h))
         return error_set(SHD_CORRUPT, "dict '%s': its header is damaged",

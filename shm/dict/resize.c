@@ -411,7 +411,7 @@ static int target(const struct dict *d, uint64_t capacity, uint32_t *pages)
 {
     uint64_t most = d->header->capacity_max_bytes;
 
-    if (capacity > most)
+    if (capacity > most || capacity > SEGMENT_SIZE_MAX)
         return error_set(SHD_INVAL,
                          "dict '%s' can have %llu bytes at most: that much "
                          "address room was reserved when it was made; to go "
@@ -466,6 +466,7 @@ int resize_check(const struct dict *d, char *report, size_t size)
     uint64_t described = atomic_load64(&h->bounds.described);
     uint64_t committed = atomic_load64(&h->bounds.committed);
     uint64_t unsettled = atomic_load64(&h->unsettled);
+    uint64_t capacity = atomic_load64(&h->capacity_bytes);
     const char *fault = NULL;
 
     if (limit == 0 || limit > described || described > d->pages.max)
@@ -474,7 +475,8 @@ int resize_check(const struct dict *d, char *report, size_t size)
         fault = "more pages are committed than described";
     else if (unsettled > 1 || (unsettled == 0 && limit != described))
         fault = "it is resized halfway, and says it is not";
-    else if (dict_pages_of(d, atomic_load64(&h->capacity_bytes)) != limit)
+    else if (capacity > h->capacity_max_bytes ||
+             dict_pages_of(d, capacity) != limit)
         fault = "its capacity is not what its limit was made from";
     if (fault == NULL)
         return SHD_OK;

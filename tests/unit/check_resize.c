@@ -858,6 +858,13 @@ START_TEST(damage_is_named_and_followed_nowhere)
     h->capacity_bytes += 8192;
     expect_check_names("its capacity is not");
     h->capacity_bytes -= 8192;
+    h->capacity_bytes |= 0xfffffffull << 36;
+    expect_check_names("its capacity is not");
+    h->capacity_bytes &= ~(0xfffffffull << 36);
+    h->capacity_max_bytes |= 0xfffffffull << 36;
+    expect_check_names("its header is damaged");
+    expect(shd_dict_resize(dict, UINT64_MAX - 4095), SHD_INVAL);
+    h->capacity_max_bytes &= ~(0xfffffffull << 36);
     p = &inner->pages.table[0];
     ck_assert_uint_ne(p->owner, 0);
     p->info |= PAGE_LEAVING;
