@@ -76,7 +76,8 @@ struct shard {
     uint64_t moves;       /* 48 cells moved */
     uint64_t shuffles;    /* 56 entries that left their place in the LRU */
     struct slab slab;     /* 64 */
-    uint64_t chains;      /* 136 built so far: the last one's number */
+    uint64_t chains;      /* 136 numbers of chains, and of moved cells of
+                                chains, given so far: the last one */
     uint8_t pad[368];     /* 144 */
 };
 static_assert(sizeof(struct shard) == 512, "layout");

@@ -97,7 +97,8 @@ static int relink_node(const struct dict *d, struct txn *t, uint32_t new)
 static int relink_chain(const struct dict *d, uint32_t shard, struct txn *t,
                         uint32_t old, uint32_t new)
 {
-    const struct cell *c = cell_at(&d->pages, new, sizeof(*c));
+    struct cell *c = cell_at(&d->pages, new, sizeof(*c));
+    uint64_t number = atomic_load64(&d->shard[shard].chains) + 1;
     uint32_t next = atomic_load32(&c->word[CHAIN_NEXT]);
     uint32_t back = atomic_load32(&c->word[CHAIN_BACK]);
     uint32_t of = atomic_load32(&c->word[CHAIN_OF]);
@@ -123,6 +124,11 @@ static int relink_chain(const struct dict *d, uint32_t shard, struct txn *t,
     txn_store32(t, named, new);
     if (next != 0)
         txn_store32(t, &n->word[CHAIN_BACK], new);
+    /* Where it lay, or comes to lie once more, something else may have been
+     * meanwhile: with another number it is another cell for who was reading it
+     * without the lock. */
+    txn_store64(t, &d->shard[shard].chains, number);
+    atomic_store32(&c->word[CHAIN_NUMBER], (uint32_t)number);
     return SHD_OK;
 }
 

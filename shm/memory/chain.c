@@ -67,6 +67,7 @@ static int prepend(const struct chain_site *site, struct txn *t, uint32_t ref,
             return error_set(SHD_CORRUPT, "chain: a chain being built leads "
                                           "outside its dict");
         txn_store32(t, &old->word[CHAIN_BACK], ref);
+        number = atomic_load32(&old->word[CHAIN_NUMBER]);
     }
     atomic_store32(&c->word[CHAIN_NEXT], head);
     atomic_store32(&c->word[CHAIN_BACK], 0);

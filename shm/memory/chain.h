@@ -8,9 +8,10 @@
  *        section.
  *        What has been written to a reachable chain never changes (it may go
  *        on, with other cells after a place), and every cell has the number of
- *        the chain it was built in: so a reader of a long one copies a slice
- *        at a time without the lock, and needs a read section, as short as for
- *        any small value, only to see that the cells have not become others.
+ *        the chain it was built in, or if it was moved one of its own: so a
+ *        reader of a long one copies a slice at a time without the lock, and
+ *        needs a read section, as short as for any small value, only to see
+ *        that the cells have not become others.
  * CRASH  a chain being built hangs on the shard's `pending` word after every
  *        step: whoever comes next finds and frees it.
  * COST   a chain is built and freed in small transactions, whatever its
