@@ -262,6 +262,19 @@ START_TEST(the_sum_is_exact_beside_writers)
 }
 END_TEST
 
+START_TEST(who_asks_for_nothing_else_is_told_all_the_same)
+{
+    start(MIB);
+    for (unsigned i = 0; i < 10; i++)
+        expect(set(name(i), 100, i), SHD_OK);
+    /* As a process that has just opened it. */
+    inner->pages.seen = 0;
+    inner->pages.nodes.end = inner->pages.at;
+    take();
+    ck_assert_uint_eq(a.entries_live, 10);
+}
+END_TEST
+
 START_TEST(parts_that_are_not_the_whole_are_named)
 {
     struct dict_header *h;
@@ -327,6 +340,7 @@ int main(void)
         a_safe_store_has_the_room_it_is_told_and_no_more_is_told_than_there_is,
         0, 2);
     tcase_add_loop_test(c, the_sum_is_exact_beside_writers, 0, 2);
+    tcase_add_test(c, who_asks_for_nothing_else_is_told_all_the_same);
     tcase_add_test(c, parts_that_are_not_the_whole_are_named);
     tcase_add_test(c, an_owner_that_is_no_shard_is_corrupt);
     tcase_add_test(c, who_knows_a_shorter_struct_gets_that_much);

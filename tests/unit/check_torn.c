@@ -10,6 +10,7 @@
 
 #include "shm/api/handle.h"
 #include "shm/dict/forest.h"
+#include "shm/dict/move.h"
 #include "tests/unit/support.h"
 
 #define SCANS 200000
@@ -220,6 +221,7 @@ static uint64_t committed(void)
 START_TEST(what_a_destroyed_dict_has_given_back_is_not_touched)
 {
     static char big[20000];
+    struct shd_dict_account account = {.struct_size = sizeof(account)};
     struct shd_dict_info info = {.struct_size = sizeof(info)};
     const void *keys[] = {KEY};
     const size_t lens[] = {SHORT};
@@ -255,6 +257,8 @@ START_TEST(what_a_destroyed_dict_has_given_back_is_not_touched)
     takes_nothing(shd_dict_info(dict, &info));
     takes_nothing(shd_capacity(dict, &n));
     takes_nothing(shd_free_space(dict, &n));
+    takes_nothing(shd_dict_account(dict, &account));
+    takes_nothing(shd_pop(dict, 0, KEY, SHORT, key, sizeof(key), &v));
     takes_nothing(shd_dict_resize(dict, 131072));
     takes_nothing(shd_dict_resize(dict, 1ull << 36));
 #undef takes_nothing
@@ -468,6 +472,32 @@ START_TEST(a_slice_counts_as_long_as_its_cells_are_the_chains)
     ck_assert(slice_valid(&c));
     /* So many chains later the same number may be another's. */
     dict->dict.shard[0].chains += UINT32_MAX;
+    ck_assert(!slice_valid(&c));
+}
+END_TEST
+
+START_TEST(a_cell_that_has_left_and_come_back_is_another)
+{
+    const struct dict *d = &dict->dict;
+    unsigned char *to = long_out;
+    uint64_t left = LONG_BYTES;
+    struct chain_cursor c;
+    uint32_t ref;
+    int moves = 0;
+
+    set_long(0);
+    c = cursor_of_long();
+    expect(chain_slice_copy(&d->pages, &c, &to, &left), SHD_OK);
+    ck_assert(slice_valid(&c));
+    expect(dict_lock(d, 0), SHD_OK);
+    ref = c.cell[1];
+    /* In between, something else lay there, and may have been copied. */
+    do {
+        expect(move_cell(d, 0, ref, cell_page(&d->pages, ref), true), SHD_OK);
+        ref = cursor_of_long().ref;
+        ck_assert_int_lt(moves++, 10);
+    } while (ref != c.cell[1]);
+    dict_unlock(d, 0);
     ck_assert(!slice_valid(&c));
 }
 END_TEST
@@ -730,6 +760,7 @@ int main(void)
     tcase_add_checked_fixture(c, set_up_long, tear_down);
     tcase_set_timeout(c, 120);
     tcase_add_test(c, a_slice_counts_as_long_as_its_cells_are_the_chains);
+    tcase_add_test(c, a_cell_that_has_left_and_come_back_is_another);
     tcase_add_test(
         c, a_long_value_is_read_beside_changes_while_the_lock_is_taken);
     tcase_add_test(c, a_long_value_is_never_torn_though_it_is_replaced);
