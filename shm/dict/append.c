@@ -224,14 +224,27 @@ static int store_joined(struct attempt *a, struct append_call *c, uint64_t old,
     return rc;
 }
 
+static int fits(const struct attempt *a, uint64_t len)
+{
+    if (len <= dict_value_max(a->d, a->room.key_len))
+        return SHD_OK;
+    return error_set(SHD_TOOBIG,
+                     "a value of %llu bytes is larger than dict '%s'",
+                     (unsigned long long)len, a->d->name);
+}
+
 static int store_init(struct attempt *a, struct append_call *c)
 {
     struct append *p = c->p;
     uint64_t len = (uint64_t)p->init_len + p->len;
-    unsigned char *joined = malloc(len + 8);
+    unsigned char *joined;
     struct item *item = &c->item;
-    int rc;
+    int rc = fits(a, len);
 
+    /* Nothing is copied in vain, for the lock is held. */
+    if (rc != SHD_OK)
+        return rc;
+    joined = malloc(len + 8);
     if (joined == NULL)
         return error_set(SHD_NOMEM, "no memory to append to a value");
     memcpy(joined + (p->left ? p->len : 0), p->init, p->init_len);
@@ -264,10 +277,9 @@ static int append_to(struct attempt *a, struct append_call *c)
     if (v.type != SHD_STRING)
         return SHD_NOTSTRING;
     p->length = v.len + p->len;
-    if (p->length > dict_value_max(a->d, p->key_len))
-        return error_set(SHD_TOOBIG,
-                         "a value of %llu bytes is larger than dict '%s'",
-                         (unsigned long long)p->length, a->d->name);
+    rc = fits(a, p->length);
+    if (rc != SHD_OK)
+        return rc;
     if (p->left)
         return store_joined(a, c, v.len, &v);
     rc = find_end(a, p, &end);
@@ -297,10 +309,14 @@ static int append_body(struct attempt *a, void *context)
     int rc = attempt_look_up(a, p->key, p->key_len);
 
     c->tail_built = false;
-    if (rc == SHD_OK && a->live)
-        rc = append_to(a, c);
-    else if (rc == SHD_OK)
-        rc = p->init != NULL ? store_init(a, c) : SHD_NOTFOUND;
+    if (rc == SHD_OK)
+        rc = a->live ? append_to(a, c) : SHD_NOTFOUND;
+    /* Also when it has expired while room was made. */
+    if (rc == SHD_NOTFOUND && p->init != NULL) {
+        rc = dict_abandon(a->d, a->at.shard);
+        if (rc == SHD_OK)
+            rc = store_init(a, c);
+    }
     if (atomic_load32(&a->shard->pending[PENDING_ENTRY]) != 0 &&
         dict_abandon(a->d, a->at.shard) != SHD_OK)
         return SHD_CORRUPT;
