@@ -162,8 +162,8 @@ static inline bool dict_gone(const struct dict *d, uint32_t shard)
 
 /* The beginning of what is done under the lock, or of a try of a read section:
  * false if the dict has been destroyed. Then none of its extent is touched,
- * for its memory has been given back: whoever touches it takes memory anew, and
- * gets SIGBUS if the system has none. */
+ * for its memory has been given back: whoever touches it takes memory anew,
+ * and gets SIGBUS if the system has none. */
 static inline bool dict_enter(const struct dict *d, uint32_t shard)
 {
     if (dict_gone(d, shard))
