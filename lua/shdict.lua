@@ -99,6 +99,15 @@ local function segment_options(checked)
     if checked.dumpable then
         o.flags = o.flags + lib.SHD_DUMPABLE
     end
+    if checked.huge_pages then
+        o.flags = o.flags + lib.SHD_HUGE_PAGES
+    end
+    if checked.prefault then
+        o.flags = o.flags + lib.SHD_PREFAULT
+    end
+    if checked.interleave then
+        o.flags = o.flags + lib.SHD_INTERLEAVE
+    end
     o.size_bytes = checked.size or 0
     o.mode = checked.mode or 0
     o.wait_ms = checked.wait_ms or 0

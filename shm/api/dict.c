@@ -103,6 +103,11 @@ int shd_dict_open(shd_segment *segment, const char *name,
         rc = handle_writer(segment);
     if (rc == SHD_OK)
         rc = dict_open(&segment->env, name, &options, &dict);
+    if (rc == SHD_OK && segment->segment.prefault) {
+        rc = handle_writer(segment);
+        if (rc == SHD_OK)
+            rc = dict_prefault(&dict);
+    }
     if (rc != SHD_OK)
         return rc;
     handle_tables_lock();

@@ -2,6 +2,7 @@
 #include "shm/api/handle.h"
 #include "shm/base/error.h"
 #include "shm/dict/check.h"
+#include "shm/segment/placing.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -145,6 +146,8 @@ int shd_segment_info(shd_segment *segment, struct shd_segment_info *info)
     info->deaths = atomic_load64(&h->deaths);
     for (uint32_t i = 0; i < catalogue_guards(s); i++)
         info->recoveries += atomic_load64(&guard_at(s, i)->recoveries);
+    if (s->huge)
+        info->huge_bytes = placing_huge_bytes(s->base, s->size);
     info->workers_max = s->workers_max;
     info->objects_max = s->objects_max;
     info->locks_max = s->locks_max;

@@ -14,6 +14,7 @@
 /* Address room that is reserved unless it is said how much. */
 #define RESERVE_TIMES 16u
 #define RESERVE_MIN (64ull << 20)
+#define PREFAULT_PAGES 512u /* in one hold of a lock */
 /* Each but the last needs a dict destroyed between being found and looked
  * into. */
 #define OPEN_ROUNDS 16
@@ -492,6 +493,61 @@ int dict_lock(const struct dict *d, uint32_t shard)
 void dict_unlock(const struct dict *d, uint32_t shard)
 {
     guard_unlock(dict_guard(d, shard));
+}
+
+/* A step under the lock, so that the dict is not destroyed meanwhile: 1, or 0
+ * when all is done. */
+static int prefault_step(const struct dict *d, uint64_t *page)
+{
+    uint64_t count;
+    int rc = dict_lock(d, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    /* The limit changes under this lock only. */
+    count = pages_count(&d->pages);
+    if (atomic_load64(&d->pages.bounds->committed) < count) {
+        rc = pages_extend(&d->pages);
+        rc = rc == SHD_OK ? 1 : rc;
+    } else if (*page < count) {
+        uint64_t pages = count - *page;
+
+        pages = pages < PREFAULT_PAGES ? pages : PREFAULT_PAGES;
+        segment_prefault(d->env->segment, d->pages.at + *page * PAGE_BYTES,
+                         pages * PAGE_BYTES);
+        *page += pages;
+        rc = 1;
+    }
+    dict_unlock(d, 0);
+    return rc;
+}
+
+/* As much of the map and of the table as has memory. */
+static void prefault_index(const struct dict *d)
+{
+    const struct segment *s = d->env->segment;
+    uint64_t header = segment_offset(s, d->header), count;
+    uint64_t map = segment_offset(s, d->pages.map);
+
+    if (dict_lock(d, 0) != SHD_OK)
+        return; /* whoever goes on is told */
+    count = pages_count(&d->pages);
+    segment_prefault(s, header, map + pages_map_bytes(count) - header);
+    segment_prefault(s, segment_offset(s, d->pages.table),
+                     pages_table_bytes(count));
+    dict_unlock(d, 0);
+}
+
+int dict_prefault(const struct dict *d)
+{
+    uint64_t page = 0;
+    int rc;
+
+    prefault_index(d);
+    do {
+        rc = prefault_step(d, &page);
+    } while (rc == 1);
+    return rc;
 }
 
 uint64_t dict_value_max_of(uint64_t pages, size_t key_len)

@@ -21,6 +21,7 @@
 #include "shm/base/error.h"
 #include "shm/segment/header.h"
 #include "shm/segment/name.h"
+#include "shm/segment/placing.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -216,6 +217,7 @@ static int reopen(int fd, bool writable, const char *label, int *out)
 static int map(struct segment *s, uint32_t flags, const char *label)
 {
     int protection = s->writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    int kind = MAP_NORESERVE | (s->writable ? MAP_SHARED : MAP_PRIVATE);
     int fd = -1;
     int rc = reopen(s->fd, s->writable, label, &fd);
     void *p;
@@ -224,8 +226,10 @@ static int map(struct segment *s, uint32_t flags, const char *label)
         return rc;
     /* Private pages of what is only read follow the file until they are
      * written to, which guard/undone.c does with a few of them. */
-    p = mmap(NULL, s->size, protection,
-             (s->writable ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE, fd, 0);
+    s->huge = s->writable && (flags & SHD_HUGE_PAGES) != 0;
+    s->prefault = s->writable && (flags & SHD_PREFAULT) != 0;
+    p = s->huge ? placing_map(s->size, protection, kind, fd)
+                : mmap(NULL, s->size, protection, kind, fd, 0);
     close_quietly(fd);
     if (p == MAP_FAILED && errno == ENOMEM)
         return error_set(SHD_NOMEM,
@@ -306,6 +310,8 @@ static int build(struct building *b, const struct shd_segment_options *o,
                             out->extents_at - out->catalogue_at);
     if (rc == SHD_OK)
         rc = map(out, o != NULL ? o->flags : 0, "the new segment");
+    if (rc == SHD_OK && o != NULL && (o->flags & SHD_INTERLEAVE) != 0)
+        rc = placing_interleave(out->base, out->size);
     if (rc != SHD_OK)
         return rc;
     memcpy(out->base, h, sizeof(*h));
@@ -570,8 +576,11 @@ int segment_commit(const struct segment *s, uint64_t at, uint64_t len)
     if (at > s->size || len > s->size - at)
         return error_set(SHD_CORRUPT,
                          "memory asked for outside of the segment");
-    if (len == 0 || allocate(s->fd, 0, at, len) == 0)
+    if (len == 0 || allocate(s->fd, 0, at, len) == 0) {
+        if (s->huge && s->base != NULL)
+            placing_collapse(s->base, at, len);
         return SHD_OK;
+    }
     if (errno == EOPNOTSUPP || errno == ENOSYS)
         return error_set(SHD_UNSUPPORTED,
                          "the file system cannot reserve space (fallocate): "
@@ -581,6 +590,12 @@ int segment_commit(const struct segment *s, uint64_t at, uint64_t len)
                          "the file system has no room for %llu more bytes: %s",
                          (unsigned long long)len, strerror(errno));
     return error_errno("reserving %llu bytes", (unsigned long long)len);
+}
+
+void segment_prefault(const struct segment *s, uint64_t at, uint64_t len)
+{
+    if (s->prefault && segment_at(s, at, len) != NULL)
+        placing_prefault(s->base + at, len);
 }
 
 int segment_decommit(const struct segment *s, uint64_t at, uint64_t len)

@@ -86,6 +86,8 @@ struct segment {
     int fd;        /* an open file description of this process alone;
                       replaced in the child by segment_after_fork() */
     bool writable;
+    bool huge;     /* SHD_HUGE_PAGES */
+    bool prefault; /* SHD_PREFAULT */
     uint32_t workers_max, objects_max, locks_max; /* copies, checked */
     uint64_t guards_at, catalogue_at, workers_at, extents_at;
     uint64_t hash_seed;
@@ -139,6 +141,9 @@ int segment_can_change(const struct segment *s);
 /* Takes memory for the range from the system, so that touching it can not
  * fault: SHD_NOMEM when there is none. Idempotent, keeps what is there. */
 int segment_commit(const struct segment *s, uint64_t at, uint64_t len);
+
+/* With SHD_PREFAULT: maps the range, which is committed. */
+void segment_prefault(const struct segment *s, uint64_t at, uint64_t len);
 
 /* Gives the range's memory back; it reads as zeroes once committed again.
  * Widths are cut to whole pages inside the range. */

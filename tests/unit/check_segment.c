@@ -320,7 +320,7 @@ static struct shd_segment_options options_with(int field)
         o.struct_size++;
         break;
     case 2:
-        o.flags = 8;
+        o.flags = 64;
         break;
     case 3:
         o.reserved = 1;
@@ -353,7 +353,7 @@ static struct shd_segment_options options_with(int field)
 }
 
 static const char *const option_says[] = {
-    "struct_size", "struct_size", "flags 0x8",   "reserved",
+    "struct_size", "struct_size", "flags 0x40",  "reserved",
     "mode 01600",  "size_bytes",  "workers_max", "objects_max",
     "locks_max",   "locks_max",   "worker_id",   "worker_name"};
 

@@ -392,16 +392,85 @@ static double two_processes(struct bench *b, int rounds)
     return from;
 }
 
+/* ---- where memory comes from ------------------------------------------ */
+
+struct placing {
+    const char *name;
+    uint32_t flags;
+};
+
+static void place_one(const struct placing *p, uint32_t keys, int rounds)
+{
+    struct shd_segment_options so = {.struct_size = sizeof(so),
+                                     .flags = p->flags};
+    struct shd_segment_info i = {.struct_size = sizeof(i)};
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .capacity_bytes = (uint64_t)keys * 128};
+    struct bench b = {.keys = keys, .random = 88172645463325252ull};
+    double from = now_ns(), opened, filled;
+    shd_segment *s;
+    int rc = shd_segment_create(NULL, &so, &s);
+
+    if (rc == SHD_OK)
+        rc = shd_dict_open(s, "placed", &o, &b.dict);
+    opened = now_ns();
+    for (uint32_t k = 0; rc == SHD_OK && k < keys; k++) {
+        char key[16];
+        size_t len = make_key(key, k);
+
+        rc = shd_set(b.dict, key, len, b.value, VALUE_BYTES, 0);
+    }
+    filled = now_ns();
+    if (rc == SHD_OK)
+        rc = shd_segment_info(s, &i);
+    if (rc != SHD_OK) {
+        printf("%-24s %s\n", p->name, shd_last_error());
+        return;
+    }
+    run_get(&b); /* warm */
+    double reading = now_ns();
+    for (int r = 0; r < rounds; r++)
+        run_get(&b);
+    reading = (now_ns() - reading) / ((double)rounds * BATCH);
+    printf("%-24s %8.2f %14.1f %13.1f %12llu\n", p->name,
+           (opened - from) / 1e6, (filled - opened) / keys, reading,
+           (unsigned long long)i.huge_bytes >> 20);
+    rc = shd_segment_close(s);
+    if (rc != SHD_OK)
+        die("close", rc);
+}
+
+static int place(uint32_t keys, int rounds)
+{
+    static const struct placing all[] = {
+        {"nothing asked for", 0},
+        {"prefault", SHD_PREFAULT},
+        {"huge pages", SHD_HUGE_PAGES},
+        {"huge pages, prefault", SHD_HUGE_PAGES | SHD_PREFAULT},
+        {"interleave", SHD_INTERLEAVE}};
+
+    printf("%u keys, values of %d bytes\n\n%-24s %8s %14s %13s %12s\n", keys,
+           VALUE_BYTES, "", "open, ms", "first set, ns", "get, ns",
+           "huge, MiB");
+    for (int twice = 0; twice < 2; twice++)
+        for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+            place_one(&all[i], keys, rounds);
+    return 0;
+}
+
 static void usage(FILE *to)
 {
-    fputs("usage: shdict-bench [--quick] [--grow] [--keys N] [--rounds N]\n"
+    fputs("usage: shdict-bench [--quick] [--grow] [--placing] [--keys N] "
+          "[--rounds N]\n"
           "Prints ns per operation, and how many uncontended lock + unlock "
           "pairs that is.\n"
           "  --quick     fewer rounds, and 100k keys instead of 1M\n"
           "  --grow      what a get costs after a dict was resized, beside "
           "one made so\n"
           "  --keys N    that many keys for \"many\" (1000000)\n"
-          "  --rounds N  rounds of 20000 operations each (odd, up to 99)\n",
+          "  --rounds N  rounds of 20000 operations each (odd, up to 99)\n"
+          "  --placing   instead: what prefault, huge pages and interleave "
+          "do, all twice\n",
           to);
 }
 
@@ -412,6 +481,7 @@ int main(int argc, char **argv)
         {"grow", no_argument, NULL, 'g'},
         {"keys", required_argument, NULL, 'k'},
         {"rounds", required_argument, NULL, 'r'},
+        {"placing", no_argument, NULL, 'p'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     static struct line lines[] = {
@@ -431,6 +501,7 @@ int main(int argc, char **argv)
     uint32_t many = 1000000;
     int rounds = 51, c, rc;
     bool growth = false;
+    bool placing = false;
     shd_segment *segment;
 
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -439,6 +510,8 @@ int main(int argc, char **argv)
             many = 100000;
         } else if (c == 'g') {
             growth = true;
+        } else if (c == 'p') {
+            placing = true;
         } else if (c == 'r') {
             rounds = atoi(optarg);
         } else if (c == 'k') {
@@ -452,6 +525,8 @@ int main(int argc, char **argv)
         usage(stderr);
         return 2;
     }
+    if (placing)
+        return place(many, rounds);
     rc = shd_segment_create(NULL, NULL, &segment);
     if (rc != SHD_OK)
         die("segment", rc);

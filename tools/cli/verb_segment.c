@@ -44,6 +44,7 @@ static int create_run(struct cli_args *args)
 {
     const char *size = cli_option(args, "size");
     bool open = cli_option(args, "open");
+    uint32_t flags = 0;
     struct shd_segment_options o = {
         .struct_size = sizeof(o),
         .size_bytes = size ? cli_size(args, "--size", size) : 0,
@@ -55,6 +56,10 @@ static int create_run(struct cli_args *args)
         .worker_name = "shdict"};
     shd_segment *segment;
 
+    flags |= cli_option(args, "huge-pages") ? (uint32_t)SHD_HUGE_PAGES : 0;
+    flags |= cli_option(args, "prefault") ? (uint32_t)SHD_PREFAULT : 0;
+    flags |= cli_option(args, "interleave") ? (uint32_t)SHD_INTERLEAVE : 0;
+    o.flags = flags;
     cli_dicts_parse(args);
     int code = open ? shd_segment_open(args->words[0], &o, &segment)
                     : shd_segment_create(args->words[0], &o, &segment);
@@ -83,6 +88,9 @@ static const struct cli_option create_options[] = {
      "Make a dict too, that can grow to MAX; "
      "may be given many times"},
     {"open", 0, NULL, "The segment may exist: add the dicts it lacks"},
+    {"prefault", 0, NULL, "Take all memory of the dicts from the system now"},
+    {"huge-pages", 0, NULL, "Put what is taken now into huge pages"},
+    {"interleave", 0, NULL, "Take memory from all NUMA nodes in turn"},
     {"workers-max", 0, "N", "Worker slots, 1024 by default"},
     {"objects-max", 0, "N", "Room for named objects, 256 by default"},
     {"locks-max", 0, "N", "Locks, one a shard, 4096 by default"},
