@@ -58,6 +58,9 @@ static bool nothing_leaks(struct run *r)
     char what[120];
     int rc = shd_flush_all(r->b.dict);
 
+    /* A resize that was cut off is finished by another one. */
+    if (rc == SHD_OK)
+        rc = shd_dict_resize(r->b.dict, r->c->kib * 1024ull);
     if (rc == SHD_OK)
         rc = shd_flush_expired(r->b.dict, 0, NULL);
     if (rc == SHD_OK)

@@ -135,6 +135,7 @@ static bool make_segment(struct run *r, struct world *w)
     s->hash_seed = 7;
     segment_header(s)->hash_seed = 7;
     o.capacity_bytes = r->c->kib * 1024ull;
+    o.capacity_max_bytes = r->c->kib * 2048ull;
     o.shards = r->c->shards;
     o.entries_hint = r->c->hint;
     /* The one who comes next is a worker, in A as in B, for the bytes of A
