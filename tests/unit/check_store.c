@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Suite store: set, add, replace, safe, delete, incr, ttl, expire, get,
- * get_stale, through the public functions. */
+ * get_stale, through the public functions.
+ * valgrind: no, it takes mount()'s type for a string where there is none. */
 #include "tests/unit/fixture.h"
 
 #include <fcntl.h>
