@@ -115,9 +115,13 @@ int placing_interleave(unsigned char *base, uint64_t size)
 
 void placing_prefault(unsigned char *from, uint64_t len)
 {
+    uint64_t before = (uintptr_t)from % SMALL_BYTES;
     int saved = errno;
 
-    if (madvise(from, (size_t)len, MADV_POPULATE_WRITE) != 0) {
+    from -= before;
+    len += before;
+    if (madvise(from, (size_t)len, MADV_POPULATE_WRITE) != 0 &&
+        errno == EINVAL) {
         /* An older kernel: reading maps a page just as well. */
         for (uint64_t at = 0; at < len; at += SMALL_BYTES)
             (void)atomic_load8(from + at);
