@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Suite read: reading without the lock, beside writers and after dead ones,
- * from read-only attachments, and from damaged trees. */
+/* Suite read: reading without the lock, after dead writers, from read-only
+ * attachments, and from damaged trees. */
 #include "tests/unit/fixture.h"
 
-#include <pthread.h>
 #include <signal.h>
 
 #define MIB (1u << 20)
@@ -76,64 +75,7 @@ START_TEST(only_live_entries_are_marked)
 }
 END_TEST
 
-/* ---- beside writers --------------------------------------------------- */
-
-static uint32_t stop;
-
-/* Lengths that are written in place, into new cells, and as chains; each has a
- * pattern of its own. */
-static const size_t lengths[] = {64, 70, 200, 300, 1500, 4100, 12000};
-#define LENGTHS 7u
-
-static void *write_one_key(void *arg)
-{
-    unsigned char *bytes = malloc(VALUE_MAX);
-    unsigned turn = 0;
-
-    (void)arg;
-    if (bytes == NULL)
-        return "no memory";
-    while (atomic_load32(&stop) == 0) {
-        unsigned i = turn++ % LENGTHS;
-
-        if (shd_set(dict, "k", 1, pattern(bytes, lengths[i], i), lengths[i],
-                    0) != SHD_OK)
-            return "a store has failed";
-    }
-    free(bytes);
-    return NULL;
-}
-
-START_TEST(readers_beside_a_writer_see_whole_values_only)
-{
-    unsigned seen[LENGTHS] = {0}, kinds = 0;
-    pthread_t thread;
-    void *fault;
-
-    start(MIB);
-    expect(set("k", lengths[0], 0), SHD_OK);
-    ck_assert_int_eq(pthread_create(&thread, NULL, write_one_key, NULL), 0);
-    /* A busy machine may be long in letting the writer run at all. */
-    for (int n = 0; n < 60000 || (kinds < LENGTHS && n < 100000000); n++) {
-        struct shd_value v;
-        unsigned i = 0;
-
-        expect(get("k", &v), SHD_OK);
-        while (i < LENGTHS && lengths[i] != v.len)
-            i++;
-        ck_assert_uint_lt(i, LENGTHS);
-        pattern(bytes_in, v.len, i);
-        ck_assert_int_eq(memcmp(bytes_in, bytes_out, v.len), 0);
-        kinds += seen[i]++ == 0;
-    }
-    atomic_store32(&stop, 1);
-    ck_assert_int_eq(pthread_join(thread, &fault), 0);
-    ck_assert_msg(fault == NULL, "%s", (const char *)fault);
-    for (unsigned i = 0; i < LENGTHS; i++)
-        ck_assert_uint_gt(seen[i], 0);
-    sound();
-}
-END_TEST
+/* ---- after dead writers ----------------------------------------------- */
 
 static void die_in_a_store(void)
 {
@@ -402,7 +344,6 @@ int main(void)
     tcase_add_test(c,
                    a_read_takes_no_lock_and_a_second_hit_writes_nothing);
     tcase_add_test(c, only_live_entries_are_marked);
-    tcase_add_test(c, readers_beside_a_writer_see_whole_values_only);
     tcase_add_test(c, a_reader_recovers_what_a_dead_writer_has_begun);
     tcase_add_test(c, a_read_only_attachment_reads_everything);
     tcase_add_test(c, a_read_only_attachment_is_refused_every_change);

@@ -30,6 +30,7 @@ static void set_up(void)
     struct shd_dict_options o = {
         .struct_size = sizeof(o), .capacity_bytes = 65536, .entries_hint = 16};
 
+    so.wait_ms = 20000; /* a busy machine, and sanitizers */
     expect(shd_segment_create(NULL, &so, &segment), SHD_OK);
     expect(shd_dict_open(segment, "torn", &o, &dict), SHD_OK);
     expect(shd_set(dict, KEY, SHORT, "value", 5, 0), SHD_OK);
@@ -82,6 +83,55 @@ START_TEST(a_key_that_grows_after_it_was_measured_stays_in_its_buffer)
         ck_assert(rc == SHD_OK || rc == SHD_SPACE || rc == SHD_CORRUPT);
         if (memcmp(buffer + SHORT, beyond, LONG) != 0)
             ck_abort_msg("scan number %d wrote past the buffer's end", i);
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
+/* Lengths that are written in place, into new cells, and as chains. */
+static const size_t lengths[] = {64, 70, 200, 300, 1500, 4100, 12000};
+#define LENGTHS (sizeof(lengths) / sizeof(lengths[0]))
+#define LENGTH_MAX 12000u
+
+/* All bytes of a value are its length's number. */
+static void *write_one_key(void *unused)
+{
+    unsigned char bytes[LENGTH_MAX];
+
+    (void)unused;
+    for (unsigned i = 0; !__atomic_load_n(&stop, __ATOMIC_RELAXED); i++) {
+        size_t len = lengths[i % LENGTHS];
+
+        memset(bytes, (int)(i % LENGTHS), len);
+        expect(shd_set(dict, KEY, SHORT, bytes, len, 0), SHD_OK);
+    }
+    return NULL;
+}
+
+START_TEST(readers_beside_a_writer_see_whole_values_only)
+{
+    unsigned char out[LENGTH_MAX];
+    unsigned seen[LENGTHS] = {0}, kinds = 0;
+    pthread_t thread;
+
+    memset(out, 0, lengths[0]);
+    expect(shd_set(dict, KEY, SHORT, out, lengths[0], 0), SHD_OK);
+    ck_assert_int_eq(pthread_create(&thread, NULL, write_one_key, NULL), 0);
+    /* A busy machine may be long in letting the writer run at all. */
+    for (int n = 0; n < 60000 || kinds < LENGTHS; n++) {
+        struct shd_value v;
+        unsigned i = 0;
+
+        expect(shd_get(dict, KEY, SHORT, out, sizeof(out), &v), SHD_OK);
+        while (i < LENGTHS && lengths[i] != v.len)
+            i++;
+        ck_assert_uint_lt(i, LENGTHS);
+        for (size_t b = 0; b < v.len; b++) {
+            if (out[b] != i)
+                ck_abort_msg("byte %zu of %zu is %u", b, lengths[i], out[b]);
+        }
+        kinds += seen[i]++ == 0;
     }
     __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
     ck_assert_int_eq(pthread_join(thread, NULL), 0);
@@ -382,6 +432,7 @@ static void set_up_long(void)
                                  .entries_hint = 1000};
 
     so.size_bytes = 16u << 20;
+    so.wait_ms = 20000; /* a busy machine, and sanitizers */
     expect(shd_segment_create(NULL, &so, &segment), SHD_OK);
     expect(shd_dict_open(segment, "torn", &o, &dict), SHD_OK);
     stop = false;
@@ -502,11 +553,24 @@ START_TEST(a_cell_that_has_left_and_come_back_is_another)
 }
 END_TEST
 
+/* How long this build, on this machine, takes to read the value alone, ns. */
+static long read_long_ns(void)
+{
+    struct timespec from, to;
+    struct shd_value v;
+
+    ck_assert_int_eq(clock_gettime(CLOCK_MONOTONIC, &from), 0);
+    expect(shd_get(dict, LONG_KEY, 4, long_out, LONG_BYTES, &v), SHD_OK);
+    ck_assert_int_eq(clock_gettime(CLOCK_MONOTONIC, &to), 0);
+    return (to.tv_sec - from.tv_sec) * 1000000000l + to.tv_nsec - from.tv_nsec;
+}
+
 /* Keeps the lock for ever, and opens a transaction now and then. */
-static void hold_and_change(void)
+static void hold_and_change(long pause_ns)
 {
     struct guard *g = dict_guard(&dict->dict, 0);
-    const struct timespec pause = {.tv_nsec = 50000};
+    const struct timespec pause = {.tv_sec = pause_ns / 1000000000l,
+                                   .tv_nsec = pause_ns % 1000000000l};
     struct txn t;
 
     if (handle_writer(segment) != SHD_OK || dict_lock(&dict->dict, 0) != 0)
@@ -524,14 +588,17 @@ START_TEST(a_long_value_is_read_beside_changes_while_the_lock_is_taken)
     const uint64_t *seq = &dict_guard(&dict->dict, 0)->seq;
     struct shd_value v;
     uint64_t before;
+    long pause_ns;
     pid_t child;
     char key[8];
     size_t len;
 
     set_long(7);
-    segment->env.wait_ms = 500;
+    /* Room for a slice between two changes, none for the whole value. */
+    static_assert(LONG_BYTES > 12 * CHAIN_SLICE_BYTES, "enough slices");
+    pause_ns = read_long_ns() / 4;
     before = atomic_load64(seq);
-    dying_child(child, hold_and_change());
+    dying_child(child, hold_and_change(pause_ns));
     while (atomic_load64(seq) < before + 20)
         support_sleep_ms(1);
     for (int i = 0; i < 20; i++) {
@@ -740,9 +807,10 @@ int main(void)
     TCase *c = tcase_create("reading");
 
     tcase_add_checked_fixture(c, set_up, tear_down);
-    tcase_set_timeout(c, 60);
+    tcase_set_timeout(c, 120);
     tcase_add_test(c,
                    a_key_that_grows_after_it_was_measured_stays_in_its_buffer);
+    tcase_add_test(c, readers_beside_a_writer_see_whole_values_only);
     tcase_add_test(c, flags_past_the_pages_end_are_not_followed);
     tcase_add_test(c, a_version_past_the_pages_end_is_not_renewed);
     tcase_add_test(c, a_chain_is_skipped_by_whole_words_or_not_at_all);
