@@ -444,10 +444,10 @@ struct shd_dict_account {
     uint64_t pages_needed;     /* for all that is alive, moved together */
     uint64_t value_max_bytes;  /* largest value a one-byte key can have */
     uint64_t safe_value_max_bytes; /* and have without evicting anything */
-    uint64_t class_cell_bytes[16];
-    uint64_t class_pages[16];
-    uint64_t class_used_cells[16];
-    uint64_t class_free_cells[16];
+    uint64_t class_cell_bytes[32];
+    uint64_t class_pages[32];
+    uint64_t class_used_cells[32];
+    uint64_t class_free_cells[32];
 };
 
 /* Looks twice at every page, without a lock: for people, who ask now and then.

@@ -444,7 +444,6 @@ int account_index(const struct dict *d, struct shd_dict_account *a)
         {d->shard, d->shards * sizeof(struct shard),
          d->shards * sizeof(struct shard), &a->shards_bytes},
         {d->roots, roots * 4, roots * 4, &a->roots_bytes},
-        {d->marks, roots, roots, &a->marks_bytes},
         {d->pages.map, pages_map_bytes(pages), pages_map_bytes(max),
          &a->map_bytes},
         {d->pages.table, pages_table_bytes(pages), pages_table_bytes(max),
@@ -464,6 +463,8 @@ int account_index(const struct dict *d, struct shd_dict_account *a)
         parts += part[i].bytes;
         at = begin + part[i].room;
     }
+    a->marks_bytes = pages * sizeof(d->pages.table->marks);
+    a->table_bytes -= a->marks_bytes;
     a->capacity_bytes =
         (capacity + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     a->pages = pages;

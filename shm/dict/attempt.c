@@ -8,8 +8,9 @@
  * round asks for more than the last, and after many the store fails with
  * SHD_NOMEM.
  *
- * A larger cell than the item's class serves as well, and is taken when there
- * is nothing else: when a safe store would fail, and in dicts that have fewer
+ * A larger cell than the item's class serves as well: a slightly larger one
+ * that is free rather than that another's entry goes, and any when there is
+ * nothing else: when a safe store would fail, and in dicts that have fewer
  * pages than there are classes, where a page for each cannot be had.
  */
 #include "shm/dict/attempt.h"
@@ -59,10 +60,11 @@ int attempt_end(struct txn *t, int rc)
 uint32_t attempt_larger(const struct attempt *a, uint32_t class)
 {
     const uint32_t *partial = a->shard->slab.partial;
+    uint32_t last = a->room.larger ? SLAB_CLASSES : class + ATTEMPT_LARGER;
 
     if (slab_prepare(&a->d->pages, &a->shard->slab, class) == SHD_OK)
         return class;
-    for (uint32_t c = class + 1; c < SLAB_CLASSES; c++) {
+    for (uint32_t c = class + 1; c <= last && c < SLAB_CLASSES; c++) {
         if (atomic_load32(&partial[c]) != 0)
             return c;
     }
@@ -137,6 +139,7 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
     uint32_t *root = &d->roots[a->at.root];
     int rc;
 
+    dict_set_mark(d, ref, false);
     if (a->old != 0) {
         rc = tree_replace(t, &d->pages.nodes, root, &a->path, ref);
         if (rc == SHD_OK)

@@ -48,13 +48,18 @@ void attempt_begin(struct attempt *a, struct txn *t, uint32_t words);
 /* Commits if rc is SHD_OK, else aborts; returns rc. */
 int attempt_end(struct txn *t, int rc);
 
-/* The class to take a cell from: the one asked for, or when only a larger one
- * will do, that. */
+/* Classes by which a cell may be larger than need be, where memory is short */
+#define ATTEMPT_LARGER 2u
+
+/* The class to take a cell from: the one asked for, or when that has none and
+ * a larger one has, that. */
 uint32_t attempt_larger(const struct attempt *a, uint32_t class);
 
 static inline uint32_t attempt_class(const struct attempt *a, uint32_t class)
 {
-    return a->room.larger ? attempt_larger(a, class) : class;
+    return atomic_load32(&a->shard->slab.partial[class]) != 0
+               ? class
+               : attempt_larger(a, class);
 }
 
 /* SHD_NOMEM from an allocator: makes a step of room here. SHD_OK: try again;

@@ -24,7 +24,7 @@ struct plan {
     uint32_t shards;
     uint32_t root_bits;
     uint32_t pages, pages_max;
-    uint64_t shards_at, map_at, table_at, roots_at, marks_at, pages_at;
+    uint64_t shards_at, map_at, table_at, roots_at, pages_at;
     uint64_t capacity, capacity_max; /* multiples of 4096 */
     uint64_t bytes;
 };
@@ -84,8 +84,7 @@ static void plan_lay_out(struct plan *p, uint64_t pages)
 
     p->shards_at = sizeof(struct dict_header);
     p->roots_at = p->shards_at + (uint64_t)p->shards * sizeof(struct shard);
-    p->marks_at = p->roots_at + roots * 4;
-    p->map_at = round_up(p->marks_at + roots, 8);
+    p->map_at = round_up(p->roots_at + roots * 4, 8);
     p->table_at = p->map_at + pages_map_bytes(pages);
     p->table_at = round_up(p->table_at, SEGMENT_UNIT);
     p->pages_at = round_up(p->table_at + pages_table_bytes(pages), PAGE_BYTES);
@@ -251,7 +250,6 @@ static int initialize(const struct guard_env *env,
     h->map_at = o->extent_at + p->map_at;
     h->table_at = o->extent_at + p->table_at;
     h->roots_at = o->extent_at + p->roots_at;
-    h->marks_at = o->extent_at + p->marks_at;
     h->pages_at = o->extent_at + p->pages_at;
     h->bounds.limit = p->pages;
     h->bounds.described = p->pages;
@@ -308,12 +306,12 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
     roots = (uint64_t)d->shards << d->root_bits;
     d->shard = part(s, o, h->shards_at, d->shards * sizeof(struct shard));
     d->roots = part(s, o, h->roots_at, roots * 4);
-    d->marks = part(s, o, h->marks_at, roots);
     max = h->pages_max;
     d->pages.segment = s;
     d->pages.max = (uint32_t)max;
     d->pages.at = h->pages_at;
     d->pages.bounds = &h->bounds;
+    d->pages.soonest = &h->soonest;
     d->pages.map = part(s, o, h->map_at, pages_map_bytes(max));
     d->pages.table = part(s, o, h->table_at, pages_table_bytes(max));
     /* A damaged link must not lead into locks or another object. */
@@ -323,8 +321,7 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
     d->pages.nodes.first = h->pages_at;
     d->pages.nodes.end = h->pages_at;
     memcpy(d->name, o->name, sizeof(d->name));
-    if (d->shard == NULL || d->roots == NULL || d->marks == NULL ||
-        d->pages.map == NULL || d->pages.table == NULL ||
+    if (d->shard == NULL || d->roots == NULL || d->pages.map == NULL || d->pages.table == NULL ||
         part(s, o, h->pages_at, max * PAGE_BYTES) == NULL ||
         guard_at(s, d->guards_first + d->shards - 1) == NULL)
         return error_set(SHD_CORRUPT, "dict '%s': its parts lie outside it",

@@ -5,9 +5,8 @@
  *          header    256 bytes
  *          shards    512 each
  *          roots     4 each, root_count for each shard
- *          marks     1 a root: set by a hit, cleared by an eviction
  *          page map  a bit a page      } of as many pages as the dict may
- *          table     48 a page         } ever have (memory/pages.h)
+ *          table     64 a page         } ever have (memory/pages.h)
  *          pages     4096 each, from the next multiple of 4096 on
  *        The extent is address room for the largest capacity; memory is taken
  *        for the pages in use, their bits and their descriptors.
@@ -44,9 +43,8 @@ struct dict_header {
     uint64_t map_at;             /* 40 */
     uint64_t table_at;           /* 48 */
     uint64_t roots_at;           /* 56 */
-    uint64_t marks_at;           /* 64 */
-    uint64_t pages_at;           /* 72 */
-    uint8_t pad1[48];            /* 80 */
+    uint64_t pages_at;           /* 64 */
+    uint8_t pad1[56];            /* 72 */
     /* Changed by resizing; committed also whenever memory is needed, by
      * compare-and-swap: */
     struct pages_bounds bounds; /* 128 */
@@ -54,7 +52,9 @@ struct dict_header {
     uint64_t resizes;           /* 160 changes of the limit so far */
     uint64_t unsettled;         /* 168 1: a resize has been begun and is not
                                        finished */
-    uint8_t pad2[80];           /* 176 */
+    uint8_t pad2[16];           /* 176 */
+    uint64_t soonest;           /* 192 nothing expires before; a hint */
+    uint8_t pad3[56];           /* 200 */
 };
 static_assert(sizeof(struct dict_header) == 256, "layout");
 static_assert(offsetof(struct dict_header, bounds) == 128, "layout");
@@ -76,9 +76,9 @@ struct shard {
     uint64_t moves;       /* 48 cells moved */
     uint64_t shuffles;    /* 56 entries that left their place in the LRU */
     struct slab slab;     /* 64 */
-    uint64_t chains;      /* 136 numbers of chains, and of moved cells of
+    uint64_t chains;      /* 176 numbers of chains, and of moved cells of
                                 chains, given so far: the last one */
-    uint8_t pad[368];     /* 144 */
+    uint8_t pad[328];     /* 184 */
 };
 static_assert(sizeof(struct shard) == 512, "layout");
 static_assert(offsetof(struct shard, slab) == 64, "layout");
@@ -95,7 +95,6 @@ struct dict {
     uint32_t root_bits;
     struct shard *shard; /* [shards] */
     uint32_t *roots;     /* [shards << root_bits] */
-    uint8_t *marks;      /* [shards << root_bits] */
     struct pages pages;
     char name[64];
 };
@@ -141,6 +140,40 @@ struct place dict_place(const struct dict *d, const void *key, size_t len);
 static inline struct guard *dict_guard(const struct dict *d, uint32_t shard)
 {
     return guard_at(d->env->segment, d->guards_first + shard);
+}
+
+/* The byte of marks of the entry at ref, and *bit, its bit; NULL if ref leads
+ * outside. A hit sets it, making room clears it. Marks are hints: they are
+ * stored beside transactions, under the shard's lock, so that what else is in
+ * the byte stays as it is. */
+static inline uint8_t *dict_mark(const struct dict *d, uint32_t ref,
+                                 uint8_t *bit)
+{
+    uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
+    uint32_t page = pages_number(&d->pages, at);
+    uint32_t part = (uint32_t)((at - d->pages.at) % PAGE_BYTES / 32);
+
+    *bit = (uint8_t)(1u << part % 8);
+    return page == PAGE_NONE ? NULL : &d->pages.table[page].marks[part / 8];
+}
+
+static inline bool dict_is_marked(const struct dict *d, uint32_t ref)
+{
+    uint8_t bit;
+    const uint8_t *byte = dict_mark(d, ref, &bit);
+
+    return byte != NULL && (atomic_load8(byte) & bit) != 0;
+}
+
+/* With the shard's lock. Stores only what changes. */
+static inline void dict_set_mark(const struct dict *d, uint32_t ref,
+                                 bool marked)
+{
+    uint8_t bit;
+    uint8_t *byte = dict_mark(d, ref, &bit);
+
+    if (byte != NULL && ((atomic_load8(byte) & bit) != 0) != marked)
+        atomic_store8(byte, atomic_load8(byte) ^ bit);
 }
 
 /* The owner word of pages of a shard. */

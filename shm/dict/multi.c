@@ -52,7 +52,6 @@ static void fetch(const struct dict *d, const void *const *keys,
         ref[i] = 1;
         at[i] = dict_place(d, keys[i], lens[i]);
         ask_for(&d->roots[at[i].root]);
-        ask_for(&d->marks[at[i].root]);
         ask_for(&dict_guard(d, at[i].shard)->seq);
     }
     for (uint32_t i = 0; i < n; i++) {

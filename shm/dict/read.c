@@ -9,15 +9,15 @@
 /* The entry of a key, if it is to be seen. Torn until the caller has validated
  * it. */
 INLINED int find(const struct dict *d, const struct place *at, const void *key,
-                 size_t len, uint32_t how, bool *live, const struct entry **e)
+                 size_t len, uint32_t how, bool *live, uint32_t *ref,
+                 const struct entry **e)
 {
-    uint32_t ref;
-    int rc = forest_find(d, at, key, len, &ref);
+    int rc = forest_find(d, at, key, len, ref);
 
     *live = false;
     if (rc != 1)
         return rc == 0 ? SHD_NOTFOUND : rc;
-    *e = entry_at(&d->pages, ref);
+    *e = entry_at(&d->pages, *ref);
     if (*e == NULL)
         return SHD_CORRUPT;
     *live = !entry_is_expired(*e);
@@ -27,10 +27,10 @@ INLINED int find(const struct dict *d, const struct place *at, const void *key,
 /* 1: the value is a long one, which is for read_long_value. */
 INLINED int look(const struct dict *d, const struct place *at, const void *key,
                  size_t len, void *buf, size_t size, uint32_t how,
-                 struct shd_value *v, bool *live)
+                 struct shd_value *v, bool *live, uint32_t *ref)
 {
     const struct entry *e;
-    int rc = find(d, at, key, len, how, live, &e);
+    int rc = find(d, at, key, len, how, live, ref, &e);
 
     if (rc != SHD_OK)
         return rc;
@@ -44,15 +44,15 @@ INLINED int look(const struct dict *d, const struct place *at, const void *key,
 /* Under the lock, or the dict could be destroyed and its memory be another's
  * between the look and this store. A mark is a hint: if the lock is taken just
  * now it can wait for the next hit. */
-static __attribute__((noinline)) void mark(const struct dict *d,
-                                           const struct place *at)
+static __attribute__((noinline)) void
+mark(const struct dict *d, const struct place *at, uint32_t ref)
 {
     struct guard *g = dict_guard(d, at->shard);
 
     if (guard_trylock(d->env, g) != SHD_OK)
         return;
     if (!dict_gone(d, at->shard))
-        atomic_store8(&d->marks[at->root], 1);
+        dict_set_mark(d, ref, true);
     guard_unlock(g);
 }
 
@@ -102,7 +102,7 @@ int read_long(const struct dict *d, uint32_t shard, struct chain_cursor *c,
 static int look_long(const struct dict *d, const struct place *at,
                      const void *key, size_t len, void *buf, size_t size,
                      uint32_t how, struct shd_value *v, bool *live,
-                     struct chain_cursor *cursor)
+                     uint32_t *ref, struct chain_cursor *cursor)
 {
     struct reading r;
     int rc;
@@ -115,7 +115,7 @@ static int look_long(const struct dict *d, const struct place *at,
         if (rc != SHD_OK)
             return rc;
         rc = dict_enter(d, at->shard)
-                 ? find(d, at, key, len, how, live, &e)
+                 ? find(d, at, key, len, how, live, ref, &e)
                  : SHD_GONE;
         if (rc == SHD_OK && (how & READ_VERSION) != 0)
             ((struct read_versioned *)(void *)v)->version =
@@ -132,12 +132,12 @@ static int look_long(const struct dict *d, const struct place *at,
 static __attribute__((noinline)) int
 read_long_value(const struct dict *d, const struct place *at, const void *key,
                 size_t len, void *buf, size_t size, uint32_t how,
-                struct shd_value *v, bool *live)
+                struct shd_value *v, bool *live, uint32_t *ref)
 {
     struct chain_cursor cursor;
 
     for (int tries = 0;; tries++) {
-        int rc = look_long(d, at, key, len, buf, size, how, v, live,
+        int rc = look_long(d, at, key, len, buf, size, how, v, live, ref,
                            tries < READ_LONG_TRIES ? &cursor : NULL);
 
         if (rc != 1)
@@ -154,6 +154,7 @@ INLINED int read_placed(const struct dict *d, const struct place *at,
 {
     struct reading r;
     bool live = false;
+    uint32_t ref = 0;
     int rc;
 
     reading_begin(&r, d->env, dict_guard(d, at->shard));
@@ -162,16 +163,17 @@ INLINED int read_placed(const struct dict *d, const struct place *at,
         if (rc != SHD_OK)
             return rc;
         rc = dict_enter(d, at->shard)
-                 ? look(d, at, key, len, buf, size, how, v, &live)
+                 ? look(d, at, key, len, buf, size, how, v, &live, &ref)
                  : SHD_GONE;
     } while (!reading_done(&r));
     if (rc != SHD_OK)
         rc = rc == 1
-                 ? read_long_value(d, at, key, len, buf, size, how, v, &live)
+                 ? read_long_value(d, at, key, len, buf, size, how, v, &live,
+                                   &ref)
                  : failed(d, rc);
     if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
-        atomic_load8(&d->marks[at->root]) == 0)
-        mark(d, at);
+        !dict_is_marked(d, ref))
+        mark(d, at, ref);
     return rc;
 }
 

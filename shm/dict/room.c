@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Room is made in the order garbage, expired, then (unless the store is safe)
- * the least recently used, else by compaction. Three ways for the live ones:
+ * the least recently used, else by compaction. For the live ones:
  *
- *   the tail's cell has the wanted class   it goes, its cell is taken over
- *   a class has a page's worth of free     the cells of its emptiest page
- *   cells                                  move: a free page serves any class
- *   neither                                the tail's page is vacated: what
- *                                          can move to free cells of its
- *                                          class moves, the rest goes
+ *   one of the wanted class is at the tail, or hardly younger
+ *       it goes, its cell is taken over
+ *   a class has a page's worth of free cells
+ *       the cells of its emptiest page move: a free page serves any class
+ *   neither
+ *       the tail goes, whatever its class
  *
- * so a store is never refused because the sizes in use have changed.
+ * so a store is never refused because the sizes in use have changed, nothing
+ * goes but for its age, and less than a page a class lies idle.
  *
  * Between shards: a shard's share of the pages follows the age of its LRU
  * tail, estimated by when the tail's page was last written to. A shard whose
@@ -25,6 +26,8 @@
 
 /* Marked tails that get their second chance in one step. */
 #define SECOND_CHANCES 64
+/* Entries of other classes that are passed over for one of the wanted. */
+#define WINDOW 128
 /* Cells freed by one transaction, each with its page's leaving the tree. */
 #define COLLECT_CELLS 4
 #define COLLECT_WORDS (COLLECT_CELLS * (SLAB_FREE_WORDS + 4u))
@@ -341,6 +344,8 @@ int room_expire(const struct dict *d, uint32_t shard, uint64_t max)
         uint32_t ref;
         int rc;
 
+        if (page == PAGE_NONE || bound > now)
+            slab_expiry_publish(&d->pages, &s->slab, dict_guard(d, shard));
         if (page == PAGE_NONE || bound > now || (uint64_t)removed >= max)
             return removed;
         if (atomic_load32(&d->pages.table[page].owner) != dict_owner(shard))
@@ -367,6 +372,51 @@ int room_expire(const struct dict *d, uint32_t shard, uint64_t max)
             return removed;
     }
     return removed;
+}
+
+/* Before which nothing in the shards expires, by their words; 0: nothing
+ * does. *where, if not NULL, gets the shard. */
+static uint64_t soonest_of_shards(const struct dict *d, uint32_t *where)
+{
+    uint64_t soonest = 0;
+
+    for (uint32_t i = 0; i < d->shards; i++) {
+        uint64_t own = atomic_load64(&d->shard[i].slab.soonest);
+
+        if (own != 0 && (soonest == 0 || own < soonest)) {
+            soonest = own;
+            if (where != NULL)
+                *where = i;
+        }
+    }
+    return soonest;
+}
+
+/* With a lock: a shard that may hold something expired; d->shards: none does.
+ * What all
+ * shards' words say is kept in one of the dict's, so that asking costs a load
+ * as a rule. Who raises that one looks at theirs again: who has lowered his
+ * meanwhile may have seen the old one (see soonest_lower in memory/slab.c).
+ * Death between the two leaves it too high: what expires sooner goes when
+ * its own shard makes room. */
+static uint32_t shard_with_expired(const struct dict *d, uint64_t now)
+{
+    uint64_t known = atomic_load64(d->pages.soonest);
+    uint32_t where = d->shards;
+    uint64_t soonest;
+
+    if (known == 0 || known > now)
+        return d->shards;
+    soonest = soonest_of_shards(d, &where);
+    if (soonest != 0 && soonest <= now)
+        return where;
+    if (atomic_cas64(d->pages.soonest, known, soonest)) {
+        atomic_fence_full();
+        soonest = soonest_of_shards(d, NULL);
+        if (soonest != 0)
+            slab_soonest_lower(&d->pages, soonest);
+    }
+    return d->shards;
 }
 
 /* ---- vacating pages --------------------------------------------------- */
@@ -512,21 +562,15 @@ static int pick_tail(const struct dict *d, uint32_t shard, uint32_t keep,
     uint32_t ref;
 
     for (int i = 0; i < SECOND_CHANCES; i++) {
-        struct tree_path path;
-        struct place at;
         struct txn t;
         int rc;
 
         ref = atomic_load32(&s->lru.last);
         if (ref == 0 || ref == keep)
             break;
-        rc = forest_path_of(d, shard, ref, &at, &path);
-        if (rc != 1)
-            return rc;
-        if (atomic_load8(&d->marks[at.root]) == 0 ||
-            ref == atomic_load32(&s->lru.first))
+        if (!dict_is_marked(d, ref) || ref == atomic_load32(&s->lru.first))
             break;
-        atomic_store8(&d->marks[at.root], 0);
+        dict_set_mark(d, ref, false);
         txn_begin(&t, d->env->segment, dict_guard(d, shard),
                   2 * LIST_WORDS + 4);
         rc = room_touch(d, shard, &t, ref);
@@ -583,42 +627,60 @@ static bool evicts_at_home(const struct dict *d, uint32_t shard)
     return true;
 }
 
-/* Evicts the tail, or frees a page if the tail's cell is of no use. 1 or 0. */
+/* The entry to evict for the sake of a cell of a class: the tail, or if that is
+ * of another class, one of this class that is hardly younger. 0: none. */
+static int pick_victim(const struct dict *d, uint32_t shard, uint32_t class,
+                       uint32_t keep, uint32_t *victim)
+{
+    uint32_t ref;
+    int rc = pick_tail(d, shard, keep, victim);
+
+    if (rc != SHD_OK || class >= SLAB_CLASSES ||
+        class_of(d, *victim) == class)
+        return rc;
+    ref = *victim;
+    for (int i = 0; i < WINDOW && ref != 0; i++) {
+        const struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
+
+        if (c == NULL)
+            return dict_damaged(d, "the LRU list leads outside");
+        if (ref != keep && class_of(d, ref) == class &&
+            !dict_is_marked(d, ref)) {
+            *victim = ref;
+            break;
+        }
+        ref = atomic_load32(&c->word[LIST_PREV]);
+    }
+    return SHD_OK;
+}
+
+/* Evicts one entry; but rather frees a page by moving, if the entry's cell is
+ * of no use and that can be. 1, or 0 if there is nothing more to take. */
 static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
                       const struct room *r)
 {
-    uint32_t tail = 0, tail_class;
+    uint32_t victim = 0, got;
     struct room all = *r;
-    int rc = pick_tail(d, shard, r->keep, &tail);
+    int rc = pick_victim(d, shard, class, r->keep, &victim);
 
     if (rc != SHD_OK)
         return rc;
-    if (tail == 0 || (tail == r->keep && !r->last_resort))
+    if (victim == 0 || (victim == r->keep && !r->last_resort))
         return 0;
-    if (tail == r->keep && r->must_keep)
+    if (victim == r->keep && r->must_keep)
         return 0;
-    if (tail == r->keep) {
+    got = class_of(d, victim);
+    if (got != class && !(r->larger && got > class)) {
+        rc = compact(d, shard, r);
+        if (rc != 0)
+            return rc;
+    }
+    if (victim == r->keep) {
         all.keep = 0;
         if (r->kept_went != NULL)
             *r->kept_went = true;
     }
-    tail_class = class_of(d, tail);
-    if (tail_class == class || (r->larger && tail_class > class))
-        return evict_owner(d, shard, tail, &all);
-    rc = compact(d, shard, r);
-    if (rc != 0)
-        return rc;
-    const struct cell *c = cell_at(&d->pages, tail, sizeof(*c));
-
-    /* One with a list or a chain leaves more than its own cell. */
-    if (c == NULL || !has_attachments(c)) {
-        rc = room_vacate(d, shard, cell_page(&d->pages, tail), &all);
-        if (rc != 0)
-            return rc;
-    }
-    /* Its page cannot be vacated (it holds what is to be kept, or the middle
-     * of something long): the entry alone goes. */
-    return evict_owner(d, shard, tail, &all);
+    return evict_owner(d, shard, victim, &all);
 }
 
 /* What is free of charge: garbage, and what has expired. */
@@ -641,7 +703,9 @@ int room_here(const struct dict *d, uint32_t shard, uint32_t class,
         return rc;
     if (r->safe)
         return compact(d, shard, r);
-    if (d->shards > 1 && !r->stay && !evicts_at_home(d, shard))
+    if (d->shards > 1 &&
+        (shard_with_expired(d, clock_now_ms()) != d->shards ||
+         (!r->stay && !evicts_at_home(d, shard))))
         return 0;
     return evict_step(d, shard, class, r);
 }
@@ -734,9 +798,41 @@ static int step_anywhere(const struct dict *d, uint8_t *spent, struct room *r)
     return rc < 0 ? rc : 1;
 }
 
+/* Removes a page's worth of what has expired, in whichever shard. 1, or 0:
+ * nothing has. What is asked without a lock is a hint; with one the dict is
+ * there, and its word may be stored to. */
+static int expire_anywhere(const struct dict *d, const struct room *r)
+{
+    uint64_t now = clock_now_ms(), known = atomic_load64(d->pages.soonest);
+    struct room move_only = *r;
+    uint32_t shard;
+    int rc;
+
+    if (known == 0 || known > now)
+        return 0;
+    rc = dict_lock(d, r->at.shard);
+    if (rc != SHD_OK)
+        return rc;
+    shard = shard_with_expired(d, now);
+    dict_unlock(d, r->at.shard);
+    if (shard == d->shards)
+        return 0;
+    rc = dict_lock(d, shard);
+    if (rc != SHD_OK)
+        return rc;
+    move_only.keep = 0;
+    move_only.key = NULL;
+    rc = free_step(d, shard);
+    if (rc >= 0)
+        rc = compact(d, shard, &move_only);
+    dict_unlock(d, shard);
+    return rc < 0 ? rc : 1;
+}
+
 int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r)
 {
     uint8_t spent[DICT_SHARDS_MAX] = {0};
+    bool expired = false;
     struct room here = *r;
     /* Each step frees a page, or an entry, or finds a shard spent. */
     uint64_t steps = (uint64_t)d->pages.max * (PAGE_BYTES / SLAB_CELL_MIN) +
@@ -756,6 +852,16 @@ int room_elsewhere(const struct dict *d, uint64_t pages, const struct room *r)
             rc = 1;
             continue;
         }
+        rc = expire_anywhere(d, r);
+        if (rc < 0)
+            return rc;
+        if (rc > 0) {
+            expired = true;
+            continue;
+        }
+        /* Whoever asks may evict at home now. */
+        if (expired && !r->safe)
+            return SHD_OK;
         /* Counting anew only when that may be enough: one step expires or
          * frees fewer cells than a page can have. */
         for (uint64_t n = 1 + (pages - ready) / (PAGE_BYTES / SLAB_CELL_MIN);

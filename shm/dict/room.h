@@ -23,7 +23,7 @@ enum { ROOM_DELETED = 0, ROOM_EXPIRED = 1, ROOM_EVICTED = 2 };
 
 /* Cells of all classes that can be free in a shard in which no page can be
  * freed by moving: one less than a page's worth of each. */
-#define ROOM_PAGE_CELLS 310u
+#define ROOM_PAGE_CELLS 438u
 
 /* What a removal may store, beyond what the caller adds. */
 #define ROOM_REMOVE_WORDS                                                     \

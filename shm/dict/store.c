@@ -42,23 +42,25 @@ static int store_fresh(struct attempt *a, struct item *item, uint32_t class)
 
 /* Over a value with a version, which then gets another. */
 static bool fits_in_versioned(const struct attempt *a, const struct item *item,
-                              uint32_t meta, bool any_class)
+                              uint32_t meta, uint32_t larger)
 {
     uint32_t need = entry_value_at(meta, (uint32_t)item->key_len) +
                     (item->type == SHD_STRING ? pad8(item->len) : 8u);
     uint32_t cell =
         slab_cell_bytes(&a->d->pages, dict_owner(a->at.shard), a->old);
 
-    return any_class ? cell >= need
-                     : cell == slab_class_bytes(slab_class(need));
+    uint32_t last = slab_class(need) + larger;
+
+    return cell >= need &&
+           (last >= SLAB_CLASSES || cell <= slab_class_bytes(last));
 }
 
-/* Can the item be written over the old value, whose cell must have
- * its class, or with any_class at least its size? */
+/* Can the item be written over the old value, whose cell may be larger than
+ * need be by so many classes? */
 static bool fits_in_place(const struct attempt *a, const struct item *item,
-                          bool any_class)
+                          uint32_t larger)
 {
-    uint32_t meta, bytes, cell;
+    uint32_t meta, cell, last = item->class + larger;
 
     if (a->old == 0 || item->has_chain || item->type == SHD_LIST ||
         item->len > IN_PLACE_WORDS * 8)
@@ -69,10 +71,10 @@ static bool fits_in_place(const struct attempt *a, const struct item *item,
         return false;
     if (((meta | item->meta) & CELL_KIND_MASK) != 0)
         return cell_is_versioned(meta) &&
-               fits_in_versioned(a, item, meta, any_class);
+               fits_in_versioned(a, item, meta, larger);
     cell = slab_cell_bytes(&a->d->pages, dict_owner(a->at.shard), a->old);
-    bytes = slab_class_bytes(item->class);
-    return any_class ? cell >= bytes : cell == bytes;
+    return cell >= slab_class_bytes(item->class) &&
+           (last >= SLAB_CLASSES || cell <= slab_class_bytes(last));
 }
 
 static int store_in_place(struct attempt *a, struct item *item)
@@ -186,7 +188,7 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
             if (rc != SHD_OK)
                 break;
         }
-        if (fits_in_place(a, item, false))
+        if (fits_in_place(a, item, 0))
             return store_in_place(a, item);
         if (item->has_chain && !built) {
             rc = attempt_build_chain(a, item, PENDING_ENTRY, &steps);
@@ -198,13 +200,17 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
         }
         class = attempt_class(a, item->class);
         rc = slab_prepare(&a->d->pages, &a->shard->slab, class);
+        /* A cell that is a little too large costs nobody his. */
+        if ((rc == SHD_NOMEM || class != item->class) &&
+            fits_in_place(a, item, ATTEMPT_LARGER))
+            return store_in_place(a, item);
         if (rc == SHD_OK)
             rc = store_fresh(a, item, class);
         if (rc != SHD_NOMEM)
             break;
         rc = attempt_make_room(a, item->class, &steps);
         if (rc == ATTEMPT_NEED_ROOM && a->room.safe &&
-            fits_in_place(a, item, true))
+            fits_in_place(a, item, SLAB_CLASSES))
             return store_in_place(a, item);
         if (rc != SHD_OK)
             break;

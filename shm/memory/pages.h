@@ -50,9 +50,12 @@ struct page {
     uint32_t owner;       /* 40 shard + 1; 0: free. Atomic. */
     uint32_t info;        /* 44 class | free cells << 8 | PAGE_RED |
                                 PAGE_IN_TREE | PAGE_LEAVING */
+    uint8_t marks[16];    /* 48 a bit for each 32 bytes, of which no cell is
+                                smaller: entries that were read (dict.h) */
 };
-static_assert(sizeof(struct page) == 48, "layout");
+static_assert(sizeof(struct page) == 64, "layout");
 static_assert(offsetof(struct page, owner) == 40, "layout");
+static_assert(offsetof(struct page, marks) == 48, "layout");
 
 #define PAGE_RED (1u << 16)
 #define PAGE_IN_TREE (1u << 17)
@@ -74,6 +77,8 @@ struct pages {
     struct page *table;
     uint64_t *map;
     struct pages_bounds *bounds;
+    uint64_t *soonest; /* nothing in the dict expires before (ms; 0: nothing
+                          does); a hint, may be too low */
     uint64_t seen; /* bytes of pages that may be touched, by a past value of
                       committed: private, relaxed (pages_follow) */
     struct tree_kind nodes; /* of trees whose nodes are cells of these pages;

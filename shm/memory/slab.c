@@ -17,7 +17,8 @@
 #include <stdio.h>
 
 static const uint16_t class_bytes[SLAB_CLASSES] = {
-    48, 64, 80, 112, 160, 224, 304, 400, 576, 816, 1024, 1360, 2048, 4096};
+    48,  64,  80,  96,  112, 128, 160, 192,  224,  256, 304,
+    368, 448, 512, 576, 672, 816, 1024, 1360, 2048, 4096};
 
 /* Its nodes are the page table's. */
 static struct tree_kind expiry_kind(const struct pages *p)
@@ -258,6 +259,47 @@ static int expiry_order(const void *context, const unsigned char *node)
     return k->page == node ? 0 : k->page < node ? -1 : 1;
 }
 
+void slab_soonest_lower(const struct pages *p, uint64_t expires)
+{
+    /* Each failure is another's success, and brings it down. */
+    for (;;) {
+        uint64_t now = atomic_load64(p->soonest);
+
+        if ((now != 0 && now <= expires) ||
+            atomic_cas64(p->soonest, now, expires))
+            return;
+    }
+}
+
+/* First the shard's word, then the dict's: who raises the dict's looks at the
+ * shards' again afterwards, so one of the two sees the other. */
+static void soonest_lower(const struct pages *p, struct slab *s, struct txn *t,
+                          uint64_t expires)
+{
+    uint64_t own = atomic_load64(&s->soonest);
+
+    if (own != 0 && own <= expires)
+        return;
+    txn_store64(t, &s->soonest, expires);
+    atomic_fence_full();
+    slab_soonest_lower(p, expires);
+}
+
+void slab_expiry_publish(const struct pages *p, struct slab *s,
+                         struct guard *guard)
+{
+    uint64_t expires = 0;
+    struct txn t;
+
+    if (slab_expiry_first(p, s, &expires) == PAGE_NONE)
+        expires = 0;
+    if (expires == atomic_load64(&s->soonest))
+        return;
+    txn_begin(&t, p->segment, guard, 1);
+    txn_store64(&t, &s->soonest, expires);
+    txn_commit(&t);
+}
+
 int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
                     uint32_t page_no, uint64_t expires)
 {
@@ -286,6 +328,7 @@ int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
     txn_store64(t, &page->expiry, (expiry & ~PAGE_EXPIRY_MASK) | expires);
     if (expires == 0)
         return SHD_OK;
+    soonest_lower(p, s, t, expires);
     key.expires = expires;
     rc = tree_find(p->segment, &kind, atomic_load32(&s->expiry_root),
                    expiry_order, &key, &path);
@@ -522,6 +565,15 @@ int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
                         page_compare, NULL, &nodes, report, size);
     if (rc != SHD_OK)
         return rc;
+    uint64_t expires = 0;
+    if (slab_expiry_first(p, s, &expires) != PAGE_NONE &&
+        (s->soonest == 0 || s->soonest > expires)) {
+        snprintf(report, size,
+                 "slab: something expires at %llu, its shard says that "
+                 "nothing does before %llu",
+                 (unsigned long long)expires, (unsigned long long)s->soonest);
+        return SHD_CORRUPT;
+    }
     if (listed != partial || nodes != in_tree || bytes != s->bytes ||
         pages != s->pages) {
         snprintf(report, size,

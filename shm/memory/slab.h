@@ -15,13 +15,13 @@
 
 #include "shm/memory/pages.h"
 
-#define SLAB_CLASSES 14u
+#define SLAB_CLASSES 21u
 #define SLAB_CELL_MAX PAGE_BYTES
 #define SLAB_CELL_MIN 48u
 #define SLAB_ALLOC_WORDS 12u
 /* The page may leave the tree of pages by expiry with its last cell. */
 #define SLAB_FREE_WORDS (8u + TREE_REMOVE_WORDS)
-#define SLAB_EXPIRY_WORDS (TREE_REMOVE_WORDS + TREE_INSERT_WORDS + 4u)
+#define SLAB_EXPIRY_WORDS (TREE_REMOVE_WORDS + TREE_INSERT_WORDS + 5u)
 #define SLAB_LEAVE_WORDS 5u
 
 /* In the shard's head. */
@@ -30,8 +30,12 @@ struct slab {
     uint32_t expiry_root;           /*  8 tree of pages by expiry */
     uint32_t pages;                 /* 12 owned */
     uint32_t partial[SLAB_CLASSES]; /* 16 page number + 1; 0: none */
+    uint32_t pad;                   /* 100 */
+    uint64_t soonest;               /* 104 nothing of the shard expires before
+                                         (ms; 0: nothing does) */
 };
-static_assert(sizeof(struct slab) == 72, "layout");
+static_assert(sizeof(struct slab) == 112, "layout");
+static_assert(offsetof(struct slab, soonest) == 104, "layout");
 
 /* The smallest class whose cells hold that many bytes; SLAB_CLASSES if none
  * does. */
@@ -83,6 +87,13 @@ int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
  * PAGE_NONE. */
 uint32_t slab_expiry_first(const struct pages *p, const struct slab *s,
                            uint64_t *expires);
+
+/* With the lock, outside of transactions: s->soonest is what the tree says. */
+void slab_expiry_publish(const struct pages *p, struct slab *s,
+                         struct guard *guard);
+
+/* Lowers *p->soonest to `expires`, if that is sooner. */
+void slab_soonest_lower(const struct pages *p, uint64_t expires);
 
 /* Free maps, counts, lists and tree of one shard, and *cells, the number of
  * cells handed out. */

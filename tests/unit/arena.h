@@ -20,7 +20,7 @@
 #define ARENA_MAP_AT 16384u
 #define ARENA_TABLE_AT 20480u
 #define ARENA_PAGES_MAX 1024u
-#define ARENA_PAGES_AT (ARENA_TABLE_AT + ARENA_PAGES_MAX * 48u)
+#define ARENA_PAGES_AT (ARENA_TABLE_AT + ARENA_PAGES_MAX * 64u)
 #define ARENA_BYTES (ARENA_PAGES_AT + ARENA_PAGES_MAX * PAGE_BYTES)
 #define ARENA_OWNER 7u
 static_assert(ARENA_PAGES_AT % PAGE_BYTES == 0, "pages are aligned");
@@ -32,6 +32,7 @@ struct arena_heads {
     uint32_t pending;
     uint32_t pad;
     struct pages_bounds bounds;
+    uint64_t soonest;
     struct slab other; /* of another shard */
     uint64_t chains;
 };
@@ -77,6 +78,7 @@ static inline void arena_start(uint32_t count)
         .table = segment_at(s, ARENA_TABLE_AT, count * sizeof(struct page)),
         .map = segment_at(s, ARENA_MAP_AT, (count + 63) / 64 * 8),
         .bounds = &arena->bounds,
+        .soonest = &arena->soonest,
         .at = ARENA_PAGES_AT,
         .max = count,
     };

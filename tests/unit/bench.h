@@ -4,7 +4,7 @@
  *
  *   0        guards   | 2 * 8192
  *   16384    heads    | 4096: struct heads
- *   20480    table    | 48 a page
+ *   20480    table    | 64 a page
  *   then     pages    | 4096 each, committed as the code under test does
  */
 #ifndef TESTS_UNIT_BENCH_H
@@ -26,6 +26,7 @@ struct heads {
     struct list list;
     uint32_t pending[2];
     struct pages_bounds bounds;
+    uint64_t soonest;
     uint64_t map[BENCH_PAGES_MAX / 64];
 };
 
@@ -62,6 +63,7 @@ static inline void bench_start_on(int fd, uint32_t count)
                              count * sizeof(struct page));
     pages.map = heads->map;
     pages.bounds = &heads->bounds;
+    pages.soonest = &heads->soonest;
     pages.at = at;
     pages.max = count;
     heads->bounds.limit = heads->bounds.described = count;

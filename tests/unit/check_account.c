@@ -56,7 +56,7 @@ START_TEST(an_empty_dict_is_its_index_and_free_pages)
     ck_assert_uint_eq(a.free_pages_bytes, info().pages * 4096);
     ck_assert_uint_eq(a.shards_bytes, 512ull * dicts[_i].shards);
     ck_assert_uint_eq(a.roots_bytes, info().roots * 4);
-    ck_assert_uint_eq(a.marks_bytes, info().roots);
+    ck_assert_uint_eq(a.marks_bytes, a.pages * 16);
     ck_assert_uint_eq(a.table_bytes, a.pages * 48);
     ck_assert_uint_eq(a.live_bytes + a.garbage_bytes + a.expired_bytes, 0);
     ck_assert_uint_eq(a.pages_needed, 0);
@@ -283,10 +283,10 @@ START_TEST(parts_that_are_not_the_whole_are_named)
     start(MIB);
     sound();
     h = (struct dict_header *)(void *)((char *)inner->shard - sizeof(*h));
-    h->marks_at -= 8;
+    h->roots_at -= 8;
     expect(shd_segment_check(segment, report, sizeof(report)), SHD_CORRUPT);
     ck_assert_ptr_nonnull(strstr(report, "parts of its index overlap"));
-    h->marks_at += 8;
+    h->roots_at += 8;
     sound();
     /* A dict that says it is larger than what it is made of. */
     h->capacity_bytes += 5 * 4096;

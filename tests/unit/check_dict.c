@@ -144,20 +144,19 @@ static void regions_are_apart(void)
 {
     uint64_t roots = (uint64_t)inner->shards << inner->root_bits;
     struct catalogue_object o;
-    struct region r[7];
+    struct region r[6];
 
     expect(catalogue_find(&segment->env, "d", &o), SHD_OK);
     r[0] = (struct region){segment_at(&segment->segment, o.extent_at, 256),
                            256};
     r[1] = (struct region){inner->shard, inner->shards * 512ull};
     r[2] = (struct region){inner->roots, roots * 4};
-    r[3] = (struct region){inner->marks, roots};
-    r[4] = (struct region){inner->pages.map,
+    r[3] = (struct region){inner->pages.map,
                            (inner->pages.max + 63) / 64 * 8ull};
-    r[5] = (struct region){inner->pages.table, inner->pages.max * 48ull};
-    r[6] = (struct region){pages_address(&inner->pages, 0),
+    r[4] = (struct region){inner->pages.table, inner->pages.max * 64ull};
+    r[5] = (struct region){pages_address(&inner->pages, 0),
                            inner->pages.max * 4096ull};
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 6; i++) {
         uint64_t at = segment_offset(&segment->segment, r[i].at);
 
         ck_assert_uint_ge(at, o.extent_at);
@@ -166,9 +165,9 @@ static void regions_are_apart(void)
             ck_assert((const char *)r[i].at >=
                       (const char *)r[i - 1].at + r[i - 1].bytes);
     }
-    ck_assert_uint_eq(segment_offset(&segment->segment, r[6].at) % 4096, 0);
-    ck_assert_uint_eq(segment_offset(&segment->segment, r[5].at) % 16, 0);
-    ck_assert_uint_eq(segment_offset(&segment->segment, r[6].at) + r[6].bytes,
+    ck_assert_uint_eq(segment_offset(&segment->segment, r[5].at) % 4096, 0);
+    ck_assert_uint_eq(segment_offset(&segment->segment, r[4].at) % 16, 0);
+    ck_assert_uint_eq(segment_offset(&segment->segment, r[5].at) + r[5].bytes,
                       o.extent_at + o.extent_bytes);
 }
 

@@ -15,18 +15,15 @@ static uint64_t guard_seq(void)
 START_TEST(a_read_takes_no_lock_and_a_second_hit_writes_nothing)
 {
     struct shd_value v;
-    uint32_t mark;
-
     start(MIB);
     expect(set("k", 5, 1), SHD_OK);
     expect(set("chain", 9000, 1), SHD_OK);
     expect(set("other", 5, 1), SHD_OK);
-    mark = dict_place(inner, "k", 1).root;
-    ck_assert_uint_eq(inner->marks[mark], 0);
+    ck_assert(!is_marked("k"));
     uint64_t seq = guard_seq();
     expect(get("k", &v), SHD_OK);
     expect(get("chain", &v), SHD_OK);
-    ck_assert_uint_eq(inner->marks[mark], 1);
+    ck_assert(is_marked("k"));
     /* Held by this thread, which could not take it again. */
     expect(dict_lock(inner, 0), SHD_OK);
     expect(get("k", &v), SHD_OK);
@@ -34,7 +31,7 @@ START_TEST(a_read_takes_no_lock_and_a_second_hit_writes_nothing)
     expect(get("missing", &v), SHD_NOTFOUND);
     /* A mark that would have to wait is not set. */
     holds("other", 5, 1);
-    ck_assert_uint_eq(inner->marks[dict_place(inner, "other", 5).root], 0);
+    ck_assert(!is_marked("other"));
     ck_assert_uint_eq(guard_seq(), seq);
     /* With the pages write-protected a store would be the end. */
     uint64_t from = segment_offset(&segment->segment, inner->shard);
@@ -57,21 +54,19 @@ START_TEST(only_live_entries_are_marked)
 {
     struct shd_value v;
     int64_t ttl;
-    uint8_t *mark;
 
     start(MIB);
     expect(set_ttl("k", 100), SHD_OK);
-    mark = &inner->marks[dict_place(inner, "k", 1).root];
     expect(shd_ttl(dict, "k", 1, &ttl), SHD_OK);
-    ck_assert_uint_eq(*mark, 0);
+    ck_assert(!is_marked("k"));
     clock_test_advance(100);
     expect(get_stale("k", &v), SHD_OK);
     expect(get("k", &v), SHD_NOTFOUND);
-    ck_assert_uint_eq(*mark, 0);
+    ck_assert(!is_marked("k"));
     expect(shd_expire(dict, "k", 1, 0), SHD_OK);
-    ck_assert_uint_eq(*mark, 0);
+    ck_assert(!is_marked("k"));
     expect(get_stale("k", &v), SHD_OK);
-    ck_assert_uint_eq(*mark, 1);
+    ck_assert(is_marked("k"));
 }
 END_TEST
 
@@ -184,7 +179,7 @@ START_TEST(a_read_only_attachment_reads_everything)
     holds_number("n", 4);
     ck_assert_uint_eq(llen("l"), 5);
     expect(get_stale("l", &v), SHD_ISLIST);
-    ck_assert_uint_eq(inner->marks[dict_place(inner, "k", 1).root], 0);
+    ck_assert(!is_marked("k"));
     expect(shd_scan(dict, NULL, 0, 0, key, sizeof(key), &len, NULL, 0, &v),
            SHD_OK);
     expect(shd_keys_get(dict, 0, &k), SHD_OK);

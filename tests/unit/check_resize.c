@@ -190,8 +190,8 @@ START_TEST(a_dict_grows_by_more_than_one_step_takes)
     before = committed();
     resized(GIB);
     ck_assert_uint_eq(info().resizes, 4);
-    /* 48 bytes a page, and nothing for the pages. */
-    ck_assert_uint_lt(committed() - before, GIB / 80);
+    /* 64 bytes a page, and nothing for the pages. */
+    ck_assert_uint_lt(committed() - before, GIB / 60);
     ck_assert_uint_eq(count(0, 100), 100);
     resized(MIB);
     ck_assert_uint_eq(count(0, 100), 100);
@@ -208,10 +208,10 @@ START_TEST(what_fits_survives_shrinking)
     char key[32];
 
     start_max(8 * MIB, 8 * MIB, shards[_i]);
-    fill(11000);
+    fill(12000);
     ck_assert_uint_eq(info().evictions, 0);
     /* Holes everywhere, most of the rest is high up. */
-    for (unsigned i = 0; i < 11000; i++) {
+    for (unsigned i = 0; i < 12000; i++) {
         name_key(key, i);
         if (i % 5 != 0)
             expect(del(key), SHD_OK);
@@ -219,8 +219,8 @@ START_TEST(what_fits_survives_shrinking)
     before = committed();
     resized(3 * MIB);
     ck_assert_uint_eq(info().evictions, 0);
-    ck_assert_uint_eq(info().entries, 2200);
-    for (unsigned i = 0; i < 11000; i += 5)
+    ck_assert_uint_eq(info().entries, 2400);
+    for (unsigned i = 0; i < 12000; i += 5)
         ck_assert_uint_eq(count(i, i + 1), 1);
     ck_assert_uint_lt(committed(), before - 4 * MIB);
     ck_assert_uint_gt(info().moves, 0);
@@ -244,7 +244,8 @@ START_TEST(memory_goes_back_to_the_system)
     /* And again, to the same. */
     resized(64 * MIB);
     fill(60000);
-    ck_assert_uint_le(committed(), full);
+    /* Memory is taken a MiB at a time. */
+    ck_assert_uint_le(committed(), full + MIB);
     ck_assert_uint_eq(count(0, 60000), 60000);
 }
 END_TEST

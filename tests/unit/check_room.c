@@ -88,17 +88,16 @@ START_TEST(an_entry_read_since_gets_a_second_chance)
     struct shd_value v;
     unsigned n;
 
-    /* As many roots as there can be: no two of these share a mark. */
-    start_named(NULL, 131072, 1, 2700);
+    start(131072);
     n = fill(1000, 0);
     expect(get(name(0), &v), SHD_OK);
     expect(get_stale(name(1), &v), SHD_OK);
-    ck_assert_uint_eq(inner->marks[dict_place(inner, "k0", 2).root], 1);
+    ck_assert(is_marked("k0"));
     expect(set(name(n), 1000, 1), SHD_OK);
     ck_assert(is_there(name(0)));
     ck_assert(is_there(name(1)));
     ck_assert(!is_there(name(2)));
-    ck_assert_uint_eq(inner->marks[dict_place(inner, "k0", 2).root], 0);
+    ck_assert(!is_marked("k0"));
     /* It has gone to the front: all others go before it. */
     for (unsigned i = 1; i < n - 2; i++)
         expect(set(name(n + i), 1000, 1), SHD_OK);
@@ -157,6 +156,56 @@ START_TEST(what_has_expired_goes_before_what_is_live)
     holds("old and live", 1000, 1);
     ck_assert_uint_eq(info().evictions, 0);
     ck_assert_uint_eq(info().expirations, n);
+    sound();
+}
+END_TEST
+
+/* Keys that are stored though they had expired at `then`. (An entry that
+ * expires this very moment has a ttl of -1 as well.) */
+static unsigned count_expired(unsigned keys, uint64_t then)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < keys; i++) {
+        int64_t ttl = 0;
+        int rc = shd_ttl(dict, name(i), strlen(name(i)), &ttl);
+
+        ck_assert(rc == SHD_OK || rc == SHD_NOTFOUND);
+        n += rc == SHD_OK && ttl < 0 &&
+             clock_now_ms() - (uint64_t)-ttl < then;
+    }
+    return n;
+}
+
+/* In whichever shard it lies, of whatever size. */
+START_TEST(nothing_live_goes_while_anything_expired_is_left)
+{
+    enum { KEYS = 500 };
+    static const uint32_t shards[] = {1, 4, 16};
+    unsigned forced = 0, lapsed = 0;
+
+    start_named(NULL, 512u << 10, shards[_i], 0);
+    srand(4711);
+    for (unsigned i = 0; i < 4000; i++) {
+        const char *key = name((unsigned)rand() % KEYS);
+        size_t len = (size_t)(rand() % (rand() % 8 == 0 ? 9000 : 2500));
+        int64_t ttl_ms = rand() % 2 == 0 ? 0 : 1 + rand() % 900;
+        uint32_t forcible = 0;
+        uint64_t then;
+
+        clock_test_advance((unsigned)rand() % 4);
+        then = clock_now_ms();
+        lapsed += i % 16 == 0 && count_expired(KEYS, then) > 0;
+        expect(store(SHD_SET, key, len, i, ttl_ms, 0, &forcible), SHD_OK);
+        if (forcible) {
+            forced++;
+            ck_assert_uint_eq(count_expired(KEYS, then), 0);
+        }
+    }
+    /* Both came about. */
+    ck_assert_uint_gt(forced, 50);
+    ck_assert_uint_gt(lapsed, 50);
+    ck_assert_uint_gt(info().expirations, 100);
     sound();
 }
 END_TEST
@@ -511,6 +560,8 @@ int main(void)
     tcase_add_test(c, asking_for_the_time_to_live_is_no_use);
     tcase_add_test(c, with_every_entry_read_a_store_still_ends);
     tcase_add_test(c, what_has_expired_goes_before_what_is_live);
+    tcase_add_loop_test(c, nothing_live_goes_while_anything_expired_is_left,
+                        0, 3);
     tcase_add_test(c, an_expired_entry_stays_while_there_is_room);
     tcase_add_test(c, a_safe_store_evicts_nothing_and_keeps_the_old_value);
     tcase_add_test(c, a_safe_store_takes_the_room_of_what_has_expired);

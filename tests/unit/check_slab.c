@@ -237,13 +237,13 @@ END_TEST
 
 START_TEST(the_end_of_a_page_that_holds_no_whole_cell_is_no_cell)
 {
-    uint32_t ref, class = slab_class(400), end;
+    uint32_t ref, class = slab_class(304), end;
 
     start(4);
     ck_assert_int_eq(try_alloc(class, &ref), SHD_OK);
-    end = PAGE_BYTES / 400 * 400 / SEGMENT_UNIT;
+    end = PAGE_BYTES / 304 * 304 / SEGMENT_UNIT;
     ck_assert_uint_lt(end * SEGMENT_UNIT, PAGE_BYTES);
-    ck_assert_uint_eq(slab_cell_bytes(&arena_pages, ARENA_OWNER, ref), 400);
+    ck_assert_uint_eq(slab_cell_bytes(&arena_pages, ARENA_OWNER, ref), 304);
     ck_assert_uint_eq(slab_cell_bytes(&arena_pages, ARENA_OWNER, ref + end),
                       0);
     arena_stop();
@@ -303,7 +303,7 @@ START_TEST(the_page_that_expires_first_comes_first)
 
     start(60);
     for (uint32_t n = 0; n < 60; n++)
-        ck_assert(alloc(13)); /* a page each */
+        ck_assert(alloc(SLAB_CLASSES - 1)); /* a page each */
     for (uint32_t i = 0; i < 5000; i++) {
         uint32_t n = arena_random(60), first;
         uint64_t ms = arena_random(8) == 0
@@ -394,6 +394,8 @@ START_TEST(check_names_what_is_damaged)
     DAMAGE(other->next = 1, "class 9 is broken at page 0");
     DAMAGE(arena->slab.partial[9] = 1000, "class 9 is broken at page 999");
     DAMAGE(arena->slab.partial[9] = 0, "1 of 2 pages with free cells");
+    DAMAGE(arena->slab.soonest = 501, "nothing does before 501");
+    DAMAGE(arena->slab.soonest = 0, "nothing does before 0");
     DAMAGE(page->info |= PAGE_RED, "the root is red");
     DAMAGE(arena->slab.bytes += 16, "shard counts 2 pages and");
     DAMAGE(arena->slab.pages++, "shard counts 3 pages and");
@@ -449,7 +451,7 @@ static uint32_t held_page(uint32_t i)
 
 START_TEST(a_page_that_leaves_hands_out_nothing_and_can_come_back)
 {
-    uint32_t class = slab_class(400), cells = 4096 / 400;
+    uint32_t class = slab_class(368), cells = 4096 / 368;
 
     start(6);
     for (uint32_t i = 0; i < 2 * cells - 3; i++)

@@ -85,6 +85,16 @@ static inline struct shd_dict_info info(void)
     return i;
 }
 
+/* Has the entry been read since it was stored, or made room for? */
+static inline bool is_marked(const char *key)
+{
+    struct place at = dict_place(inner, key, strlen(key));
+    uint32_t ref = 0;
+
+    expect(forest_find(inner, &at, key, strlen(key), &ref), 1);
+    return dict_is_marked(inner, ref);
+}
+
 /* A string of the pattern of `seed`, with everything that can be given. */
 static inline int store(uint32_t op, const char *key, size_t len,
                         unsigned seed, int64_t ttl_ms, int32_t flags,

@@ -95,7 +95,7 @@ static void add_classes(const struct cli_args *args, json_t *json,
     json_t *classes = json_array();
     char name[32];
 
-    for (uint32_t i = 0; i < a->classes && i < 16; i++) {
+    for (uint32_t i = 0; i < a->classes && i < 32; i++) {
         if (!args->json) {
             if (a->class_pages[i] == 0)
                 continue;
