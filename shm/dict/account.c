@@ -205,8 +205,8 @@ static bool has_expired(const struct look *l, const struct cell *c)
 
 /* How much of an entry's or a node's own cell is used, and how much of that is
  * the user's. */
-static uint32_t own_bytes(const struct cell *c, uint32_t meta,
-                          uint64_t *payload)
+static uint32_t own_bytes(const struct pages *p, const struct cell *c,
+                          uint32_t meta, uint64_t *payload)
 {
     const struct entry *e = (const struct entry *)(const void *)c;
     uint32_t type = meta & CELL_TYPE_MASK, key_len = 0;
@@ -219,8 +219,14 @@ static uint32_t own_bytes(const struct cell *c, uint32_t meta,
         at = entry_value_at(meta, key_len);
     }
     *payload = is_long ? 0 : key_len;
-    if ((meta & CELL_CHAINED) != 0)
-        return at + (is_long ? 0 : 8);
+    if ((meta & CELL_CHAINED) != 0) {
+        uint32_t prefix = entry_prefix(p, c, at);
+
+        if (prefix == UINT32_MAX)
+            prefix = 0;
+        *payload += prefix;
+        return at + (is_long ? 0 : 8) + prefix;
+    }
     if (type == SHD_LIST)
         return at + (uint32_t)sizeof(struct entry_list);
     if (type == SHD_STRING)
@@ -267,7 +273,7 @@ static void count_cell(struct look *l, uint32_t shard, uint32_t ref,
         used = payload > PAGE_BYTES ? PAGE_BYTES
                                     : (uint32_t)(sizeof(*c) + payload);
     } else {
-        used = own_bytes(c, meta, &payload);
+        used = own_bytes(&l->d->pages, c, meta, &payload);
     }
     /* Torn, or damaged, which `check` tells. */
     if (used > bytes)

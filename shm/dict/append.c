@@ -289,7 +289,11 @@ static int append_to(struct attempt *a, struct append_call *c)
         return swing(a, p, &end);
     if (end.room == p->len)
         return add_in_place(a, p, &end);
-    if (end.chain == NULL)
+    /* What begins in the entry's cell is short, and stays so. */
+    if (end.chain == NULL ||
+        entry_prefix(&a->d->pages, &a->entry->cell,
+                     entry_value_at(atomic_load32(&a->entry->cell.meta),
+                                    (uint32_t)p->key_len)) != 0)
         return store_joined(a, c, v.len, &v);
     rc = build_tail(a, p, &end);
     if (rc != SHD_OK)

@@ -148,9 +148,15 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t root,
     end = entry_value_at(e->cell.meta, len);
     if (entry_is_long(len))
         chain = pad8(len);
-    if ((e->cell.meta & CELL_CHAINED) != 0)
-        chain += v.len;
-    else if (v.type == SHD_STRING)
+    if ((e->cell.meta & CELL_CHAINED) != 0) {
+        uint32_t prefix = entry_prefix(&d->pages, &e->cell, (uint32_t)end);
+
+        if (prefix > v.len)
+            return fail(report, size, "a value's chain begins past its end",
+                        ref);
+        chain += v.len - prefix;
+        end += entry_is_long(len) ? 0 : 8 + prefix;
+    } else if (v.type == SHD_STRING)
         end += v.len;
     else
         end += v.type == SHD_LIST ? sizeof(struct entry_list) : 8;

@@ -7,6 +7,9 @@
 #include <string.h>
 
 #define NODE_VALUE_AT ((uint32_t)sizeof(struct cell))
+/* Cells up to this size are at most a third larger than the next. */
+#define SPLIT_BYTES 1360u
+#define SPLIT_PAGES_MIN 8u
 
 static uint32_t key_len_of(const struct cell *c)
 {
@@ -38,6 +41,22 @@ uint32_t *entry_chain(const struct pages *p, struct cell *c)
     if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
         at = sizeof(struct entry);
     return inside(p, c, at, 8);
+}
+
+uint32_t entry_prefix(const struct pages *p, const struct cell *c, uint32_t at)
+{
+    uint32_t room = cell_room(p, c), prefix;
+
+    if (cell_kind(atomic_load32(&c->meta)) != CELL_ENTRY ||
+        entry_is_long(key_len_of(c)))
+        return 0;
+    if (at + 8 > room)
+        return UINT32_MAX;
+    prefix = atomic_load32(
+        (const uint32_t *)(const void *)((const unsigned char *)c + at + 4));
+    return prefix > room - at - 8 || prefix > atomic_load32(&c->len)
+               ? UINT32_MAX
+               : prefix;
 }
 
 struct entry_list *entry_list(const struct pages *p, struct cell *c)
@@ -87,11 +106,42 @@ static int fits(const struct dict *d, const struct item *item)
                      pages_count(&d->pages));
 }
 
+/* A string whose cell would be over SPLIT_BYTES, where the classes are far
+ * apart: begun in a smaller cell, `head` bytes into it, and ended in a chain of
+ * one cell, if both together are a good deal smaller. Not where pages are so
+ * few that two kinds of cells might not both find one. */
+static bool split(const struct dict *d, struct item *item, uint64_t head)
+{
+    uint64_t whole = slab_class_bytes(slab_class(head + pad8(item->len)));
+    uint64_t best = whole * 9 / 10;
+
+    if (pages_count(&d->pages) < SPLIT_PAGES_MIN)
+        return false;
+    item->prefix = 0;
+    for (uint32_t class = slab_class(whole) - 1;
+         slab_class_bytes(class) * 2 >= head + item->len; class --) {
+        uint32_t bytes = slab_class_bytes(class);
+        uint64_t prefix = (bytes - head - 8) & ~7ull;
+        uint32_t rest;
+
+        if (bytes < head + 16 || prefix >= item->len)
+            break;
+        rest = slab_class_bytes(
+            slab_class(sizeof(struct cell) + item->len - prefix));
+        if (bytes + rest <= best) {
+            best = bytes + rest;
+            item->prefix = (uint32_t)prefix;
+        }
+    }
+    return item->prefix > 0;
+}
+
 int item_shape(const struct dict *d, struct item *item)
 {
     bool is_long = entry_is_long((uint32_t)item->key_len);
     uint64_t bytes;
 
+    item->prefix = 0;
     item->meta = item->type | item->kind << CELL_KIND_SHIFT;
     if (item->flags != 0)
         item->meta |= CELL_FLAGS;
@@ -108,6 +158,12 @@ int item_shape(const struct dict *d, struct item *item)
         item->chain.second_len = item->len;
         item->meta |= CELL_CHAINED;
         bytes += is_long ? 0 : 8;
+    } else if (item->type == SHD_STRING &&
+               bytes + item->len > SPLIT_BYTES && split(d, item, bytes)) {
+        item->chain.second = (const unsigned char *)item->value + item->prefix;
+        item->chain.second_len = item->len - item->prefix;
+        item->meta |= CELL_CHAINED;
+        bytes += 8 + item->prefix;
     } else {
         bytes += value_bytes(item);
     }
@@ -116,10 +172,24 @@ int item_shape(const struct dict *d, struct item *item)
     return fits(d, item);
 }
 
+void item_unsplit(struct item *item)
+{
+    if (item->prefix == 0)
+        return;
+    item->prefix = 0;
+    item->meta &= ~CELL_CHAINED;
+    item->has_chain = false;
+    memset(&item->chain, 0, sizeof(item->chain));
+    item->class = slab_class(
+        (uint64_t)entry_value_at(item->meta, (uint32_t)item->key_len) +
+        pad8(item->len));
+}
+
 int item_shape_node(const struct dict *d, struct item *item)
 {
     uint64_t bytes = NODE_VALUE_AT;
 
+    item->prefix = 0;
     item->meta = item->type | CELL_NODE << CELL_KIND_SHIFT;
     memset(&item->chain, 0, sizeof(item->chain));
     if (item->type == SHD_STRING && bytes + item->len > SLAB_CELL_MAX) {
@@ -146,7 +216,9 @@ static void value_fill(unsigned char *to, const struct item *item,
     uint64_t word = 0;
 
     if ((item->meta & CELL_CHAINED) != 0) {
-        atomic_store64((uint64_t *)(void *)to, chain);
+        atomic_store64((uint64_t *)(void *)to,
+                       chain | (uint64_t)item->prefix << 32);
+        cell_fill(to + 8, item->value, item->prefix);
     } else if (item->type == SHD_STRING) {
         cell_fill(to, item->value, item->len);
     } else if (item->type == SHD_LIST) {
@@ -344,16 +416,19 @@ int entry_value(const struct dict *d, const struct cell *c, void *buf,
         return (how & ENTRY_PARTIAL) != 0 ? SHD_OK : SHD_SPACE;
     if ((meta & CELL_CHAINED) != 0) {
         uint64_t from = 0;
+        uint32_t prefix = entry_prefix(&d->pages, c, at);
         const uint32_t *chain =
             entry_chain(&d->pages, (struct cell *)(uintptr_t)c);
 
-        if (chain == NULL)
+        if (chain == NULL || prefix > v->len)
             return SHD_CORRUPT;
         if (v->len > CHAIN_SLICE_BYTES && (how & ENTRY_SHORT) != 0)
             return 1;
+        cell_copy_out(buf, (const unsigned char *)c + at + 8, prefix);
         if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
             from = pad8(key_len_of(c));
-        return chain_read(&d->pages, atomic_load32(chain), from, buf, v->len);
+        return chain_read(&d->pages, atomic_load32(chain), from,
+                          (unsigned char *)buf + prefix, v->len - prefix);
     }
     if (at + v->len > cell_room(&d->pages, c))
         return SHD_CORRUPT;
@@ -377,7 +452,8 @@ int entry_long_value(const struct dict *d, uint32_t shard,
         v->len <= CHAIN_SLICE_BYTES)
         return rc;
     chain = entry_chain(&d->pages, (struct cell *)(uintptr_t)c);
-    if (chain == NULL)
+    /* Only what is short begins in its entry's cell. */
+    if (chain == NULL || entry_prefix(&d->pages, c, value_at(c, meta)) != 0)
         return SHD_CORRUPT;
     cursor->ref = atomic_load32(chain);
     head = cell_at(&d->pages, cursor->ref, sizeof(*head));

@@ -9,7 +9,8 @@
  *          as u32 chain, u32 0, u64 hash, and its bytes open the chain
  *   version  8 bytes, only in a CELL_VERSIONED, see below
  *   flags  8 bytes, only with CELL_FLAGS
- *   value  string: the bytes, or with CELL_CHAINED u32 chain, u32 0 (under a
+ *   value  string: the bytes, or with CELL_CHAINED u32 chain, u32 prefix, and
+ *          `prefix` of the bytes, the others are in the chain (under a
  *          long key nothing: the bytes follow the key in its chain);
  *          number, boolean: a double; list: u32 first, u32 last, u64 count
  *
@@ -68,6 +69,7 @@ struct item {
     /* filled by item_shape: */
     uint32_t meta; /* without the hash */
     uint32_t class;
+    uint32_t prefix; /* bytes of a chained value before its chain */
     bool has_chain;
     struct chain_source chain;
 };
@@ -118,6 +120,11 @@ static inline bool entry_has_chain(uint32_t meta, uint32_t key_len)
 /* The chain word of an entry or node that owns one; NULL if out of page. */
 uint32_t *entry_chain(const struct pages *p, struct cell *c);
 
+/* Bytes of a chained value that lie in its cell, where the value begins at
+ * byte `at`; UINT32_MAX: more than there is. */
+uint32_t entry_prefix(const struct pages *p, const struct cell *c,
+                      uint32_t at);
+
 /* The list of an entry of type SHD_LIST, or NULL if out of page. */
 struct entry_list *entry_list(const struct pages *p, struct cell *c);
 
@@ -132,7 +139,10 @@ bool entry_is_expired(const struct entry *e);
 /* Works out meta, class and chain. SHD_TOOBIG: over the dict's pages. */
 int item_shape(const struct dict *d, struct item *item);
 
-/* The same for a list node (no key, no flags). */
+/* A value that was to begin in one cell and end in another goes into one. */
+void item_unsplit(struct item *item);
+
+/* The same as item_shape for a list node (no key, no flags). */
 int item_shape_node(const struct dict *d, struct item *item);
 
 /* Fills a fresh cell for the item, links left 0; chain: its chain's head. */

@@ -137,12 +137,17 @@ static int same_value(const struct attempt *a, const struct item *item)
     if ((meta & CELL_CHAINED) != 0) {
         const uint32_t *chain =
             entry_chain(&a->d->pages, (struct cell *)(uintptr_t)&e->cell);
+        uint32_t prefix = entry_prefix(&a->d->pages, &e->cell, at);
 
-        rc = chain == NULL
-                 ? 2
-                 : chain_equal(&a->d->pages, atomic_load32(chain),
-                               entry_is_long(key_len) ? pad8(key_len) : 0,
-                               item->value, v.len);
+        if (chain == NULL || prefix > v.len)
+            return dict_damaged(a->d, "a chain leads outside");
+        if (cell_compare((const unsigned char *)e + at + 8, item->value,
+                         prefix) != 0)
+            return SHD_CHANGED;
+        rc = chain_equal(&a->d->pages, atomic_load32(chain),
+                         entry_is_long(key_len) ? pad8(key_len) : 0,
+                         (const unsigned char *)item->value + prefix,
+                         v.len - prefix);
         if (rc == 2)
             return dict_damaged(a->d, "a chain leads outside");
         return rc == 1 ? SHD_OK : SHD_CHANGED;
@@ -168,6 +173,9 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
     int rc = SHD_OK;
     bool built = false;
 
+    /* A page may be left where two kinds of cells find none. */
+    if (a->room.larger)
+        item_unsplit(item);
     for (;;) {
         uint32_t class;
 

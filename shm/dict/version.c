@@ -23,7 +23,7 @@ struct version_call {
 
 /* Copies the entry to a fresh cell with room for a version. */
 static void copy_versioned(const struct entry *from, struct entry *to,
-                           uint64_t version)
+                           uint32_t prefix, uint64_t version)
 {
     uint32_t meta = atomic_load32(&from->cell.meta);
     uint64_t key_expires = atomic_load64(&from->key_expires);
@@ -34,7 +34,8 @@ static void copy_versioned(const struct entry *from, struct entry *to,
     /* Of a string under a long key the chain's word lies before the value. */
     bool value_word =
         !entry_is_long(key_len) || (meta & CELL_TYPE_MASK) != SHD_STRING;
-    uint32_t end = entry_value_at(meta, key_len) / 8 + value_word;
+    uint32_t end =
+        (entry_value_at(meta, key_len) + pad8(prefix)) / 8 + value_word;
     const uint64_t *f = (const uint64_t *)(const void *)from;
     uint64_t *t = (uint64_t *)(void *)to;
 
@@ -51,7 +52,8 @@ static void copy_versioned(const struct entry *from, struct entry *to,
 }
 
 /* One transaction. The entry owns a chain. */
-static int hand_over(struct attempt *a, uint32_t class, uint64_t *version)
+static int hand_over(struct attempt *a, uint32_t class, uint32_t prefix,
+                     uint64_t *version)
 {
     const struct dict *d = a->d;
     uint32_t *chain = entry_chain(&d->pages, &a->entry->cell);
@@ -70,7 +72,7 @@ static int hand_over(struct attempt *a, uint32_t class, uint64_t *version)
                     class, PAGE_NONE, &ref);
     if (rc == SHD_OK) {
         *version = entry_version_of(&t);
-        copy_versioned(a->entry, entry_at(&d->pages, ref), *version);
+        copy_versioned(a->entry, entry_at(&d->pages, ref), prefix, *version);
         txn_store32(&t, &head->word[CHAIN_OF], ref);
         txn_store32(&t, chain, 0);
         rc = attempt_link(a, &t, ref,
@@ -83,15 +85,18 @@ static int hand_over(struct attempt *a, uint32_t class, uint64_t *version)
 static int hand_over_with_room(struct attempt *a, struct version_call *c)
 {
     uint32_t meta = atomic_load32(&a->entry->cell.meta);
-    uint32_t bytes = entry_value_at(meta, (uint32_t)c->item.key_len) + 16u;
-    uint32_t class = slab_class(bytes);
+    uint32_t at = entry_value_at(meta, (uint32_t)c->item.key_len);
+    uint32_t prefix = entry_prefix(&a->d->pages, &a->entry->cell, at);
+    uint32_t class = slab_class((uint64_t)at + 16u + prefix);
     int steps = 0;
 
+    if (class >= SLAB_CLASSES)
+        return dict_damaged(a->d, "a value's chain begins past its end");
     for (;;) {
         int rc = slab_prepare(&a->d->pages, &a->shard->slab, class);
 
         if (rc == SHD_OK)
-            rc = hand_over(a, class, &c->version);
+            rc = hand_over(a, class, prefix, &c->version);
         if (rc == SHD_NOMEM)
             rc = attempt_make_room(a, class, &steps);
         else

@@ -59,6 +59,10 @@ const struct crash_case CASES[] = {
     {"chain into a list", 64, 0, 0, 0, 0, 0, "rpush a 10", "rpush a 9000"},
     {"chain out of a list", 64, 0, 0, 0, 0, 0, "rpush a 10;rpush a 9000", "rpop a"},
     {"long chain", 256, 0, 0, 0, 0, 0, "set b 100", "set a 100000"},
+    {"set a value in two cells", 64, 0, 0, N, 0, 0, "", "set a 1700"},
+    {"value in two cells over one", 64, 0, 0, 0, 0, 0, "set a 1700", "set a 1900"},
+    {"small over a value in two cells", 64, 0, 0, 0, 0, 0, "set a 2500", "set a 10"},
+    {"delete a value in two cells", 64, 0, 0, N, 0, 0, "set a 3000", "del a"},
     {"delete a long chain", 256, 0, 0, 0, 0, 0, "set a 100000", "del a"},
     {"set over a long chain", 256, 0, 0, 0, 0, 0, "set a 100000", "set a 5"},
 
@@ -176,6 +180,10 @@ const struct crash_case CASES[] = {
     {"evict chains for small", 64, 0, 0, S, 0, 0, "fill k 20 5000", "set a 50"},
     {"evict lists", 16, 0, 0, S, 0, 0, "rpush a 900;rpush a 900;rpush a 900;rpush b 900;fill k 60 100", "set c 1000"},
     {"evict everything", 16, 0, 0, S, 0, 0, "fill k 300 20", "set a 5000"},
+    {"evict values in two cells", 64, 0, 0, S, 0, 0, "fill k 40 1700", "set a 1700"},
+    {"evict, moving values in two cells", 64, 0, 0, S, 0, 0, "fill k 40 1700;thin k 40 3", "set a 9000"},
+    {"evict other sizes", 64, 0, 0, S, 0, 0, "fill k 60 700;fill m 300 20;hit m 100", "set a 300"},
+    {"take a cell that is too large", 64, 0, 0, S, 0, 0, "fill k 60 700;del k3", "set a 600"},
     {"evict and replace", 16, 0, 0, S, 0, 0, "fill k 300 20;set a 10", "set a 2000"},
     {"evict the expired first", 16, 0, 0, S, 0, 0, "fill e 30 20 5;fill k 300 20;advance 10", "set a 900"},
     {"evict the expired for safe", 16, 0, 0, S, 0, 0, "fill e 60 60 5;advance 10;?safe x 900;?safe y 900;?safe z 900;?safe u 900;?safe v 900", "?safe a 900"},
@@ -199,6 +207,7 @@ const struct crash_case CASES[] = {
 
     /* shards */
     {"page from another shard", 64, 4, 0, S, 0, 0, "fill k 900 20", "set a 900"},
+    {"expire in other shards first", 128, 4, 0, S, 0, 0, "fill e 300 60 5;fill k 1200 60;advance 10", "set a 900"},
     {"chain from other shards", 128, 4, 0, S, 0, 0, "fill k 1500 20", "set a 30000"},
     {"small in shard of key #", 64, 4, 0, S, 0, 4, "fill k 900 20", "set a# 20"},
     {"delete in shards", 64, 4, 0, 0, 0, 0, "fill k 90 20", "del k5"},

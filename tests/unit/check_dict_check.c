@@ -290,6 +290,31 @@ START_TEST(names_an_elements_chain_that_is_broken)
 }
 END_TEST
 
+START_TEST(names_the_chain_of_a_value_that_begins_in_its_cell)
+{
+    struct entry *e;
+    uint32_t *word, was;
+
+    start_to_damage();
+    expect(set("split", 1700, 5), SHD_OK);
+    holds("split", 1700, 5);
+    e = entry_of("split");
+    ck_assert_uint_ne(e->cell.meta & CELL_CHAINED, 0);
+    word = entry_chain(&inner->pages, &e->cell);
+    ck_assert_ptr_nonnull(word);
+    was = word[1];
+    ck_assert_uint_gt(was, 0);
+    word[1] = 1701;
+    expect_check_names("a value's chain begins past its end");
+    word[1] = UINT32_MAX;
+    expect_check_names("a value's chain begins past its end");
+    word[1] = was - 8;
+    expect_check_names("chain");
+    word[1] = was;
+    sound();
+}
+END_TEST
+
 START_TEST(names_the_lru_list)
 {
     start_to_damage();
@@ -611,6 +636,7 @@ int main(void)
     tcase_add_test(c, names_list_links_that_do_not_mirror);
     tcase_add_test(c, names_a_node_that_is_none);
     tcase_add_test(c, names_an_elements_chain_that_is_broken);
+    tcase_add_test(c, names_the_chain_of_a_value_that_begins_in_its_cell);
     tcase_add_test(c, names_the_lru_list);
     tcase_add_test(c, names_a_cell_that_has_leaked);
     tcase_add_test(c, names_a_page_that_has_leaked);

@@ -30,6 +30,62 @@ static unsigned fill(size_t len, int64_t ttl_ms)
     return n;
 }
 
+/* ---- how much fits ---- */
+
+/* Bytes of the capacity for each item, of those that fit before the first
+ * is evicted. Keys of 16 bytes. */
+static double bytes_each(uint64_t capacity, size_t (*length)(void))
+{
+    static const char zeroes[2001];
+    uint32_t forcible = 0;
+    char key[24];
+    unsigned n = 0;
+
+    start(capacity);
+    srand(4711);
+    for (;; n++) {
+        snprintf(key, sizeof(key), "key:%012u", n);
+        expect(shd_store(dict, SHD_SET, key, 16, SHD_STRING, zeroes, length(),
+                         0, 0, 0, &forcible),
+               SHD_OK);
+        if (forcible)
+            break;
+    }
+    sound();
+    return (double)capacity / n;
+}
+
+static size_t of_32_bytes(void)
+{
+    return 32;
+}
+
+/* 8 to 2000, each doubling about as likely. */
+static size_t of_mixed_bytes(void)
+{
+    size_t power = (size_t)8 << (unsigned)rand() % 8;
+
+    return (power + (size_t)rand() % power) % 2001;
+}
+
+START_TEST(a_small_item_takes_at_most_86_bytes)
+{
+    ck_assert_double_le(bytes_each(MIB, of_32_bytes), 86);
+}
+END_TEST
+
+START_TEST(a_mixed_item_takes_a_quarter_more_than_its_bytes_and_32)
+{
+    double payload = 0, each;
+
+    srand(4711);
+    for (unsigned i = 0; i < 3000; i++)
+        payload += (double)of_mixed_bytes() / 3000;
+    each = bytes_each(2 * MIB, of_mixed_bytes);
+    ck_assert_double_le(each, 1.25 * (payload + 16 + 32));
+}
+END_TEST
+
 /* ---- which goes ------------------------------------------------------- */
 
 START_TEST(the_least_recently_stored_goes_first)
@@ -554,6 +610,9 @@ int main(void)
     TCase *c = tcase_create("room");
 
     tcase_set_timeout(c, 180);
+    tcase_add_test(c, a_small_item_takes_at_most_86_bytes);
+    tcase_add_test(c,
+                   a_mixed_item_takes_a_quarter_more_than_its_bytes_and_32);
     tcase_add_test(c, the_least_recently_stored_goes_first);
     tcase_add_test(c, changing_an_entry_makes_it_the_last_to_go);
     tcase_add_test(c, an_entry_read_since_gets_a_second_chance);

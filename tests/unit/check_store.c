@@ -89,6 +89,34 @@ START_TEST(values_around_every_size_class_come_back)
 }
 END_TEST
 
+/* Begun in one cell and ended in another, where the classes are far apart. */
+START_TEST(a_value_in_two_cells_is_like_any_other)
+{
+    static const size_t lengths[] = {1320, 1321, 1500, 1699, 1700, 2000,
+                                     2001, 2300, 3000, 3999, 4063, 4064};
+    unsigned split = 0;
+    struct shd_value v;
+
+    start(MIB);
+    for (unsigned i = 0; i < 12; i++) {
+        size_t len = lengths[i];
+
+        expect(store(SHD_SET, "key", len, i, 5000, 7, NULL), SHD_OK);
+        holds("key", len, i);
+        split += (entry_of("key")->cell.meta & CELL_CHAINED) != 0;
+        expect(shd_get(dict, "key", 3, bytes_out, len - 1, &v), SHD_SPACE);
+        ck_assert_uint_eq(v.len, len);
+        ck_assert_int_eq(v.flags, 7);
+        expect(store(SHD_REPLACE, "key", len, i + 50, 0, 0, NULL), SHD_OK);
+        holds("key", len, i + 50);
+        sound();
+    }
+    ck_assert_uint_ge(split, 5);
+    expect(del("key"), SHD_OK);
+    all_is_free();
+}
+END_TEST
+
 START_TEST(keys_may_hold_any_byte_and_differ_in_one)
 {
     start(MIB);
@@ -838,6 +866,7 @@ int main(void)
     tcase_add_loop_test(c, any_key_holds_any_value, 0, KEYS);
     tcase_add_test(c, every_value_follows_every_other);
     tcase_add_test(c, values_around_every_size_class_come_back);
+    tcase_add_test(c, a_value_in_two_cells_is_like_any_other);
     tcase_add_test(c, keys_may_hold_any_byte_and_differ_in_one);
     tcase_add_test(c, long_keys_that_differ_at_the_end_are_two);
     tcase_add_test(c, empty_and_too_long_keys_are_refused);
