@@ -9,7 +9,7 @@
 #define NODE_VALUE_AT ((uint32_t)sizeof(struct cell))
 /* Cells up to this size are at most a third larger than the next. */
 #define SPLIT_BYTES 1360u
-#define SPLIT_PAGES_MIN 8u
+#define SPLIT_PAGES_MIN 64u
 
 static uint32_t key_len_of(const struct cell *c)
 {
