@@ -536,7 +536,8 @@ enum { /* shd_store */
 /* Stores a value: type SHD_STRING with value/len (value may be NULL when len
  * is 0), SHD_NUMBER or SHD_BOOLEAN with number. Replaces value, type, flags
  * and expiry at once, over a list too. Without SHD_SAFE it makes room by
- * removing expired entries, then the least recently used; *forcible, if not
+ * removing expired entries (of all shards), then the least recently used
+ * that nobody has read since; *forcible, if not
  * NULL, is 1 if a live entry had to go, and is written on failure too.
  * SHD_TOOBIG: larger than the dict. SHD_NOMEM: see SHD_SAFE; also when the
  * file system is full. A failed store leaves the old value. */

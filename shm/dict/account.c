@@ -471,8 +471,7 @@ int account_index(const struct dict *d, struct shd_dict_account *a)
     }
     a->marks_bytes = pages * sizeof(d->pages.table->marks);
     a->table_bytes -= a->marks_bytes;
-    a->capacity_bytes =
-        (capacity + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    a->capacity_bytes = (capacity + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     a->pages = pages;
     a->padding_bytes = a->capacity_bytes - parts;
     if (parts > a->capacity_bytes || a->padding_bytes >= PADDING_MAX)
@@ -566,8 +565,8 @@ int account_take(const struct dict *d, struct shd_dict_account *a,
             a->class_cell_bytes[c] = slab_class_bytes(c);
         a->pages_needed = account_pages_needed(d, l.live);
         a->value_max_bytes = dict_value_max(d, 1);
-        a->safe_value_max_bytes = safe_value_max(d, a->pages, a->pages_needed,
-                                                 l.live);
+        a->safe_value_max_bytes =
+            safe_value_max(d, a->pages, a->pages_needed, l.live);
     }
     free(l.known.item);
     if (live == NULL)

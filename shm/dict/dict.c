@@ -321,7 +321,8 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
     d->pages.nodes.first = h->pages_at;
     d->pages.nodes.end = h->pages_at;
     memcpy(d->name, o->name, sizeof(d->name));
-    if (d->shard == NULL || d->roots == NULL || d->pages.map == NULL || d->pages.table == NULL ||
+    if (d->shard == NULL || d->roots == NULL || d->pages.map == NULL ||
+        d->pages.table == NULL ||
         part(s, o, h->pages_at, max * PAGE_BYTES) == NULL ||
         guard_at(s, d->guards_first + d->shards - 1) == NULL)
         return error_set(SHD_CORRUPT, "dict '%s': its parts lie outside it",

@@ -225,11 +225,6 @@ uint64_t dict_value_max_of(uint64_t pages, size_t key_len);
  * much; what it had stays the dict's. */
 int dict_prefault(const struct dict *d);
 
-/* Commits all of the dict's memory, and maps it into this process, in steps
- * that hold a lock each for some 0.1 ms. SHD_NOMEM: the system has not so
- * much; what it had stays the dict's. */
-int dict_prefault(const struct dict *d);
-
 int dict_info(const struct dict *d, struct shd_dict_info *info);
 
 #endif

@@ -107,15 +107,16 @@ static int fits(const struct dict *d, const struct item *item)
 }
 
 /* A string whose cell would be over SPLIT_BYTES, where the classes are far
- * apart: begun in a smaller cell, `head` bytes into it, and ended in a chain of
- * one cell, if both together are a good deal smaller. Not where pages are so
- * few that two kinds of cells might not both find one. */
+ * apart: begun in a smaller cell, `head` bytes into it, and ended in a chain
+ * of one cell, if both together are a good deal smaller. Not where pages are
+ * so few that two kinds of cells might not both find one. */
 static bool split(const struct dict *d, struct item *item, uint64_t head)
 {
     uint64_t whole = slab_class_bytes(slab_class(head + pad8(item->len)));
     uint64_t best = whole * 9 / 10;
 
-    if (pages_count(&d->pages) < SPLIT_PAGES_MIN)
+    /* No lock is held: nothing of a destroyed dict is to be touched. */
+    if (dict_gone(d, 0) || pages_count(&d->pages) < SPLIT_PAGES_MIN)
         return false;
     item->prefix = 0;
     for (uint32_t class = slab_class(whole) - 1;
@@ -158,8 +159,8 @@ int item_shape(const struct dict *d, struct item *item)
         item->chain.second_len = item->len;
         item->meta |= CELL_CHAINED;
         bytes += is_long ? 0 : 8;
-    } else if (item->type == SHD_STRING &&
-               bytes + item->len > SPLIT_BYTES && split(d, item, bytes)) {
+    } else if (item->type == SHD_STRING && bytes + item->len > SPLIT_BYTES &&
+               split(d, item, bytes)) {
         item->chain.second = (const unsigned char *)item->value + item->prefix;
         item->chain.second_len = item->len - item->prefix;
         item->meta |= CELL_CHAINED;
@@ -253,10 +254,9 @@ void entry_fill(const struct dict *d, uint32_t ref, const struct item *item,
         cell_fill(bytes + sizeof(*e), item->key, key_len);
     }
     if (item->kind == CELL_VERSIONED)
-        atomic_store64(
-            (uint64_t *)(void *)(bytes +
-                                 entry_version_at(item->meta, key_len)),
-            item->version);
+        atomic_store64((uint64_t *)(void *)(bytes + entry_version_at(
+                                                        item->meta, key_len)),
+                       item->version);
     if (item->flags != 0)
         atomic_store64((uint64_t *)(void *)(bytes + at - 8),
                        (uint32_t)item->flags);

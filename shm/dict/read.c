@@ -167,10 +167,9 @@ INLINED int read_placed(const struct dict *d, const struct place *at,
                  : SHD_GONE;
     } while (!reading_done(&r));
     if (rc != SHD_OK)
-        rc = rc == 1
-                 ? read_long_value(d, at, key, len, buf, size, how, v, &live,
-                                   &ref)
-                 : failed(d, rc);
+        rc = rc == 1 ? read_long_value(d, at, key, len, buf, size, how, v,
+                                       &live, &ref)
+                     : failed(d, rc);
     if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
         !dict_is_marked(d, ref))
         mark(d, at, ref);

@@ -393,12 +393,11 @@ static uint64_t soonest_of_shards(const struct dict *d, uint32_t *where)
 }
 
 /* With a lock: a shard that may hold something expired; d->shards: none does.
- * What all
- * shards' words say is kept in one of the dict's, so that asking costs a load
- * as a rule. Who raises that one looks at theirs again: who has lowered his
- * meanwhile may have seen the old one (see soonest_lower in memory/slab.c).
- * Death between the two leaves it too high: what expires sooner goes when
- * its own shard makes room. */
+ * What all shards' words say is kept in one of the dict's, so that asking
+ * costs a load as a rule. Who raises that one looks at theirs again: who has
+ * lowered his meanwhile may have seen the old one (see soonest_lower in
+ * memory/slab.c). Death between the two leaves it too high: what expires
+ * sooner goes when its own shard makes room. */
 static uint32_t shard_with_expired(const struct dict *d, uint64_t now)
 {
     uint64_t known = atomic_load64(d->pages.soonest);
@@ -627,16 +626,15 @@ static bool evicts_at_home(const struct dict *d, uint32_t shard)
     return true;
 }
 
-/* The entry to evict for the sake of a cell of a class: the tail, or if that is
- * of another class, one of this class that is hardly younger. 0: none. */
+/* The entry to evict for the sake of a cell of a class: the tail, or if that
+ * is of another class, one of this class that is hardly younger. 0: none. */
 static int pick_victim(const struct dict *d, uint32_t shard, uint32_t class,
                        uint32_t keep, uint32_t *victim)
 {
     uint32_t ref;
     int rc = pick_tail(d, shard, keep, victim);
 
-    if (rc != SHD_OK || class >= SLAB_CLASSES ||
-        class_of(d, *victim) == class)
+    if (rc != SHD_OK || class >= SLAB_CLASSES || class_of(d, *victim) == class)
         return rc;
     ref = *victim;
     for (int i = 0; i < WINDOW && ref != 0; i++) {
@@ -703,9 +701,8 @@ int room_here(const struct dict *d, uint32_t shard, uint32_t class,
         return rc;
     if (r->safe)
         return compact(d, shard, r);
-    if (d->shards > 1 &&
-        (shard_with_expired(d, clock_now_ms()) != d->shards ||
-         (!r->stay && !evicts_at_home(d, shard))))
+    if (d->shards > 1 && (shard_with_expired(d, clock_now_ms()) != d->shards ||
+                          (!r->stay && !evicts_at_home(d, shard))))
         return 0;
     return evict_step(d, shard, class, r);
 }

@@ -17,7 +17,7 @@
 #include <stdio.h>
 
 static const uint16_t class_bytes[SLAB_CLASSES] = {
-    48,  64,  80,  96,  112, 128, 160, 192,  224,  256, 304,
+    48,  64,  80,  96,  112, 128, 160,  192,  224,  256, 304,
     368, 448, 512, 576, 672, 816, 1024, 1360, 2048, 4096};
 
 /* Its nodes are the page table's. */
