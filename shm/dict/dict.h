@@ -102,7 +102,7 @@ struct dict {
 /* Where a key belongs. */
 struct place {
     uint32_t shard;
-    uint32_t root; /* index into roots and marks */
+    uint32_t root; /* index into roots */
     uint32_t hash; /* 24 bits */
 };
 

@@ -51,7 +51,7 @@ mark(const struct dict *d, const struct place *at, uint32_t ref)
 
     if (guard_trylock(d->env, g) != SHD_OK)
         return;
-    if (!dict_gone(d, at->shard))
+    if (dict_enter(d, at->shard))
         dict_set_mark(d, ref, true);
     guard_unlock(g);
 }

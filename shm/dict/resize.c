@@ -2,20 +2,24 @@
 /*
  * Growing, in steps, each under one hold of shard 0's lock:
  *
- *   1  unsettled                 a death from here on leaves memory to give
- * back 2  memory for descriptors and bits; the bits of pages without owner are
- * set 3  limit, described and capacity up, settled
+ *   1  unsettled               a death from here on leaves memory to give back
+ *   2  memory                  for descriptors and bits; the bits of pages
+ *                              without owner are set
+ *   3  limit, described and capacity up, settled
  *
  * Shrinking:
  *
- *   1  limit, capacity down      one transaction; from here on nothing new is
- *                                claimed above the limit, but by who has
- * looked at the old limit already, with a lock: 2  every lock once then that
- * is over 3  pages above the limit leave their shards' lists of free cells:
- * nothing new is put into them 4  page by page, what is in them moves below
- * the limit; room is made there when there is none 5  under shard 0's lock,
- * from the top: the committed bound comes down, the memory is given back,
- * described comes down
+ *   1  limit, capacity down    one transaction; from here on nothing new is
+ *                              claimed above the limit, but by who has looked
+ *                              at the old limit already, with a lock:
+ *   2  every lock once         then that is over
+ *   3  pages above the limit   leave their shards' lists of free cells:
+ *                              nothing new is put into them
+ *   4  page by page            what is in them moves below the limit; room is
+ *                              made there when there is none
+ *   5  from the top            under shard 0's lock: the committed bound comes
+ *                              down, the memory is given back, described comes
+ *                              down
  *
  * 2 to 5 are "settling". They look at the pages and at the limit as it is, so
  * whoever finds `unsettled` set can do them from the start; a grown limit in

@@ -701,8 +701,11 @@ int room_here(const struct dict *d, uint32_t shard, uint32_t class,
         return rc;
     if (r->safe)
         return compact(d, shard, r);
-    if (d->shards > 1 && (shard_with_expired(d, clock_now_ms()) != d->shards ||
-                          (!r->stay && !evicts_at_home(d, shard))))
+    /* Not for ever: entries may expire elsewhere as fast as they are removed
+     * there. */
+    if (d->shards > 1 && !r->stay &&
+        (shard_with_expired(d, clock_now_ms()) != d->shards ||
+         !evicts_at_home(d, shard)))
         return 0;
     return evict_step(d, shard, class, r);
 }
