@@ -3,12 +3,10 @@
  * Taking a lock: trylock, a short spin, then timed slices. A slice is the
  * backstop for a wake-up that died with its waiter; between slices the waiter
  * asks whether the owner is dead without the kernel having said so.
- *
- * glibc's lock word is the first int of the mutex: the owner's thread id, the
- * bit FUTEX_WAITERS, and FUTEX_OWNER_DIED once the kernel has cleaned up.
  */
 #include "shm/guard/guard.h"
 #include "shm/base/error.h"
+#include "shm/guard/robust.h"
 #include "shm/guard/txn.h"
 
 #include <errno.h>
@@ -22,17 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef __GLIBC__
-#error "the layout of a robust mutex's lock word is known for glibc only"
-#endif
-
 #define SPINS 64
 #define SLICE_NS 30000000l
-
-static uint32_t *lock_word(const struct guard *g)
-{
-    return (uint32_t *)(uintptr_t)&g->mutex.__data.__lock;
-}
 
 struct guard *guard_at(const struct segment *s, uint32_t index)
 {
@@ -42,27 +31,8 @@ struct guard *guard_at(const struct segment *s, uint32_t index)
                       sizeof(struct guard));
 }
 
-int guard_init(struct guard *g)
-{
-    pthread_mutexattr_t a;
-    int rc = pthread_mutexattr_init(&a);
-
-    if (rc == 0) {
-        rc = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
-        if (rc == 0)
-            rc = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
-        if (rc == 0)
-            rc = pthread_mutex_init(&g->mutex, &a);
-        pthread_mutexattr_destroy(&a);
-    }
-    if (rc != 0)
-        return error_set(SHD_UNSUPPORTED,
-                         "robust process-shared mutexes: error %d", rc);
-    return SHD_OK;
-}
-
-/* The caller holds a mutex whose owner died. */
-static int recover(const struct guard_env *env, struct guard *g)
+/* The caller holds a lock whose owner died. */
+static void recover(const struct guard_env *env, struct guard *g)
 {
     int rc = txn_recover(env->segment, g);
 
@@ -70,26 +40,18 @@ static int recover(const struct guard_env *env, struct guard *g)
         atomic_store64(&g->damaged, 1);
     atomic_store64(&g->recoveries, atomic_load64(&g->recoveries) + 1);
     atomic_compiler_barrier();
-    if (pthread_mutex_consistent(&g->mutex) != 0)
-        return error_set(SHD_CORRUPT, "a lock lost its robustness");
-    return SHD_OK;
 }
 
-/* After any pthread call that may have given the mutex. */
+/* After any call that may have given the lock. */
 static int acquired(const struct guard_env *env, struct guard *g, int rc)
 {
-    if (rc == EOWNERDEAD) {
-        rc = recover(env, g);
-        if (rc != SHD_OK) {
-            (void)pthread_mutex_unlock(&g->mutex);
-            return rc;
-        }
-    } else if (rc != 0) {
-        return error_set(SHD_CORRUPT, "a lock is damaged: error %d", rc);
-    }
+    if (rc == EOWNERDEAD)
+        recover(env, g);
+    else if (rc != 0)
+        return error_set(SHD_SYS, "a lock cannot be taken: %s", strerror(rc));
     if (atomic_load64(&g->damaged) != 0 || (atomic_load64(&g->seq) & 1) != 0 ||
         atomic_load64(&g->state) != 0) {
-        (void)pthread_mutex_unlock(&g->mutex);
+        (void)robust_unlock(&g->lock);
         return error_set(SHD_CORRUPT, "the log of a lock is damaged");
     }
     atomic_store64(&g->owner, env->incarnation);
@@ -98,7 +60,7 @@ static int acquired(const struct guard_env *env, struct guard *g, int rc)
 
 static bool is_contended(int rc)
 {
-    return rc == EBUSY || rc == ETIMEDOUT || rc == EAGAIN;
+    return rc == EBUSY || rc == ETIMEDOUT;
 }
 
 /* Is that thread of this pid namespace gone, or dead and not yet waited for?
@@ -131,40 +93,15 @@ static bool thread_is_gone(uint32_t tid)
  * it. Marks it as the kernel would have. */
 static void mark_lost_owner(struct guard *g)
 {
-    uint32_t word = atomic_load32(lock_word(g));
+    uint32_t word = atomic_load32(&g->lock);
     uint32_t tid = word & FUTEX_TID_MASK;
 
     if (tid == 0 || (word & FUTEX_OWNER_DIED) != 0 || !thread_is_gone(tid))
         return;
-    if (atomic_cas32(lock_word(g), word,
+    if (atomic_cas32(&g->lock, word,
                      (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED))
         guard_kick(g);
 }
-
-#ifdef __SANITIZE_THREAD__
-/* The thread sanitizer's runtime (gcc 12) does not know
- * pthread_mutex_clocklock and has to be told. Weak: the same instrumentation
- * is also used with other hooks. */
-void __tsan_mutex_pre_lock(void *m, unsigned flags) __attribute__((weak));
-void __tsan_mutex_post_lock(void *m, unsigned flags, int recursion)
-    __attribute__((weak));
-
-static int tell_sanitizer(struct guard *g, int rc)
-{
-    if ((rc == 0 || rc == EOWNERDEAD) && __tsan_mutex_pre_lock != NULL &&
-        __tsan_mutex_post_lock != NULL) {
-        __tsan_mutex_pre_lock(&g->mutex, 0);
-        __tsan_mutex_post_lock(&g->mutex, 0, 0);
-    }
-    return rc;
-}
-#else
-static int tell_sanitizer(struct guard *g, int rc)
-{
-    (void)g;
-    return rc;
-}
-#endif
 
 static int wait_in_slices(const struct guard_env *env, struct guard *g)
 {
@@ -183,9 +120,9 @@ static int wait_in_slices(const struct guard_env *env, struct guard *g)
             until.tv_nsec -= 1000000000l;
             until.tv_sec++;
         }
-        rc = pthread_mutex_clocklock(&g->mutex, CLOCK_MONOTONIC, &until);
+        rc = robust_wait(&g->lock, &until);
         if (!is_contended(rc))
-            return tell_sanitizer(g, rc);
+            return rc;
         mark_lost_owner(g);
         left_ns -= slice;
     }
@@ -194,14 +131,14 @@ static int wait_in_slices(const struct guard_env *env, struct guard *g)
 
 int guard_lock(const struct guard_env *env, struct guard *g)
 {
-    int rc = pthread_mutex_trylock(&g->mutex);
+    int rc = robust_trylock(&g->lock);
 
     if (!is_contended(rc))
         return acquired(env, g, rc);
     for (int i = 0; i < SPINS && is_contended(rc); i++) {
         atomic_pause();
-        if (atomic_load32(lock_word(g)) == 0)
-            rc = pthread_mutex_trylock(&g->mutex);
+        if (atomic_load32(&g->lock) == 0)
+            rc = robust_trylock(&g->lock);
     }
     if (is_contended(rc))
         rc = wait_in_slices(env, g);
@@ -218,7 +155,7 @@ int guard_lock(const struct guard_env *env, struct guard *g)
 
 int guard_trylock(const struct guard_env *env, struct guard *g)
 {
-    int rc = pthread_mutex_trylock(&g->mutex);
+    int rc = robust_trylock(&g->lock);
 
     if (is_contended(rc))
         return SHD_BUSY;
@@ -227,10 +164,9 @@ int guard_trylock(const struct guard_env *env, struct guard *g)
 
 void guard_unlock(struct guard *g)
 {
-    int rc = pthread_mutex_unlock(&g->mutex);
-
-    assert(rc == 0);
-    (void)rc;
+    /* If the word is not ours any more somebody has overwritten it. Whoever
+     * finds it naming nobody that lives marks it (mark_lost_owner). */
+    (void)robust_unlock(&g->lock);
 }
 
 int guard_reap(const struct guard_env *env, struct guard *g)
@@ -238,9 +174,9 @@ int guard_reap(const struct guard_env *env, struct guard *g)
     int rc;
 
     mark_lost_owner(g);
-    if ((atomic_load32(lock_word(g)) & FUTEX_OWNER_DIED) == 0)
+    if ((atomic_load32(&g->lock) & FUTEX_OWNER_DIED) == 0)
         return 0;
-    rc = pthread_mutex_trylock(&g->mutex);
+    rc = robust_trylock(&g->lock);
     if (is_contended(rc))
         return 0;
     bool died = rc == EOWNERDEAD;
@@ -254,12 +190,12 @@ int guard_reap(const struct guard_env *env, struct guard *g)
 void guard_kick(struct guard *g)
 {
     /* It can fail only for an address outside the mapping. */
-    (void)syscall(SYS_futex, lock_word(g), FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    (void)syscall(SYS_futex, &g->lock, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 uint64_t guard_holder(const struct guard *g)
 {
-    if ((atomic_load32(lock_word(g)) & FUTEX_TID_MASK) == 0)
+    if ((atomic_load32(&g->lock) & FUTEX_TID_MASK) == 0)
         return 0;
     return atomic_load64(&g->owner);
 }

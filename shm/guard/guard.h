@@ -11,9 +11,8 @@
  *        instruction runs again from the start and ends the same.
  * COST   lock + unlock about 30 ns; recovery a few microseconds.
  *
- * Facts about robust mutexes this module answers (each was reproduced):
+ * Facts about robust locks this module answers (each was reproduced):
  *   a killed waiter strands the others     timed slices; guard_kick
- *   unlock before consistent is for ever   recover, then consistent
  *   a lock word can name a dead thread     guard_lock looks whether it lives,
  *     without OWNER_DIED                     and marks the word as the kernel
  *                                            would have
@@ -21,8 +20,6 @@
  */
 #ifndef SHD_GUARD_GUARD_H
 #define SHD_GUARD_GUARD_H
-
-#include <pthread.h>
 
 #include "shm/base/atomic.h"
 #include "shm/segment/segment.h"
@@ -51,8 +48,8 @@ struct guard_claim {
 };
 
 struct guard {
-    pthread_mutex_t mutex; /*   0 40 bytes on x86-64, 48 on arm64 */
-    uint8_t pad1[48 - sizeof(pthread_mutex_t)];
+    uint32_t lock;       /*   0 guard/robust.h */
+    uint8_t pad1[44];    /*   4 */
     uint64_t owner;      /*  48 incarnation of the last holder */
     uint64_t waits;      /*  56 acquisitions that had to wait */
     uint64_t seq;        /*  64 odd while a transaction is open */
@@ -66,7 +63,7 @@ struct guard {
     struct guard_claim releases[GUARD_RELEASES_MAX]; /* 320 */
     struct guard_undo undo[GUARD_UNDO_MAX];          /* 576 */
 };
-static_assert(sizeof(pthread_mutex_t) <= 48, "layout");
+static_assert(offsetof(struct guard, lock) == 0, "layout");
 static_assert(offsetof(struct guard, owner) == 48, "layout");
 static_assert(offsetof(struct guard, seq) == 64, "layout");
 static_assert(offsetof(struct guard, state) == 128, "layout");
@@ -82,9 +79,6 @@ struct guard_env {
 
 /* Guard number index, or NULL if there is no such. It must be committed. */
 struct guard *guard_at(const struct segment *s, uint32_t index);
-
-/* Makes a fresh guard of zeroed memory that nobody else knows yet. */
-int guard_init(struct guard *g);
 
 /* Takes the lock, undoing what a dead holder left. SHD_BUSY: a live holder
  * kept it for env->wait_ms. SHD_CORRUPT: the lock or its log is damaged; it

@@ -38,17 +38,44 @@ static void claim_fill(const struct txn *t, struct guard_claim *c,
     c->tag = claim_tag(c, t->id);
 }
 
-static void claim_give_back(const struct segment *s,
-                            const struct guard_claim *c)
+static bool claim_sound(const struct segment *s, const struct guard_claim *c,
+                        uint64_t id)
 {
-    uint32_t *owner = segment_at(s, c->owner_at, sizeof(*owner));
-    uint64_t *map = segment_at(s, c->map_at, sizeof(*map));
+    return c->tag == claim_tag(c, id) && c->bit <= 63 && c->owner != 0 &&
+           c->owner_at % 4 == 0 && c->map_at % 8 == 0 &&
+           segment_at(s, c->owner_at, 4) != NULL &&
+           segment_at(s, c->map_at, 8) != NULL;
+}
 
-    if (owner == NULL || map == NULL || atomic_load32(owner) != c->owner)
-        return;
-    atomic_or64(map, 1ull << c->bit);
+/* False: what the log says is not what a transaction of that id wrote. Judged
+ * and done from one private copy, for the log may be overwritten meanwhile. */
+static bool claim_give_back(const struct segment *s,
+                            const struct guard_claim *logged, uint64_t id)
+{
+    const struct guard_claim c = {
+        .owner_at = atomic_load64(&logged->owner_at),
+        .map_at = atomic_load64(&logged->map_at),
+        .owner = atomic_load32(&logged->owner),
+        .bit = atomic_load32(&logged->bit),
+        .tag = atomic_load64(&logged->tag),
+    };
+    uint32_t *owner;
+
+    if (!claim_sound(s, &c, id))
+        return false;
+    owner = segment_at(s, c.owner_at, sizeof(*owner));
+    if (atomic_load32(owner) != c.owner)
+        return true;
+    atomic_or64(segment_at(s, c.map_at, 8), 1ull << c.bit);
     atomic_compiler_barrier();
     atomic_store32_release(owner, 0);
+    return true;
+}
+
+/* The log holds what no transaction wrote: some of it could not be done. */
+static void damaged(struct guard *g)
+{
+    atomic_store64(&g->damaged, 1);
 }
 
 void txn_begin(struct txn *t, const struct segment *s, struct guard *g,
@@ -57,10 +84,13 @@ void txn_begin(struct txn *t, const struct segment *s, struct guard *g,
     uint64_t seq = atomic_load64(&g->seq);
 
     assert(words <= GUARD_UNDO_MAX);
-    assert((seq & 1) == 0 && atomic_load64(&g->state) == 0);
     t->guard = g;
     t->segment = s;
-    t->id = seq + 1;
+    /* Both were at rest when the lock was taken. If they are not now somebody
+     * has overwritten them, and they mean nothing. */
+    t->id = (seq | 1) + (seq & 1) * 2;
+    if (atomic_load64(&g->state) != 0)
+        atomic_store64(&g->state, 0);
     t->undo = 0;
     t->undo_max = words;
     t->claims = 0;
@@ -98,8 +128,10 @@ void txn_release(struct txn *t, uint32_t *owner, uint32_t value, uint64_t *map,
 static void finish(const struct segment *s, struct guard *g, uint32_t releases,
                    uint64_t id)
 {
-    for (uint32_t i = 0; i < releases; i++)
-        claim_give_back(s, &g->releases[i]);
+    for (uint32_t i = 0; i < releases; i++) {
+        if (!claim_give_back(s, &g->releases[i], id))
+            damaged(g);
+    }
     atomic_compiler_barrier();
     if (releases > 0)
         atomic_store64(&g->state, 0);
@@ -116,15 +148,30 @@ void txn_commit(struct txn *t)
     t->guard = NULL;
 }
 
+/* The word an entry of the log is about, NULL if no transaction of that id
+ * wrote it. */
+static uint64_t *logged_word(const struct segment *s, uint64_t where,
+                             uint64_t old, uint64_t id)
+{
+    uint64_t at = where & TXN_WHERE_MASK;
+
+    if ((where & ~TXN_WHERE_MASK) != txn_tag(at, old, id))
+        return NULL;
+    return segment_at(s, at * 8, 8);
+}
+
 static void undo(const struct segment *s, struct guard *g, uint32_t words,
-                 uint32_t claims)
+                 uint32_t claims, uint64_t id)
 {
     while (words-- > 0) {
         const struct guard_undo *u = &g->undo[words];
-        uint64_t *p = segment_at(s, (u->where & TXN_WHERE_MASK) * 8, 8);
+        uint64_t old = atomic_load64(&u->old);
+        uint64_t *p = logged_word(s, atomic_load64(&u->where), old, id);
 
         if (p != NULL)
-            atomic_store64(p, u->old);
+            atomic_store64(p, old);
+        else
+            damaged(g);
         atomic_compiler_barrier();
     }
     /* From here on another guard may own what was claimed, and words of it
@@ -132,7 +179,8 @@ static void undo(const struct segment *s, struct guard *g, uint32_t words,
     atomic_store64(&g->state, txn_state(0, claims, 0));
     atomic_compiler_barrier();
     while (claims-- > 0)
-        claim_give_back(s, &g->claims[claims]);
+        if (!claim_give_back(s, &g->claims[claims], id))
+            damaged(g);
     atomic_compiler_barrier();
     atomic_store64(&g->state, 0);
     atomic_compiler_barrier();
@@ -140,7 +188,7 @@ static void undo(const struct segment *s, struct guard *g, uint32_t words,
 
 void txn_abort(struct txn *t)
 {
-    undo(t->segment, t->guard, t->undo, t->claims);
+    undo(t->segment, t->guard, t->undo, t->claims, t->id);
     atomic_store64_release(&t->guard->seq, t->id + 1);
     t->guard = NULL;
 }
@@ -149,10 +197,7 @@ static bool claims_sound(const struct segment *s, const struct guard_claim *c,
                          uint32_t n, uint64_t id)
 {
     for (uint32_t i = 0; i < n; i++) {
-        if (c[i].tag != claim_tag(&c[i], id) || c[i].bit > 63 ||
-            c[i].owner == 0 || c[i].owner_at % 4 != 0 ||
-            c[i].map_at % 8 != 0 || segment_at(s, c[i].owner_at, 4) == NULL ||
-            segment_at(s, c[i].map_at, 8) == NULL)
+        if (!claim_sound(s, &c[i], id))
             return false;
     }
     return true;
@@ -163,10 +208,8 @@ static bool log_sound(const struct segment *s, const struct guard *g,
 {
     for (uint32_t i = 0; i < words; i++) {
         const struct guard_undo *u = &g->undo[i];
-        uint64_t where = u->where & TXN_WHERE_MASK;
 
-        if ((u->where & ~TXN_WHERE_MASK) != txn_tag(where, u->old, id) ||
-            segment_at(s, where * 8, 8) == NULL)
+        if (logged_word(s, u->where, u->old, id) == NULL)
             return false;
     }
     return true;
@@ -200,7 +243,7 @@ int txn_recover(const struct segment *s, struct guard *g)
     if ((seq & 1) == 0)
         return SHD_OK;
     if (words > 0 || claims > 0)
-        undo(s, g, words, claims);
+        undo(s, g, words, claims, seq);
     /* Forward, never back: a reader that saw the old even value must not
      * find it again. */
     finish(s, g, releases, seq);

@@ -12,6 +12,7 @@
 #include "shm/guard/txn.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 

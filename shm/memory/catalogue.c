@@ -69,8 +69,6 @@ int catalogue_initialize(struct segment *s)
                             (uint64_t)s->objects_max *
                                 sizeof(struct catalogue_object));
     if (rc == SHD_OK)
-        rc = guard_init(g);
-    if (rc == SHD_OK)
         atomic_store32(&segment_header(s)->guards_used, GUARD_FIRST_OBJECT);
     return rc;
 }
@@ -358,7 +356,7 @@ static int find_guards(const struct segment *s, const struct owned *o,
                      want->guards, want->name, s->locks_max);
 }
 
-/* The guards beyond those in use become mutexes. Until guards_used covers
+/* The guards beyond those in use become locks. Until guards_used covers
  * them nobody else looks at them, so a dead maker's beginnings do not
  * matter. */
 static int make_guards(const struct segment *s,
@@ -373,9 +371,6 @@ static int make_guards(const struct segment *s,
         if (rc != SHD_OK)
             return rc;
         memset(g, 0, sizeof(*g));
-        rc = guard_init(g);
-        if (rc != SHD_OK)
-            return rc;
     }
     return SHD_OK;
 }

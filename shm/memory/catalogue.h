@@ -43,7 +43,7 @@ static_assert(sizeof(struct catalogue_object) == SEGMENT_OBJECT_BYTES,
 /* Guard 1 and the table of a segment that is being created. */
 int catalogue_initialize(struct segment *s);
 
-/* How many guards are mutexes by now: 0 .. that - 1 may be looked at. */
+/* How many guards are locks by now: 0 .. that - 1 may be looked at. */
 uint32_t catalogue_guards(const struct segment *s);
 
 /* Is this an object's name? SHD_OK or SHD_NAME with the reason. */

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -46,8 +45,7 @@ static struct parts parts_of(uint32_t workers, uint32_t objects,
 /* Everything that must be the same in two programs that share a segment. */
 static uint64_t whole_fingerprint(uint64_t above)
 {
-    uint64_t sizes[] = {sizeof(pthread_mutex_t),
-                        CACHE_LINE,
+    uint64_t sizes[] = {CACHE_LINE,
                         sizeof(struct segment_header),
                         SEGMENT_GUARD_BYTES,
                         SEGMENT_OBJECT_BYTES,

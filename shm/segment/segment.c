@@ -423,9 +423,9 @@ static int read_header(int fd, const char *label, struct segment_header *h)
                      label, got);
 }
 
-/* glibc follows the pointers inside a robust mutex, so whoever may write the
- * file may run code in us: a plain name, which anybody may have taken first
- * in a directory open to all, is not enough to trust its owner. */
+/* Whoever may write the file may change any answer, and cut it off under our
+ * feet: a plain name, which anybody may have taken first in a directory open
+ * to all, is not enough to trust its owner. */
 static int check_owner(const struct segment_name *n, const struct stat *st,
                        const char *label)
 {

@@ -32,7 +32,7 @@
 #define SEGMENT_UNIT 16u              /* offsets count units of 16 bytes */
 #define SEGMENT_SIZE_MAX (1ull << 36) /* 2^32 units: 64 GiB */
 #define SEGMENT_MAGIC 0x3154434944485353ull /* "SSHDICT1", little-endian */
-#define SEGMENT_LAYOUT_VERSION 2u
+#define SEGMENT_LAYOUT_VERSION 3u
 #define SEGMENT_BYTE_ORDER 0x01020304u
 
 #define SEGMENT_GUARD_BYTES 8192u

@@ -50,7 +50,7 @@ int registry_initialize(struct segment *s)
         rc = segment_commit(s, s->workers_at,
                             (uint64_t)s->workers_max *
                                 sizeof(struct registry_slot));
-    return rc == SHD_OK ? guard_init(g) : rc;
+    return rc;
 }
 
 /* ---- joining and leaving ---------------------------------------------- */

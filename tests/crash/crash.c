@@ -361,7 +361,7 @@ static bool guards_are_quiet(struct run *r)
         const char *what = NULL;
         char text[120];
 
-        if (g->mutex.__data.__lock != 0 || g->mutex.__data.__owner != 0)
+        if (g->lock != 0)
             what = "is not free";
         else if (g->state != 0)
             what = "has a log that is not empty";
@@ -880,22 +880,11 @@ static _Noreturn void killed_child(struct run *r, uint64_t point)
     _exit(2);
 }
 
-/* The first byte that differs but for the words in which glibc keeps thread
- * ids and addresses; image_bytes if none does. */
+/* The first byte that differs; image_bytes if none does. */
 static size_t difference(const struct run *r, const unsigned char *a,
                          const unsigned char *b)
 {
-    const struct segment *s = &r->world.segment->segment;
-    size_t guards_end = s->guards_at + s->locks_max * sizeof(struct guard);
-
     for (size_t i = 0; i < r->image_bytes; i += 4) {
-        size_t in = (i - s->guards_at) % sizeof(struct guard);
-        bool of_mutex = i >= s->guards_at && i < guards_end &&
-                        in < sizeof(pthread_mutex_t);
-
-        if (of_mutex && (in == offsetof(pthread_mutex_t, __data.__owner) ||
-                         in >= offsetof(pthread_mutex_t, __data.__list)))
-            continue;
         if (memcmp(a + i, b + i, 4) != 0)
             return i;
     }

@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * glibc's robust mutex, as far as the library can see it (sysdeps of 2.36;
- * crash.c would notice another one):
- *
- *   lock   count=1 owner=tid users+1       a free one
- *          count=1 owner=INCONSISTENT      one whose owner died
- *   unlock owner=0 users-1, then lock=0
- *
- * The list pointers in it are addresses of a thread and are left alone.
+ * guard/robust.c with the thread ids of workers that are no threads, and what
+ * the kernel does to the word at a death (crash.c compares with real ones).
  */
 #include "tests/crash/kernel.h"
 #include "tests/crash/trace.h"
@@ -26,8 +20,6 @@
 
 /* Thread ids that no thread has: over the largest pid_max. */
 #define TID_FIRST 0x10000000u
-#define OWNER_INCONSISTENT INT_MAX
-#define OWNER_NOT_RECOVERABLE (INT_MAX - 1)
 #define LIVENESS_AT (1ll << 40)
 #define FD_STAT (1 << 28)
 #define PID 4711
@@ -78,69 +70,46 @@ static uint32_t tid_of(uint32_t worker)
 
 /* ---- locks ---------------------------------------------------------------- */
 
-static bool is_simulated(const pthread_mutex_t *m)
+static bool is_simulated(const uint32_t *word)
 {
-    return simulating_locks && trace_in_segment(m);
+    return simulating_locks && trace_in_segment(word);
 }
 
-/* Its two words that change: lock and count; owner and users. */
-static void changes_lock(pthread_mutex_t *m, bool point)
+static void changes(uint32_t *word)
 {
     if (trace_recording())
-        trace_store(&m->__data.__lock, 8, point, TRACE_STATE);
+        trace_store(word, 8, true, TRACE_STATE);
 }
 
-static void changes_owner(pthread_mutex_t *m, bool point)
+static int simulated_trylock(uint32_t *word)
 {
-    if (trace_recording())
-        trace_store(&m->__data.__owner, 8, point, TRACE_STATE);
-}
+    uint32_t old = *word;
 
-static int simulated_trylock(pthread_mutex_t *m)
-{
-    uint32_t word = (uint32_t)m->__data.__lock;
-
-    if ((word & FUTEX_OWNER_DIED) == 0 && word != 0)
+    if ((old & FUTEX_TID_MASK) != 0)
         return EBUSY;
-    if (m->__data.__owner == OWNER_NOT_RECOVERABLE)
-        return ENOTRECOVERABLE;
-    changes_lock(m, true);
-    m->__data.__count = 1;
-    m->__data.__lock = (int)(tid_of(runs) | (word & FUTEX_WAITERS));
-    changes_owner(m, false);
-    if ((word & FUTEX_OWNER_DIED) != 0) {
-        m->__data.__owner = OWNER_INCONSISTENT;
-        return EOWNERDEAD;
-    }
-    m->__data.__owner = (int)tid_of(runs);
-    m->__data.__nusers++;
-    return 0;
+    changes(word);
+    *word = tid_of(runs) | (old & FUTEX_WAITERS);
+    return (old & FUTEX_OWNER_DIED) != 0 ? EOWNERDEAD : 0;
 }
 
-static int simulated_unlock(pthread_mutex_t *m)
+static int simulated_unlock(uint32_t *word)
 {
-    if (((uint32_t)m->__data.__lock & FUTEX_TID_MASK) != tid_of(runs))
+    if ((*word & FUTEX_TID_MASK) != tid_of(runs))
         return EPERM;
-    changes_owner(m, true);
-    m->__data.__owner = m->__data.__owner == OWNER_INCONSISTENT
-                            ? OWNER_NOT_RECOVERABLE
-                            : 0;
-    m->__data.__nusers--;
-    changes_lock(m, false);
-    m->__data.__lock = 0;
+    changes(word);
+    *word = 0;
     return 0;
 }
 
 void kernel_die(const struct segment *s, uint32_t worker)
 {
     for (uint32_t i = 0; i < s->locks_max; i++) {
-        pthread_mutex_t *m = &guard_at(s, i)->mutex;
-        uint32_t word = (uint32_t)m->__data.__lock;
+        uint32_t *word = &guard_at(s, i)->lock;
 
-        if ((word & FUTEX_TID_MASK) != tid_of(worker))
+        if ((*word & FUTEX_TID_MASK) != tid_of(worker))
             continue;
-        changes_lock(m, true);
-        m->__data.__lock = (int)((word & FUTEX_WAITERS) | FUTEX_OWNER_DIED);
+        changes(word);
+        *word = (*word & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
     }
 }
 
@@ -149,65 +118,26 @@ void kernel_die(const struct segment *s, uint32_t worker)
     type __wrap_##name(__VA_ARGS__);                                          \
     type __wrap_##name(__VA_ARGS__)
 
-/* A call that stores nothing is no point. */
-static void point_if_it_can_be_had(const pthread_mutex_t *m)
+WRAP(int, robust_trylock, uint32_t *word)
 {
-    uint32_t word = (uint32_t)m->__data.__lock;
-
-    if (trace_in_segment(m) && (word == 0 || (word & FUTEX_OWNER_DIED) != 0))
-        trace_point();
+    if (is_simulated(word))
+        return simulated_trylock(word);
+    return __real_robust_trylock(word);
 }
 
-WRAP(int, pthread_mutex_trylock, pthread_mutex_t *m)
+WRAP(int, robust_wait, uint32_t *word, const struct timespec *until)
 {
-    if (is_simulated(m))
-        return simulated_trylock(m);
-    point_if_it_can_be_had(m);
-    return __real_pthread_mutex_trylock(m);
-}
-
-WRAP(int, pthread_mutex_clocklock, pthread_mutex_t *m, clockid_t id,
-     const struct timespec *until)
-{
-    (void)id, (void)until;
+    (void)until;
     /* Nobody else runs: what is not free now never will be. */
-    int rc = __wrap_pthread_mutex_trylock(m);
+    int rc = __wrap_robust_trylock(word);
     return rc == EBUSY ? ETIMEDOUT : rc;
 }
 
-WRAP(int, pthread_mutex_unlock, pthread_mutex_t *m)
+WRAP(int, robust_unlock, uint32_t *word)
 {
-    if (is_simulated(m))
-        return simulated_unlock(m);
-    if (trace_in_segment(m))
-        trace_point();
-    return __real_pthread_mutex_unlock(m);
-}
-
-WRAP(int, pthread_mutex_consistent, pthread_mutex_t *m)
-{
-    if (!is_simulated(m)) {
-        if (trace_in_segment(m))
-            trace_point();
-        return __real_pthread_mutex_consistent(m);
-    }
-    if (m->__data.__owner != OWNER_INCONSISTENT)
-        return EINVAL;
-    changes_owner(m, true);
-    m->__data.__owner = (int)tid_of(runs);
-    return 0;
-}
-
-WRAP(int, pthread_mutex_init, pthread_mutex_t *m,
-     const pthread_mutexattr_t *a)
-{
-    if (trace_in_segment(m)) {
-        if (trace_recording())
-            trace_store(m, sizeof(*m) & ~(size_t)7, true, TRACE_STATE);
-        else
-            trace_point();
-    }
-    return __real_pthread_mutex_init(m, a);
+    if (is_simulated(word))
+        return simulated_unlock(word);
+    return __real_robust_unlock(word);
 }
 
 /* ---- the file ------------------------------------------------------------- */

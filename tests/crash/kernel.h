@@ -4,8 +4,8 @@
  *
  * OWNS   which worker runs now, which are alive, which has which liveness
  *        byte; wrappers of the calls by which the library asks or tells
- *        (pthread_mutex_*, fcntl, kill, futex, fallocate, /proc).
- * HOLDS  the lock words change as glibc changes them, and at a death as the
+ *        (robust_*, fcntl, kill, futex, fallocate, /proc).
+ * HOLDS  the lock words change as robust.c changes them, and at a death as the
  *        kernel does: crash.c compares both with real deaths, byte by byte.
  *
  * Before kernel_simulate(true) the calls are the real ones.
@@ -18,7 +18,7 @@
 #define KERNEL_WORKERS 8u
 #define KERNEL_BYTES 64u
 
-/* locks: the mutexes too; false leaves them to glibc, for a child that is to
+/* locks: they too; false leaves them to guard/robust.c, for a child that is to
  * be killed for real. */
 void kernel_simulate(bool on, bool locks);
 

@@ -331,40 +331,32 @@ WRAP(void *, memcpy, void *to, const void *from, size_t n)
     return to;
 }
 
-WRAP(int, pthread_mutex_trylock, pthread_mutex_t *m)
+WRAP(int, robust_trylock, uint32_t *word)
 {
     point();
     if (party_plant == PLANT_NO_LOCK && playing)
         return 0;
-    return __real_pthread_mutex_trylock(m);
+    return __real_robust_trylock(word);
 }
 
 /* Whoever would sleep says so, and tries again at its next turn. */
-WRAP(int, pthread_mutex_clocklock, pthread_mutex_t *m, clockid_t id,
-     const struct timespec *until)
+WRAP(int, robust_wait, uint32_t *word, const struct timespec *until)
 {
-    int __real_pthread_mutex_trylock(pthread_mutex_t *);
     int rc;
 
-    (void)id, (void)until;
+    (void)until;
     point();
-    while ((rc = __real_pthread_mutex_trylock(m)) == EBUSY && playing)
+    while ((rc = __real_robust_trylock(word)) == EBUSY && playing)
         pause_as(PARTY_BLOCKED);
     return rc;
 }
 
-WRAP(int, pthread_mutex_unlock, pthread_mutex_t *m)
+WRAP(int, robust_unlock, uint32_t *word)
 {
     point();
     if (party_plant == PLANT_NO_LOCK && playing)
         return 0;
-    return __real_pthread_mutex_unlock(m);
-}
-
-WRAP(int, pthread_mutex_consistent, pthread_mutex_t *m)
-{
-    point();
-    return __real_pthread_mutex_consistent(m);
+    return __real_robust_unlock(word);
 }
 
 /* Time stands still, so that a schedule repeats. */

@@ -139,9 +139,7 @@ static XXH128_hash_t fingerprint(const struct run *r)
                             g->seq & 1,
                             g->object,
                             g->damaged,
-                            (uint32_t)g->mutex.__data.__lock,
-                            (uint32_t)g->mutex.__data.__kind,
-                            (uint32_t)g->mutex.__data.__owner};
+                            g->lock};
 
         XXH3_128bits_update(&h, words, sizeof(words));
     }

@@ -219,7 +219,7 @@ static const char *recovery(const struct run *r, const unsigned char *image)
     const struct segment *s = &r->b.segment->segment;
     const struct guard *g = (const void *)(image + s->guards_at);
 
-    return g[GUARD_REGISTRY].mutex.__data.__lock != 0
+    return g[GUARD_REGISTRY].lock != 0
                ? "join;?del never-there;reap"
                : "?del never-there;reap";
 }

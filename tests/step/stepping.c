@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "tests/step/stepping.h"
+#include "shm/guard/robust.h"
 #include "tests/crash/trace.h"
 
 #include <errno.h>
@@ -456,12 +457,11 @@ WRAP(int, fallocate, int fd, int mode, off_t at, off_t len)
     return rc;
 }
 
-WRAP(int, pthread_mutex_clocklock, pthread_mutex_t *m, clockid_t id,
-     const struct timespec *until)
+WRAP(int, robust_wait, uint32_t *word, const struct timespec *until)
 {
-    (void)id, (void)until;
+    (void)until;
     /* Nobody else is alive: what is not free now never will be. */
-    int rc = pthread_mutex_trylock(m);
+    int rc = robust_trylock(word);
     return rc == EBUSY ? ETIMEDOUT : rc;
 }
 

@@ -20,12 +20,11 @@ static bool is_personal(const struct run *r, size_t at)
 {
     const struct segment *s = &r->a.segment->segment;
 
-    return step_in_guard(r, at) < sizeof(pthread_mutex_t) ||
+    return step_in_guard(r, at) < sizeof(uint64_t) ||
            (at >= s->workers_at && at < s->extents_at);
 }
 
-/* A worker is killed behind its k'th change; the kernel does the rest. Its
- * thread id stays in the mutex as its last owner. */
+/* A worker is killed behind its k'th change; the kernel does the rest. */
 bool truth_kill(struct run *r, uint64_t k)
 {
     struct level *l = &r->level[0];

@@ -52,10 +52,8 @@ static inline void bench_start_on(int fd, uint32_t count)
     bench.fd = fd;
     bench.writable = true;
     bench.locks_max = 2;
-    for (uint32_t i = 0; i < 2; i++) {
+    for (uint32_t i = 0; i < 2; i++)
         guards[i] = guard_at(&bench, i);
-        expect(guard_init(guards[i]), SHD_OK);
-    }
     heads = segment_at(&bench, BENCH_HEADS_AT, sizeof(*heads));
     memset(&pages, 0, sizeof(pages));
     pages.segment = &bench;

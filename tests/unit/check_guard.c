@@ -13,6 +13,7 @@
 
 #include "shm/base/error.h"
 #include "shm/guard/reading.h"
+#include "shm/guard/robust.h"
 #include "shm/guard/txn.h"
 #include "tests/unit/support.h"
 
@@ -34,7 +35,6 @@ static void set_up(void)
     expect(segment_commit(&segment, segment_offset(&segment, guard),
                           sizeof(*guard)),
            SHD_OK);
-    expect(guard_init(guard), SHD_OK);
     words = segment_at(&segment, segment.extents_at, SEGMENT_PAGE);
     for (uint64_t i = 0; i < WORDS; i++)
         words[i] = 100 + i;
@@ -88,7 +88,7 @@ END_TEST
 
 static uint32_t *lock_word(void)
 {
-    return (uint32_t *)(void *)&guard->mutex.__data.__lock;
+    return &guard->lock;
 }
 
 /* Keeps the lock until somebody sleeps for it. */
@@ -229,13 +229,13 @@ static void lose_owner(pid_t *child)
         static struct robust_list_head empty;
         struct txn t;
 
+        if (guard_lock(&env, guard) != SHD_OK)
+            _exit(1);
+        begin_and_store(&t, 4);
         /* The kernel walks an empty list at death: the lock word goes on
          * naming a thread that is gone. */
         empty.list.next = &empty.list;
         syscall(SYS_set_robust_list, &empty, sizeof(empty));
-        if (guard_lock(&env, guard) != SHD_OK)
-            _exit(1);
-        begin_and_store(&t, 4);
     });
 }
 
@@ -246,7 +246,7 @@ START_TEST(a_lost_owner_that_is_a_zombie_is_recovered)
 
     lose_owner(&child);
     ck_assert_int_eq(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
-    ck_assert_uint_eq((uint32_t)guard->mutex.__data.__lock & FUTEX_OWNER_DIED,
+    ck_assert_uint_eq(guard->lock & FUTEX_OWNER_DIED,
                       0);
     expect(guard_lock(&env, guard), SHD_OK);
     expect_words(100);
@@ -262,7 +262,7 @@ START_TEST(a_lost_owner_that_is_gone_is_recovered_by_a_reap)
 
     lose_owner(&child);
     support_wait_killed(child);
-    ck_assert_uint_eq((uint32_t)guard->mutex.__data.__lock & FUTEX_OWNER_DIED,
+    ck_assert_uint_eq(guard->lock & FUTEX_OWNER_DIED,
                       0);
     expect(guard_reap(&env, guard), 1);
     expect_words(100);
@@ -467,8 +467,8 @@ START_TEST(recovery_cut_off_anywhere_runs_again)
         });
         support_wait_killed(child);
         dying_child(child, {
-            /* EOWNERDEAD, and death before it is made consistent. */
-            if (pthread_mutex_trylock(&guard->mutex) != EOWNERDEAD)
+            /* EOWNERDEAD, and death before it is recovered. */
+            if (robust_trylock(&guard->lock) != EOWNERDEAD)
                 _exit(1);
             for (uint64_t i = WORDS; i-- > WORDS - m;)
                 words[i] = 100 + i;
@@ -833,13 +833,119 @@ START_TEST(a_lock_unlocked_without_repair_is_corrupt_not_a_hang)
     pid_t child;
 
     dying_child(child, {
+        struct txn t;
+
         if (guard_lock(&env, guard) != SHD_OK)
             _exit(1);
+        begin_and_store(&t, 4);
     });
     support_wait_killed(child);
-    ck_assert_int_eq(pthread_mutex_trylock(&guard->mutex), EOWNERDEAD);
-    ck_assert_int_eq(pthread_mutex_unlock(&guard->mutex), 0);
+    ck_assert_int_eq(robust_trylock(&guard->lock), EOWNERDEAD);
+    ck_assert_int_eq(robust_unlock(&guard->lock), 0);
     expect(guard_lock(&env, guard), SHD_CORRUPT);
+}
+END_TEST
+
+/* ---- who overwrites it while it is held ------------------------------- */
+
+START_TEST(an_overwritten_lock_word_is_left_to_whoever_has_it)
+{
+    expect(guard_lock(&env, guard), SHD_OK);
+    atomic_store32(lock_word(), 0);
+    guard_unlock(guard);
+    ck_assert_uint_eq(*lock_word(), 0);
+    expect(guard_lock(&env, guard), SHD_OK);
+    /* A thread that does not exist: over the largest pid_max. */
+    atomic_store32(lock_word(), 0x10000000u);
+    guard_unlock(guard);
+    ck_assert_uint_eq(*lock_word(), 0x10000000u);
+    expect(guard_lock(&env, guard), SHD_OK);
+    guard_unlock(guard);
+    ck_assert_uint_eq(*lock_word(), 0);
+}
+END_TEST
+
+START_TEST(a_lock_word_that_names_who_does_not_hold_it_is_taken)
+{
+    atomic_store32(lock_word(), (uint32_t)syscall(SYS_gettid));
+    expect(guard_lock(&env, guard), SHD_OK);
+    guard_unlock(guard);
+    expect_at_rest();
+}
+END_TEST
+
+START_TEST(all_of_a_lock_but_its_word_may_be_overwritten)
+{
+    expect(guard_lock(&env, guard), SHD_OK);
+    memset(guard->pad1, 0x5a, sizeof(guard->pad1));
+    guard_unlock(guard);
+    expect(guard_lock(&env, guard), SHD_OK);
+    guard_unlock(guard);
+}
+END_TEST
+
+START_TEST(a_lock_is_not_taken_twice)
+{
+    env.wait_ms = 50;
+    expect(guard_lock(&env, guard), SHD_OK);
+    expect(guard_trylock(&env, guard), SHD_BUSY);
+    expect(guard_lock(&env, guard), SHD_BUSY);
+    guard_unlock(guard);
+    expect_at_rest();
+}
+END_TEST
+
+START_TEST(an_abort_undoes_only_what_its_own_transaction_logged)
+{
+    struct txn t;
+
+    expect(guard_lock(&env, guard), SHD_OK);
+    begin_and_store(&t, 4);
+    guard->undo[1].where++; /* another word than the one that was logged */
+    words[2] = 7;
+    txn_abort(&t);
+    ck_assert_uint_eq(words[0], 100);
+    ck_assert_uint_eq(words[1], 201);
+    ck_assert_uint_eq(words[2], 102);
+    ck_assert_uint_eq(guard->damaged, 1);
+    guard_unlock(guard);
+    expect(guard_lock(&env, guard), SHD_CORRUPT);
+}
+END_TEST
+
+START_TEST(a_release_that_was_overwritten_is_not_done)
+{
+    uint32_t *owned = (uint32_t *)(void *)&words[0];
+    struct txn t;
+
+    words[0] = words[1] = 0;
+    *owned = 5;
+    expect(guard_lock(&env, guard), SHD_OK);
+    txn_begin(&t, &segment, guard, WORDS);
+    txn_release(&t, owned, 5, &words[1], 3);
+    guard->releases[0].map_at += 8;
+    txn_commit(&t);
+    ck_assert_uint_eq(words[1], 0);
+    ck_assert_uint_eq(words[2], 102);
+    ck_assert_uint_eq(guard->damaged, 1);
+    guard_unlock(guard);
+}
+END_TEST
+
+START_TEST(a_transaction_begins_over_a_counter_and_a_log_that_were_overwritten)
+{
+    struct txn t;
+
+    expect(guard_lock(&env, guard), SHD_OK);
+    guard->seq = 41;
+    guard->state = UINT64_MAX;
+    begin_and_store(&t, 4);
+    ck_assert_uint_eq(guard->seq, 43);
+    txn_abort(&t);
+    expect_words(100);
+    guard_unlock(guard);
+    ck_assert_uint_eq(guard->seq, 44);
+    expect_at_rest();
 }
 END_TEST
 
@@ -1022,6 +1128,14 @@ static void add_damage_cases(TCase *c)
                         (int)(sizeof(damages) / sizeof(damages[0])));
     tcase_add_test(c, a_live_owner_that_leaves_its_log_open_is_noticed);
     tcase_add_test(c, a_lock_unlocked_without_repair_is_corrupt_not_a_hang);
+    tcase_add_test(c, an_overwritten_lock_word_is_left_to_whoever_has_it);
+    tcase_add_test(c, a_lock_word_that_names_who_does_not_hold_it_is_taken);
+    tcase_add_test(c, all_of_a_lock_but_its_word_may_be_overwritten);
+    tcase_add_test(c, a_lock_is_not_taken_twice);
+    tcase_add_test(c, an_abort_undoes_only_what_its_own_transaction_logged);
+    tcase_add_test(c, a_release_that_was_overwritten_is_not_done);
+    tcase_add_test(
+        c, a_transaction_begins_over_a_counter_and_a_log_that_were_overwritten);
 }
 
 static void add_reading_cases(TCase *c)

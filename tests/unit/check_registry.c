@@ -352,7 +352,7 @@ END_TEST
 START_TEST(reaping_wakes_all_waiters)
 {
     struct guard *g = guard_at(&segment, GUARD_CATALOGUE);
-    uint32_t *word = (uint32_t *)(void *)&g->mutex.__data.__lock;
+    uint32_t *word = &g->lock;
     char path[64], text[64];
     pid_t child = fork();
     int status;

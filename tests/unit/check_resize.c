@@ -2,6 +2,8 @@
 /* Suite resize: dict/resize.c, and what the reservation promises. */
 #include "tests/unit/fixture.h"
 
+#include <pthread.h>
+
 #include "shm/dict/resize.h"
 
 #define KIB 1024ull

@@ -69,7 +69,6 @@ static void start(unsigned layout)
     seg.locks_max = 1;
     seg.guards_at = GUARD_AT;
     guard = guard_at(&seg, 0);
-    ck_assert_int_eq(guard_init(guard), SHD_OK);
     root = segment_at(&seg, ROOT_AT, 8);
     root[1] = NEIGHBOUR;
     rng = 0x9e3779b97f4a7c15ull;
