@@ -263,6 +263,35 @@ SHD_API SHD_MUST int shd_segment_info(shd_segment *segment,
 SHD_API SHD_MUST int shd_segment_check(shd_segment *segment, char *report,
                                        size_t size);
 
+/* What a repair has done. */
+struct shd_repair {
+    uint32_t struct_size;    /* set by the caller */
+    uint32_t rolled_back;    /* locks whose dead holder's work was undone */
+    uint32_t rebuilt;        /* shards whose index was made from the cells */
+    uint32_t reset;          /* shards that had to be emptied */
+    uint32_t bounds;         /* dicts whose bounds of pages were set anew */
+    uint32_t reserved;
+    uint64_t pages_returned; /* pages given back to the right shard */
+    uint64_t pages_freed;    /* pages that had become nobody's */
+    uint64_t entries_kept;   /* in rebuilt shards */
+    uint64_t entries_lost;   /* in rebuilt and emptied ones, by their count */
+    uint64_t elements_lost;  /* of lists that were cut */
+};
+
+/* Makes a segment sound again that somebody has scribbled over. Each lock's
+ * dead holder is answered for; a shard of a dict that still fails its check is
+ * rebuilt from its cells, and if that does not help emptied; nothing else is
+ * touched. `report` gets a line for each thing done, with the keys of the first
+ * entries that were lost, NUL-terminated, cut at size. Others may go on
+ * meanwhile; they cannot get at a shard while it is rebuilt, and if the caller
+ * dies then they get SHD_CORRUPT from it until the next repair. A wild write
+ * into a value is not seen by this, or by anything.
+ * SHD_CORRUPT: what is beyond repair (header, catalogue, registry) is named in
+ * the last line. SHD_BUSY, SHD_NOMEM: not finished, call again. */
+SHD_API SHD_MUST int shd_segment_repair(shd_segment *segment,
+                                        struct shd_repair *done, char *report,
+                                        size_t size);
+
 /* The objects in the segment: index 0 .. objects_max - 1. 0 when the slot
  * is taken, SHD_NOTFOUND when it is free, SHD_INVAL past the end. */
 struct shd_object_info {

@@ -2,6 +2,7 @@
 #include "shm/api/handle.h"
 #include "shm/base/error.h"
 #include "shm/dict/check.h"
+#include "shm/dict/repair.h"
 #include "shm/segment/placing.h"
 
 #include <errno.h>
@@ -119,6 +120,15 @@ static int check_struct_size(const void *info, uint32_t given, size_t ours)
     return SHD_OK;
 }
 
+static uint64_t recoveries(const struct segment *s)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < catalogue_guards(s); i++)
+        n += atomic_load64(&guard_at(s, i)->recoveries);
+    return n;
+}
+
 int shd_segment_info(shd_segment *segment, struct shd_segment_info *info)
 {
     const struct segment *s;
@@ -144,8 +154,7 @@ int shd_segment_info(shd_segment *segment, struct shd_segment_info *info)
     info->created_ms = h->created_ms;
     info->incarnations = atomic_load64(&h->incarnations);
     info->deaths = atomic_load64(&h->deaths);
-    for (uint32_t i = 0; i < catalogue_guards(s); i++)
-        info->recoveries += atomic_load64(&guard_at(s, i)->recoveries);
+    info->recoveries = recoveries(s);
     if (s->huge)
         info->huge_bytes = placing_huge_bytes(s->base, s->size);
     info->workers_max = s->workers_max;
@@ -252,6 +261,27 @@ static bool is_there(shd_segment *h, uint32_t index, uint64_t generation)
            o.generation == generation;
 }
 
+/* What can be done with any object: a line for each kind. */
+static const struct {
+    uint32_t kind;
+    int (*check)(const struct guard_env *env, const struct catalogue_object *o,
+                 char *report, size_t size);
+    int (*repair)(const struct guard_env *env,
+                  const struct catalogue_object *o, struct repair *r);
+} kinds[] = {{SHD_OBJECT_DICT, dict_check, repair_dict}};
+
+#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+
+static int check_object(shd_segment *h, const struct catalogue_object *o,
+                        char *report, size_t size)
+{
+    for (size_t k = 0; k < KINDS; k++) {
+        if (kinds[k].kind == o->kind && kinds[k].check != NULL)
+            return kinds[k].check(&h->env, o, report, size);
+    }
+    return SHD_OK;
+}
+
 static int check_objects(shd_segment *h, char *report, size_t size)
 {
     for (uint32_t i = 0; i < h->segment.objects_max; i++) {
@@ -262,8 +292,7 @@ static int check_objects(shd_segment *h, char *report, size_t size)
             continue;
         if (rc != SHD_OK)
             return rc;
-        if (o.kind == SHD_OBJECT_DICT)
-            rc = dict_check(&h->env, &o, report, size);
+        rc = check_object(h, &o, report, size);
         if (rc != SHD_OK && is_there(h, i, o.generation))
             return rc;
     }
@@ -295,4 +324,99 @@ int shd_segment_check(shd_segment *segment, char *report, size_t size)
     else if (rc == SHD_CORRUPT)
         (void)error_set(rc, "%s", report);
     return rc;
+}
+
+/* ---- repair ----------------------------------------------------------- */
+
+/* The two locks that belong to no object. */
+static int repair_guard(shd_segment *h, uint32_t index, struct repair *r)
+{
+    struct guard *g = guard_at(&h->segment, index);
+    bool sound;
+    int rc = guard_seize(&h->env, g, &sound);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (!sound) {
+        /* Each has small tables, which its check looks at. */
+        guard_mend(g, 0);
+        repair_say(r, "lock %u: its log could not be believed, and was "
+                      "emptied",
+                   index);
+    }
+    guard_unlock(g);
+    return SHD_OK;
+}
+
+static int repair_object(shd_segment *h, const struct catalogue_object *o,
+                         struct repair *r)
+{
+    char why[256] = "";
+    int rc;
+
+    for (size_t k = 0; k < KINDS; k++) {
+        if (kinds[k].kind == o->kind && kinds[k].repair != NULL)
+            return kinds[k].repair(&h->env, o, r);
+    }
+    rc = check_object(h, o, why, sizeof(why));
+    if (rc != SHD_CORRUPT)
+        return rc;
+    repair_say(r, "'%s': %s: it can only be removed", o->name, why);
+    return rc;
+}
+
+/* All that can be, whatever happens to one of them. */
+static int repair_objects(shd_segment *h, struct repair *r)
+{
+    int worst = SHD_OK;
+
+    for (uint32_t i = 0; i < h->segment.objects_max; i++) {
+        struct catalogue_object o;
+        int rc = catalogue_at(&h->env, i, &o);
+
+        if (rc == SHD_OK)
+            rc = repair_object(h, &o, r);
+        if (rc != SHD_OK && rc != SHD_NOTFOUND && rc != SHD_GONE &&
+            (worst == SHD_OK || rc == SHD_CORRUPT))
+            worst = rc;
+    }
+    return worst;
+}
+
+int shd_segment_repair(shd_segment *segment, struct shd_repair *done,
+                       char *report, size_t size)
+{
+    struct repair r = {.text = report, .size = size};
+    char why[256] = "";
+    uint64_t before;
+    int rc, all;
+
+    if (report == NULL || size == 0)
+        return error_set(SHD_INVAL, "report is NULL or has no room");
+    report[0] = '\0';
+    rc = check_struct_size(done, done ? done->struct_size : 0, sizeof(*done));
+    if (rc == SHD_OK)
+        rc = handle_writer(segment);
+    if (rc != SHD_OK)
+        return rc;
+    before = recoveries(&segment->segment);
+    for (uint32_t i = 0; i < GUARD_FIRST_OBJECT && rc == SHD_OK; i++)
+        rc = repair_guard(segment, i, &r);
+    if (rc != SHD_OK)
+        return rc;
+    rc = repair_objects(segment, &r);
+    all = rc == SHD_OK ? shd_segment_check(segment, why, sizeof(why)) : rc;
+    if (all != SHD_OK && rc == SHD_OK)
+        repair_say(&r, "beyond repair: %s", why);
+    before = recoveries(&segment->segment) - before;
+    r.done.rolled_back = (uint32_t)before;
+    if (before > 0)
+        repair_say(&r, "what %llu dead workers were at is undone",
+                   (unsigned long long)before);
+    *done = r.done;
+    done->struct_size = sizeof(*done);
+    if (all == SHD_CORRUPT)
+        return error_set(all, "not all of it could be repaired: see the "
+                              "report");
+    return all;
 }

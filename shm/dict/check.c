@@ -251,6 +251,26 @@ static int pending_check(const struct dict *d, uint32_t shard, uint32_t ref,
     return SHD_OK;
 }
 
+int check_entry(const struct dict *d, uint32_t shard, uint32_t root,
+                uint32_t ref, uint64_t *cells, char *report, size_t size)
+{
+    struct tally t = {0, *cells};
+    int rc = entry_check(d, shard, root, ref, &t, report, size);
+
+    *cells = t.cells;
+    return rc;
+}
+
+int check_node(const struct dict *d, uint32_t shard, uint32_t ref,
+               uint64_t *cells, char *report, size_t size)
+{
+    struct tally t = {0, *cells};
+    int rc = node_check(d, dict_owner(shard), ref, &t, report, size);
+
+    *cells = t.cells;
+    return rc;
+}
+
 /* What waits to be freed is in use as far as the pages know. */
 static int garbage_check(const struct dict *d, uint32_t shard, uint32_t ref,
                          uint64_t limit, struct tally *t, char *report,
@@ -302,8 +322,8 @@ static int leaving_check(const struct dict *d, uint32_t shard, char *report,
     return SHD_OK;
 }
 
-static int shard_check(const struct dict *d, uint32_t shard, char *report,
-                       size_t size)
+int check_shard(const struct dict *d, uint32_t shard, char *report,
+                size_t size)
 {
     const struct shard *s = &d->shard[shard];
     struct tally t = {0, 0};
@@ -342,8 +362,8 @@ static int shard_check(const struct dict *d, uint32_t shard, char *report,
 }
 
 /* A report counts only if nothing moved meanwhile. */
-static int shard_check_quiet(const struct dict *d, uint32_t shard,
-                             char *report, size_t size)
+int check_shard_quiet(const struct dict *d, uint32_t shard, char *report,
+                      size_t size)
 {
     struct guard *g = dict_guard(d, shard);
     struct reading r;
@@ -358,7 +378,7 @@ static int shard_check_quiet(const struct dict *d, uint32_t shard,
         }
         rc = dict_enter(d, shard) ? guard_check(g, report, size) : SHD_GONE;
         if (rc == SHD_OK)
-            rc = shard_check(d, shard, report, size);
+            rc = check_shard(d, shard, report, size);
     } while (!reading_done(&r));
     return rc;
 }
@@ -393,7 +413,7 @@ int dict_check(const struct guard_env *env, const struct catalogue_object *o,
         return rc;
     }
     for (uint32_t i = 0; i < d.shards && rc == SHD_OK; i++)
-        rc = shard_check_quiet(&d, i, report, size);
+        rc = check_shard_quiet(&d, i, report, size);
     if (rc == SHD_OK)
         rc = sum_check(&d, report, size);
     /* Destroyed while we looked: there is nothing to check any more. */

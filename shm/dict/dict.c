@@ -283,6 +283,17 @@ static bool bounds_sound(const struct dict_header *h)
 int dict_view(const struct guard_env *env, const struct catalogue_object *o,
               struct dict *d)
 {
+    int rc = dict_view_unbounded(env, o, d);
+
+    if (rc == SHD_OK && !bounds_sound(d->header))
+        rc = error_set(SHD_CORRUPT, "dict '%s': its header is damaged",
+                       o->name);
+    return rc;
+}
+
+int dict_view_unbounded(const struct guard_env *env,
+                        const struct catalogue_object *o, struct dict *d)
+{
     const struct segment *s = env->segment;
     struct dict_header *h = segment_at(s, o->extent_at, sizeof(*h));
     uint64_t roots, max;
@@ -291,8 +302,7 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
         h->shards > DICT_SHARDS_MAX || (h->shards & (h->shards - 1)) != 0 ||
         h->shards != o->guards || h->root_bits > HASH_TOP_BITS_MAX ||
         h->capacity_max_bytes > SEGMENT_SIZE_MAX ||
-        h->pages_at % PAGE_BYTES != 0 || h->table_at % SEGMENT_UNIT != 0 ||
-        !bounds_sound(h))
+        h->pages_at % PAGE_BYTES != 0 || h->table_at % SEGMENT_UNIT != 0)
         return error_set(SHD_CORRUPT, "dict '%s': its header is damaged",
                          o->name);
     memset(d, 0, sizeof(*d));

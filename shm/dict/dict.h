@@ -119,6 +119,10 @@ int dict_open(const struct guard_env *env, const char *name,
 int dict_view(const struct guard_env *env, const struct catalogue_object *o,
               struct dict *out);
 
+/* The same for repair: the bounds of the pages may be anything. */
+int dict_view_unbounded(const struct guard_env *env,
+                        const struct catalogue_object *o, struct dict *d);
+
 /* The capacity of an object of kind SHD_OBJECT_DICT; SHD_CORRUPT. */
 int dict_capacity_of(const struct guard_env *env,
                      const struct catalogue_object *o, uint64_t *bytes);

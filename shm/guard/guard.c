@@ -34,7 +34,9 @@ struct guard *guard_at(const struct segment *s, uint32_t index)
 /* The caller holds a lock whose owner died. */
 static void recover(const struct guard_env *env, struct guard *g)
 {
-    int rc = txn_recover(env->segment, g);
+    /* A fence, or a log that was damaged before, stays as it is. */
+    int rc = atomic_load64(&g->damaged) != 0 ? SHD_OK
+                                             : txn_recover(env->segment, g);
 
     if (rc != SHD_OK)
         atomic_store64(&g->damaged, 1);
@@ -161,6 +163,63 @@ int guard_trylock(const struct guard_env *env, struct guard *g)
         return SHD_BUSY;
     return acquired(env, g, rc);
 }
+
+/* ---- repair ----------------------------------------------------------- */
+
+static bool is_sound(const struct guard *g)
+{
+    return atomic_load64(&g->damaged) == 0 &&
+           (atomic_load64(&g->seq) & 1) == 0 && atomic_load64(&g->state) == 0;
+}
+
+int guard_seize(const struct guard_env *env, struct guard *g, bool *sound)
+{
+    int rc = robust_trylock(&g->lock);
+
+    if (is_contended(rc))
+        rc = wait_in_slices(env, g);
+    if (is_contended(rc))
+        return error_set(SHD_BUSY,
+                         "a lock was not free within %u ms (holder: worker "
+                         "%llu; see `shdict workers`)",
+                         env->wait_ms, (unsigned long long)guard_holder(g));
+    if (rc == EOWNERDEAD)
+        recover(env, g);
+    else if (rc != 0)
+        return error_set(SHD_SYS, "a lock cannot be taken: %s", strerror(rc));
+    /* A log that nobody who died has left. */
+    if (!is_sound(g) && atomic_load64(&g->damaged) == 0 &&
+        txn_recover(env->segment, g) != SHD_OK)
+        atomic_store64(&g->damaged, 1);
+    atomic_store64(&g->owner, env->incarnation);
+    *sound = is_sound(g);
+    return SHD_OK;
+}
+
+void guard_fence(struct guard *g)
+{
+    atomic_store64(&g->damaged, 1);
+    atomic_fence_full();
+    /* Another odd value: who reads past a writer that is stuck sees it move. */
+    atomic_store64(&g->seq, (atomic_load64(&g->seq) | 1) + 2);
+    atomic_fence_full();
+    atomic_store64(&g->state, 0);
+    atomic_compiler_barrier();
+}
+
+void guard_mend(struct guard *g, uint64_t seq)
+{
+    uint64_t next = (atomic_load64(&g->seq) | 1) + 1;
+
+    seq += seq & 1;
+    atomic_store64(&g->state, 0);
+    atomic_compiler_barrier();
+    atomic_store64(&g->damaged, 0);
+    atomic_compiler_barrier();
+    atomic_store64_release(&g->seq, next > seq ? next : seq);
+}
+
+/* ---- letting go ------------------------------------------------------- */
 
 void guard_unlock(struct guard *g)
 {

@@ -94,6 +94,20 @@ void guard_unlock(struct guard *g);
  * something to recover, 0 if not, or an error. */
 int guard_reap(const struct guard_env *env, struct guard *g);
 
+/* For repair: takes the lock whatever its log holds, which is undone if it can
+ * be believed. *sound tells whether the guard is as it should be now. SHD_BUSY:
+ * a live holder kept it. */
+int guard_seize(const struct guard_env *env, struct guard *g, bool *sound);
+
+/* With the lock: keeps everybody out of the guard's data, readers too, also
+ * when the caller dies, until guard_mend. What is changed in between is not
+ * logged: who dies leaves it to be repaired from the start. */
+void guard_fence(struct guard *g);
+
+/* With the lock: opens it again, with an empty log and a sequence counter that
+ * is even, not less than `seq`, and goes forward. */
+void guard_mend(struct guard *g, uint64_t seq);
+
 /* Wakes every waiter, for those that a killed waiter has left asleep. */
 void guard_kick(struct guard *g);
 

@@ -97,7 +97,9 @@ static bool enter(const struct segment *s, struct undone *u, struct guard *g)
     u->pages = 0;
     u->seq = atomic_load64_acquire(&g->seq);
     u->state = atomic_load64_acquire(&g->state);
-    if ((u->seq & 1) == 0 || !txn_log_sound(s, g, u->state, u->seq) ||
+    /* Behind a fence there is nothing that was whole before. */
+    if ((u->seq & 1) == 0 || atomic_load64(&g->damaged) != 0 ||
+        !txn_log_sound(s, g, u->state, u->seq) ||
         !undo_words(s, u) || !stands_still(u) || !copy_page(u, g))
         return false;
     atomic_store64(&g->state, 0);

@@ -15,6 +15,7 @@
 #include "shm/base/error.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static const uint16_t class_bytes[SLAB_CLASSES] = {
     48,  64,  80,  96,  112, 128, 160,  192,  224,  256, 304,
@@ -54,6 +55,12 @@ uint32_t slab_class_bytes(uint32_t class)
 static uint32_t class_cells(uint32_t class)
 {
     return PAGE_BYTES / class_bytes[class];
+}
+
+uint32_t slab_class_cells(uint32_t class)
+{
+    assert(class < SLAB_CLASSES);
+    return class_cells(class);
 }
 
 /* The page a list or a reference names, if it is this owner's. */
@@ -477,6 +484,124 @@ static int page_compare(const void *context, const unsigned char *a,
     (void)context;
     return expiry_order(&k, b);
 }
+
+/* ---- rebuilding ------------------------------------------------------- */
+
+/* All bits of a page's cells. */
+static void cells_map(uint32_t class, uint64_t map[2])
+{
+    uint32_t cells = class_cells(class);
+
+    map[0] = cells >= 64 ? ~0ull : (1ull << cells) - 1;
+    map[1] = cells > 64 ? (1ull << (cells - 64)) - 1 : 0;
+}
+
+static void rebuild_page(const struct pages *p, struct slab *s,
+                         const struct slab_page *from)
+{
+    struct page *page = &p->table[from->number];
+    uint64_t stamp = atomic_load64(&page->expiry) & ~PAGE_EXPIRY_MASK;
+    uint32_t *head = &s->partial[from->class];
+    uint64_t all[2];
+    uint32_t free_cells;
+
+    cells_map(from->class, all);
+    for (int i = 0; i < 2; i++)
+        atomic_store64(&page->free_map[i], all[i] & ~from->used[i]);
+    free_cells = (uint32_t)(__builtin_popcountll(page->free_map[0]) +
+                            __builtin_popcountll(page->free_map[1]));
+    atomic_store64(&page->expiry, stamp | from->expires);
+    atomic_store32(&page->info, from->class | free_cells << 8 |
+                                    (from->expires != 0 ? PAGE_IN_TREE : 0) |
+                                    (from->leaving ? PAGE_LEAVING : 0));
+    atomic_and64(&p->map[from->number / 64],
+                 ~(1ull << from->number % 64));
+    if (free_cells > 0 && !from->leaving) {
+        uint32_t first = atomic_load32(head);
+
+        atomic_store32(&page->prev, 0);
+        atomic_store32(&page->next, first);
+        if (first != 0)
+            atomic_store32(&p->table[first - 1].prev, from->number + 1);
+        atomic_store32(head, from->number + 1);
+    }
+    atomic_store32(&s->pages, atomic_load32(&s->pages) + 1);
+    atomic_store64(&s->bytes,
+                   atomic_load64(&s->bytes) +
+                       (uint64_t)(class_cells(from->class) - free_cells) *
+                           class_bytes[from->class]);
+}
+
+static int by_expiry(const void *a, const void *b)
+{
+    const struct slab_page *x = a, *y = b;
+
+    if (x->expires != y->expires)
+        return x->expires < y->expires ? -1 : 1;
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+static int rebuild_tree(const struct pages *p, struct slab *s,
+                        struct slab_page *page, uint32_t n)
+{
+    const struct tree_kind kind = expiry_kind(p);
+    uint32_t *refs = malloc((n + 1ull) * sizeof(*refs));
+    uint32_t root, in_tree = 0;
+    int rc;
+
+    if (refs == NULL)
+        return error_set(SHD_NOMEM, "no memory to rebuild a tree of pages");
+    qsort(page, n, sizeof(*page), by_expiry);
+    for (uint32_t i = 0; i < n; i++) {
+        if (page[i].expires != 0 && (page[i].used[0] | page[i].used[1]) != 0)
+            refs[in_tree++] = page_ref(p, &p->table[page[i].number]);
+    }
+    rc = tree_build(p->segment, &kind, refs, in_tree, &root);
+    atomic_store32(&s->expiry_root, root);
+    /* The first in the tree's order. */
+    atomic_store64(&s->soonest, 0);
+    for (uint32_t i = n; i-- > 0;) {
+        if (page[i].expires != 0 && (page[i].used[0] | page[i].used[1]) != 0)
+            atomic_store64(&s->soonest, page[i].expires);
+    }
+    if (atomic_load64(&s->soonest) != 0)
+        slab_soonest_lower(p, atomic_load64(&s->soonest));
+    free(refs);
+    return rc;
+}
+
+int slab_rebuild(const struct pages *p, struct slab *s, uint32_t owner,
+                 const struct slab_page *page, uint32_t n)
+{
+    struct slab_page *sorted = malloc((n + 1ull) * sizeof(*sorted));
+    int rc;
+
+    if (sorted == NULL)
+        return error_set(SHD_NOMEM, "no memory to rebuild a slab");
+    atomic_store64(&s->bytes, 0);
+    atomic_store32(&s->pages, 0);
+    for (uint32_t c = 0; c < SLAB_CLASSES; c++)
+        atomic_store32(&s->partial[c], 0);
+    /* From the last on: low pages come first in the lists. */
+    for (uint32_t i = n; i-- > 0;) {
+        uint32_t number = page[i].number;
+
+        sorted[i] = page[i];
+        if ((page[i].used[0] | page[i].used[1]) != 0) {
+            rebuild_page(p, s, &page[i]);
+            continue;
+        }
+        atomic_store64(&p->table[number].expiry, 0);
+        atomic_or64(&p->map[number / 64], 1ull << number % 64);
+        atomic_compiler_barrier();
+        (void)atomic_cas32(&p->table[number].owner, owner, 0);
+    }
+    rc = rebuild_tree(p, s, sorted, n);
+    free(sorted);
+    return rc;
+}
+
+/* ---- check ------------------------------------------------------------ */
 
 /* One page of the owner: its own numbers. */
 static const char *page_fault(const struct page *page)

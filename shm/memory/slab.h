@@ -6,7 +6,8 @@
  * HOLDS  each cell is free or handed out, never both; a page with free cells
  *        is in its class's list, unless it is leaving; a page without used
  *        cells has gone back.
- * LOCK   caller is inside a transaction on the shard.
+ * LOCK   caller is inside a transaction on the shard (slab_rebuild: behind its
+ *        fence).
  * CRASH  death anywhere leaves it as it was at txn_begin().
  * COST   O(1); at most SLAB_ALLOC_WORDS / SLAB_FREE_WORDS stores.
  */
@@ -94,6 +95,24 @@ void slab_expiry_publish(const struct pages *p, struct slab *s,
 
 /* Lowers *p->soonest to `expires`, if that is sooner. */
 void slab_soonest_lower(const struct pages *p, uint64_t expires);
+
+/* For repair, what is known of a page. */
+struct slab_page {
+    uint64_t used[2]; /* a set bit is a cell in use, unlike in a free map */
+    uint64_t expires; /* the earliest in it (ms), 0: none does */
+    uint32_t number;
+    uint32_t class;
+    bool leaving;
+};
+
+/* Cells in a page of the class. */
+uint32_t slab_class_cells(uint32_t class);
+
+/* Writes the descriptors of all pages of an owner anew, and its lists, tree
+ * and counts; those with nothing in use go back. Not logged: for repair,
+ * behind a fence. SHD_NOMEM: this process has no memory. */
+int slab_rebuild(const struct pages *p, struct slab *s, uint32_t owner,
+                 const struct slab_page *page, uint32_t n);
 
 /* Free maps, counts, lists and tree of one shard, and *cells, the number of
  * cells handed out. */

@@ -464,6 +464,53 @@ int tree_next(const struct segment *s, const struct tree_kind *k,
     return 0;
 }
 
+/* ---- rebuilding ------------------------------------------------------- */
+
+struct build {
+    const struct segment *segment;
+    const struct tree_kind *kind;
+    const uint32_t *refs;
+    uint32_t full; /* levels that have all their nodes; those below are red */
+    bool fault;
+};
+
+static uint32_t build_part(struct build *b, uint32_t from, uint32_t to,
+                           uint32_t depth)
+{
+    uint32_t middle = from + (to - from) / 2, left, right;
+    unsigned char *node;
+    uint32_t *links, *colour;
+
+    if (from == to)
+        return 0;
+    node = tree_node(b->segment, b->kind, b->refs[middle]);
+    if (node == NULL) {
+        b->fault = true;
+        return 0;
+    }
+    left = build_part(b, from, middle, depth + 1);
+    right = build_part(b, middle + 1, to, depth + 1);
+    links = (uint32_t *)(void *)(node + b->kind->links_at);
+    colour = (uint32_t *)(void *)(node + b->kind->colour_at);
+    atomic_store32(&links[0], left);
+    atomic_store32(&links[1], right);
+    atomic_store32(colour,
+                   (atomic_load32(colour) & ~b->kind->colour_mask) |
+                       (depth >= b->full ? b->kind->colour_mask : 0));
+    return b->refs[middle];
+}
+
+int tree_build(const struct segment *s, const struct tree_kind *k,
+               const uint32_t *refs, uint32_t n, uint32_t *root)
+{
+    struct build b = {s, k, refs, 0, false};
+
+    while ((2ull << b.full) - 1 <= n)
+        b.full++;
+    *root = build_part(&b, 0, n, 0);
+    return b.fault ? SHD_CORRUPT : SHD_OK;
+}
+
 /* ---- check ------------------------------------------------------------ */
 
 struct check {

@@ -101,6 +101,12 @@ int tree_first(const struct segment *s, const struct tree_kind *k,
 int tree_next(const struct segment *s, const struct tree_kind *k,
               struct tree_path *path);
 
+/* Links nodes, given in their order, to a balanced tree and gives its root, 0
+ * if there are none. Not logged: for repair, behind a fence. SHD_CORRUPT: a
+ * node would not lie where nodes do. */
+int tree_build(const struct segment *s, const struct tree_kind *k,
+               const uint32_t *refs, uint32_t n, uint32_t *root);
+
 /* Colours, black heights, and order: `compare` of two neighbours must be < 0.
  * *nodes, if not NULL, gets the number. report names the first that fails. */
 int tree_check(const struct segment *s, const struct tree_kind *k,

@@ -184,6 +184,44 @@ def a_damaged_segment_is_corrupt():
     assert len(r.err) > len(b"shdict check: %s: corrupt: \n" % name.encode())
 
 
+def scribble(name, needle, by):
+    """Over each place in the segment that holds `needle`."""
+    hits = 0
+    with open(path_of(name), "r+b") as f:
+        for begin, content in pages(name).items():
+            at = content.find(needle)
+            while at >= 0:
+                f.seek(begin + at)
+                f.write(by)
+                hits += 1
+                at = content.find(needle, at + 1)
+    return hits
+
+
+@case
+def check_repair_tells_what_was_lost():
+    name = segment("d=1m")
+    for i in range(50):
+        expect(0, "set", name, "d", "key%d" % i, "value%d" % i)
+    assert answer("check", name, "--repair")["clean"] is True
+    expect(0, "check", name, "--repair", out=b"clean\n")
+    hits = scribble(name, b"key7", b"KEY7")
+    assert hits >= 1, hits
+    expect(4, "check", name, err=b"corrupt")
+    r = expect(0, "check", name, "--repair")
+    assert b"49 entries kept, 1 lost" in r.out, r
+    assert r.out.endswith(b"clean now\n"), r
+    expect(0, "check", name, out=b"clean\n")
+    expect(1, "get", name, "d", "key7")
+    for i in range(50):
+        if i != 7:
+            expect(0, "get", name, "d", "key%d" % i, out=b"value%d" % i)
+    assert scribble(name, b"key8", b"KEY8")
+    got = answer("check", name, "--repair")
+    assert got["rebuilt"] == 1 and got["entries_lost"] == 1, got
+    assert got["reset"] == 0 and got["entries_kept"] == 48, got
+
+
 def as_nobody(*words):
     """A copy is run: nobody may not get at a tree below /root."""
     with tempfile.TemporaryDirectory() as at:
@@ -219,7 +257,8 @@ def a_segment_that_may_only_be_read_can_be_read():
         assert r.returncode == 0, (words, r)
     for words in (["set", name, "d", "k", "w"], ["delete", name, "d", "k"],
                   ["incr", name, "d", "n", "1", "--init", "0"],
-                  ["reap", name], ["rm", name, "d"]):
+                  ["check", name, "--repair"], ["reap", name],
+                  ["rm", name, "d"]):
         r = run_as(*words)
         assert r.returncode == 3 and r.stderr.count(b"\n") == 1, (words, r)
     expect(0, "get", name, "d", "k", out=b"v")

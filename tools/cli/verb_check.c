@@ -4,11 +4,67 @@
 
 #include <string.h>
 
+#define REPORT_BYTES 65536u
+
+static json_t *repair_json(int code, const struct shd_repair *d,
+                           const char *report)
+{
+    return json_pack(
+        "{s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "clean",
+        code == SHD_OK, "report", cli_json_bytes(report, strlen(report)),
+        "rolled_back", (json_int_t)d->rolled_back, "rebuilt",
+        (json_int_t)d->rebuilt, "reset", (json_int_t)d->reset, "bounds",
+        (json_int_t)d->bounds, "pages_returned",
+        (json_int_t)d->pages_returned, "pages_freed",
+        (json_int_t)d->pages_freed, "entries_kept",
+        (json_int_t)d->entries_kept, "entries_lost",
+        (json_int_t)d->entries_lost, "elements_lost",
+        (json_int_t)d->elements_lost);
+}
+
+static void repair_print(const char *report, int code)
+{
+    for (const char *p = report; *p;) {
+        size_t n = strcspn(p, "\n");
+
+        cli_escape(stdout, p, n);
+        putchar('\n');
+        p += n + (p[n] == '\n');
+    }
+    if (code == SHD_OK)
+        puts(report[0] ? "clean now" : "clean");
+}
+
+static int repair_run(struct cli_args *args)
+{
+    static char report[REPORT_BYTES];
+    struct shd_repair done = {.struct_size = sizeof(done)};
+    shd_segment *segment;
+    int status = cli_attach(args, args->words[0], CLI_WRITE, &segment);
+
+    if (status != CLI_YES)
+        return status;
+    int code = shd_segment_repair(segment, &done, report, sizeof(report));
+    if (code == SHD_OK || report[0]) {
+        if (args->json)
+            cli_json_print(args, repair_json(code, &done, report));
+        else
+            repair_print(report, code);
+    }
+    if (code != SHD_OK)
+        status = cli_answer(args, args->words[0], code);
+    shd_segment_close(segment);
+    return status;
+}
+
 static int check_run(struct cli_args *args)
 {
     bool lock = cli_option(args, "lock");
     char report[1024] = "";
     shd_segment *segment;
+
+    if (cli_option(args, "repair"))
+        return repair_run(args);
     int status = cli_attach(args, args->words[0], lock ? CLI_WRITE : CLI_READ,
                             &segment);
 
@@ -40,12 +96,13 @@ static int check_run(struct cli_args *args)
 
 static const struct cli_option check_options[] = {
     {"lock", 'l', NULL, "Attach read-write and lock each shard for a moment"},
+    {"repair", 'r', NULL, "Make it sound again, and tell what was lost"},
     {NULL}};
 
 const struct cli_verb verb_check = {
     .name = "check",
     .words = "SEGMENT",
-    .summary = "Walk every invariant of every structure, changing nothing",
+    .summary = "Walk every invariant of every structure; repair what fails",
     .options = check_options,
     .words_min = 1,
     .words_max = 1,
