@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define SPINS 64
-#define SLICE_NS 30000000l
+#define SLICE_NS (GUARD_SLICE_MS * 1000000l)
 
 struct guard *guard_at(const struct segment *s, uint32_t index)
 {
@@ -131,6 +131,14 @@ static int wait_in_slices(const struct guard_env *env, struct guard *g)
     return ETIMEDOUT;
 }
 
+int guard_busy(const struct guard *g, uint32_t waited_ms)
+{
+    return error_set(SHD_BUSY,
+                     "a lock was not free within %u ms (holder: worker "
+                     "%llu; see `shdict workers`)",
+                     waited_ms, (unsigned long long)guard_holder(g));
+}
+
 int guard_lock(const struct guard_env *env, struct guard *g)
 {
     int rc = robust_trylock(&g->lock);
@@ -145,10 +153,7 @@ int guard_lock(const struct guard_env *env, struct guard *g)
     if (is_contended(rc))
         rc = wait_in_slices(env, g);
     if (is_contended(rc))
-        return error_set(SHD_BUSY,
-                         "a lock was not free within %u ms (holder: worker "
-                         "%llu; see `shdict workers`)",
-                         env->wait_ms, (unsigned long long)guard_holder(g));
+        return guard_busy(g, env->wait_ms);
     rc = acquired(env, g, rc);
     if (rc == SHD_OK)
         atomic_store64(&g->waits, atomic_load64(&g->waits) + 1);

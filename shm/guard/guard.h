@@ -25,6 +25,7 @@
 #include "shm/segment/segment.h"
 
 #define GUARD_WAIT_MS_DEFAULT 2000u
+#define GUARD_SLICE_MS 30u
 #define GUARD_CLAIMS_MAX 4u
 #define GUARD_RELEASES_MAX 8u
 #define GUARD_UNDO_MAX 476u
@@ -84,6 +85,9 @@ struct guard *guard_at(const struct segment *s, uint32_t index);
  * kept it for env->wait_ms. SHD_CORRUPT: the lock or its log is damaged; it
  * is not held then. */
 int guard_lock(const struct guard_env *env, struct guard *g);
+
+/* SHD_BUSY, with who holds it: for those that wait by slices of their own. */
+int guard_busy(const struct guard *g, uint32_t waited_ms);
 
 /* Takes it only if that needs no waiting; else SHD_BUSY. */
 int guard_trylock(const struct guard_env *env, struct guard *g);

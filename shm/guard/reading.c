@@ -52,19 +52,43 @@ static bool attempt(struct reading *r)
     return (r->epoch & 1) == 0 && read_begin(r->guard, &r->seq);
 }
 
-int reading_again(struct reading *r)
+static bool attempts(struct reading *r)
 {
     for (; r->tries <= READ_TRIES; r->tries++) {
         atomic_pause();
         if (attempt(r))
-            return SHD_OK;
+            return true;
     }
-    if (r->env->segment->writable) {
-        int rc = guard_lock(r->env, r->guard);
+    return false;
+}
 
+static int lock_or_look_again(struct reading *r)
+{
+    struct guard_env slice = *r->env;
+
+    do {
+        uint32_t left = r->env->wait_ms - r->waited_ms;
+        int rc;
+
+        slice.wait_ms = left < GUARD_SLICE_MS ? left : GUARD_SLICE_MS;
+        rc = guard_lock(&slice, r->guard);
         r->locked = rc == SHD_OK;
-        return rc;
-    }
+        if (rc != SHD_BUSY)
+            return rc;
+        r->waited_ms += slice.wait_ms;
+        r->tries = 1;
+        if (attempts(r))
+            return SHD_OK;
+    } while (r->waited_ms < r->env->wait_ms);
+    return guard_busy(r->guard, r->env->wait_ms);
+}
+
+int reading_again(struct reading *r)
+{
+    if (attempts(r))
+        return SHD_OK;
+    if (r->env->segment->writable)
+        return lock_or_look_again(r);
     if (is_known_to_be_stuck(r) && enter_undone(r))
         return SHD_OK;
     for (; nap(r); r->tries++) {

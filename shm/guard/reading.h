@@ -2,8 +2,10 @@
 /* guard/reading.h - a read section that comes to an end.
  *
  * OWNS   the policy of repeating: READ_TRIES without the lock; then with it,
- *        or on a read-only attachment with pauses, and if the writer is stuck
- *        from a private copy without what it had begun (guard/undone.h).
+ *        and READ_TRIES more after each slice of waiting for it, for who keeps
+ *        it need not have a transaction open; or on a read-only attachment
+ *        with pauses, and if the writer is stuck from a private copy without
+ *        what it had begun (guard/undone.h).
  * HOLDS  what the last round loaded is one state of the guard's data.
  * LOCK   the guard's, if it came to that, between try and done.
  * CRASH  as guard/read.h.
@@ -29,6 +31,7 @@ struct reading {
     struct guard *guard;
     uint64_t seq;
     uint32_t tries;
+    uint32_t waited_ms; /* for the lock, in vain */
     bool locked;
     struct undone *undone; /* not NULL: reading a private copy */
     uint64_t epoch;        /* undone_epoch before the try */
@@ -40,6 +43,7 @@ static inline void reading_begin(struct reading *r,
     r->env = env;
     r->guard = g;
     r->tries = 0;
+    r->waited_ms = 0;
     r->locked = false;
     r->undone = NULL;
 }

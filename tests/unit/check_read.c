@@ -98,6 +98,52 @@ START_TEST(a_reader_recovers_what_a_dead_writer_has_begun)
 }
 END_TEST
 
+/* In a transaction until the readers have given up being lucky, and then the
+ * lock's holder for ever. */
+static void keep_the_lock(int ready)
+{
+    const struct timespec long_enough = {.tv_nsec = 100000000};
+    struct txn t;
+
+    if (handle_writer(segment) != SHD_OK || dict_lock(inner, 0) != SHD_OK)
+        _exit(1);
+    txn_begin(&t, &segment->segment, dict_guard(inner, 0), 10);
+    txn_store32(&t, &entry_of("k")->cell.len, 3);
+    if (write(ready, "", 1) != 1)
+        _exit(2);
+    (void)nanosleep(&long_enough, NULL);
+    txn_commit(&t);
+    for (;;)
+        (void)pause();
+}
+
+START_TEST(a_reader_looks_again_while_the_lock_is_kept)
+{
+    struct shd_value v;
+    int ready[2];
+    pid_t child;
+    char byte;
+
+    start(MIB);
+    expect(set("k", 5, 1), SHD_OK);
+    ck_assert_int_eq(pipe(ready), 0);
+    child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0)
+        keep_the_lock(ready[1]);
+    ck_assert_int_eq(read(ready[0], &byte, 1), 1);
+    segment->env.wait_ms = 60000;
+    expect(get("k", &v), SHD_OK);
+    ck_assert_uint_eq(v.len, 3);
+    ck_assert_uint_eq(guard_holder(dict_guard(inner, 0)) != 0, 1);
+    segment->env.wait_ms = 50;
+    expect(del("k"), SHD_BUSY);
+    expect_said("within 50 ms");
+    ck_assert_int_eq(kill(child, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(child, NULL, 0), child);
+}
+END_TEST
+
 /* ---- read-only -------------------------------------------------------- */
 
 static char segment_name[64];
@@ -340,6 +386,7 @@ int main(void)
                    a_read_takes_no_lock_and_a_second_hit_writes_nothing);
     tcase_add_test(c, only_live_entries_are_marked);
     tcase_add_test(c, a_reader_recovers_what_a_dead_writer_has_begun);
+    tcase_add_test(c, a_reader_looks_again_while_the_lock_is_kept);
     tcase_add_test(c, a_read_only_attachment_reads_everything);
     tcase_add_test(c, a_read_only_attachment_is_refused_every_change);
     tcase_add_test(c, a_read_only_reader_sees_past_a_dead_writer);
