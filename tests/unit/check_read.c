@@ -4,6 +4,7 @@
 #include "tests/unit/fixture.h"
 
 #include <signal.h>
+#include <time.h>
 
 #define MIB (1u << 20)
 
