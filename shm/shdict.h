@@ -767,6 +767,40 @@ SHD_API SHD_MUST int shd_scan(shd_dict *dict, const void *after,
                               size_t *key_len, void *buf, size_t size,
                               struct shd_value *v);
 
+/* Elements number from, from+1 ... of a list, at most max, as they were at one
+ * moment; a long list is read in several calls. values[i].type is SHD_STRING
+ * or SHD_NUMBER; the bytes of a string lie in buf from at[i] on. *count gets
+ * how many fitted, *length the list's. flags: SHD_SCAN_EXPIRED. Changes
+ * nothing, does not count as use, takes no lock.
+ * SHD_NOTFOUND, SHD_NOTLIST. SHD_SPACE: not even the first one fits,
+ * values[0].len tells the need. */
+SHD_API SHD_MUST int shd_list_read(shd_dict *dict, const void *key,
+                                   size_t key_len, uint32_t flags,
+                                   uint64_t from, uint32_t max, void *buf,
+                                   size_t size, struct shd_value *values,
+                                   size_t *at, uint32_t *count,
+                                   uint64_t *length);
+
+struct shd_entry_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t type;        /* SHD_STRING ... SHD_LIST */
+    int32_t flags;        /* the user's flags */
+    uint32_t age_min_s;   /* it was stored at least so many seconds ago, modulo
+                             65536: since then nothing was stored in its page */
+    uint64_t len;         /* bytes, or elements */
+    double number;        /* SHD_NUMBER, SHD_BOOLEAN */
+    int64_t ttl_ms;       /* ms left; 0: never; negative: expired */
+    uint64_t version;     /* 0: nobody has asked for it (VERSIONS) */
+    uint32_t used;        /* 1: read since room was last looked for near it */
+    uint32_t shard;
+};
+
+/* What is known of an entry, expired ones too. Changes nothing, does not count
+ * as use, takes no lock. SHD_NOTFOUND. */
+SHD_API SHD_MUST int shd_entry_info(shd_dict *dict, const void *key,
+                                    size_t key_len,
+                                    struct shd_entry_info *info);
+
 typedef struct shd_keys shd_keys;
 
 /* Live keys, the least recently stored first within each shard, at most max

@@ -49,7 +49,7 @@ def wrong_command_lines_are_usage():
         expect(2, *words, out=b"")
     assert answer("dump", name, "d") == [
         {"key": "k", "type": "string", "value": "v", "flags": 0,
-         "ttl": None}]
+         "ttl": None, "age": 0}]
     assert not os.path.exists(path_of(name + "x")) or \
         run("rm", name + "x").code == 0
 

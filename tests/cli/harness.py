@@ -70,9 +70,11 @@ def expect(code, *words, out=None, err=None, **more):
 
 
 def answer(*words, code=0, **more):
-    """The same with --json; gives what it says."""
+    """The same with --json; gives what it says, without the schema."""
     r = expect(code, *words, "--json", **more)
-    return json.loads(r.out.decode("ascii"))
+    said = json.loads(r.out.decode("ascii"))
+    assert said.pop("schema") == 1, r
+    return said["items"] if list(said) == ["items"] else said
 
 
 numbers = iter(range(1000000))

@@ -163,7 +163,7 @@ class Host:
     def workers(self):
         """Pids of the live workers that serve."""
         out = self.shdict("workers", "--json", self.segment)
-        return [w["pid"] for w in json.loads(out)
+        return [w["pid"] for w in json.loads(out)["items"]
                 if w["state"] == "alive" and w["worker"] is not None]
 
     def wait_workers(self, n=None):

@@ -67,7 +67,7 @@ struct cli_args {
 
 extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_set, verb_append, verb_touch, verb_pop, verb_delete, verb_incr,
-    verb_keys, verb_dump, verb_check, verb_create, verb_resize, verb_rm,
+    verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
     verb_reap, verb_supervise;
 
 /* Reads argv[1..] (argv[0] is the verb). Prints the help and exits 0, or a
@@ -148,7 +148,26 @@ struct cli_table {
 bool cli_table_begin(struct cli_table *table);
 bool cli_table_end(struct cli_table *table);
 
+/* May this stream be coloured? Only a terminal, not a dumb one, and not if
+ * NO_COLOR says no. */
+bool cli_colours(FILE *out);
+
+/* A bar on stderr if that is a terminal and stdout is not. */
+struct cli_progress {
+    const char *what; /* "dumping" */
+    uint64_t done, total;
+    uint64_t next_ns; /* when to draw again; 0: nothing drawn yet */
+    bool silent, begun;
+};
+void cli_progress_step(struct cli_progress *p, uint64_t done);
+void cli_progress_end(struct cli_progress *p);
+
 /* ---- JSON (json.c) ----------------------------------------------------- */
+
+/* The version of all documents: an object has it as its member "schema", and
+ * a list is the member "items" of such an object. It goes up when a member
+ * goes or changes its meaning; more members may come without that. */
+#define CLI_SCHEMA 1
 
 /* A JSON string when the bytes are UTF-8, else {"base64": "..."}. NULL: no
  * memory. */
@@ -165,15 +184,52 @@ json_t *cli_json_ttl(int64_t ttl_ms);
 int cli_json_value(json_t *object, const struct shd_value *value,
                    const void *bytes);
 
-/* Writes the document without a newline; takes the reference. NULL (no
- * memory) or a failed write ends the process with CLI_FAILED. */
+/* Writes the value without a newline; takes the reference. NULL (no memory) or
+ * a failed write ends the process with CLI_FAILED. */
 void cli_json_write(const struct cli_args *args, json_t *json);
 
-/* The same with a newline. */
+/* The same of an object, without its last brace: members follow. */
+void cli_json_write_open(const struct cli_args *args, json_t *json);
+
+/* A whole document, with its schema and a newline. */
 void cli_json_print(const struct cli_args *args, json_t *json);
+
+/* A list that is written item by item. */
+void cli_json_list_begin(void);
+void cli_json_list_next(void);
+void cli_json_list_end(void);
 
 /* "string", "number", "boolean", "list". */
 const char *cli_type_name(uint32_t type);
+
+/* ---- walking (walk.c) -------------------------------------------------- */
+
+#define CLI_KEY_MAX 65535u
+
+/* Each entry of what the words name: SEGMENT, or SEGMENT DICT. */
+struct cli_walk {
+    const struct cli_args *args;
+    uint32_t flags; /* SHD_SCAN_EXPIRED */
+    const char *glob; /* on the escaped key; NULL: all */
+    uint64_t max; /* entries, 0: all */
+    bool values;  /* strings are read as well, into `value` */
+    void (*begin)(struct cli_walk *w); /* it is attached; all may be NULL */
+    void (*dict_begin)(struct cli_walk *w, const struct shd_dict_info *info);
+    void (*dict_end)(struct cli_walk *w);
+    int (*entry)(struct cli_walk *w, const char *key, size_t len,
+                 const struct shd_value *v); /* a code */
+    /* filled by cli_walk: */
+    shd_dict *dict;
+    const char *dict_name;
+    uint64_t count; /* entries given so far */
+    char *value;
+    size_t value_size;
+    struct cli_progress progress;
+    char keys[2][CLI_KEY_MAX]; /* the last one, and the next */
+};
+int cli_walk(struct cli_args *args, struct cli_walk *w);
+struct cli_walk *cli_walk_new(struct cli_args *args);
+void cli_walk_free(struct cli_walk *w);
 
 /* ---- segments and dicts (attach.c) ------------------------------------- */
 

@@ -128,21 +128,87 @@ static int digits_of(const json_t *json)
     return most;
 }
 
-void cli_json_write(const struct cli_args *args, json_t *json)
+/* Holds the last byte back. */
+struct open_object {
+    int last;
+};
+
+static int write_open(const char *text, size_t len, void *context)
+{
+    struct open_object *o = context;
+
+    for (size_t i = 0; i < len; i++) {
+        if (o->last >= 0) {
+            char c = (char)o->last;
+            if (write_ascii(&c, 1, stdout) != 0)
+                return -1;
+        }
+        o->last = (unsigned char)text[i];
+    }
+    return 0;
+}
+
+static size_t flags_of(const struct cli_args *args, const json_t *json)
 {
     if (json == NULL) {
         cli_message(args, "out of memory");
         exit(CLI_FAILED);
     }
-    size_t flags = JSON_ENSURE_ASCII | JSON_ENCODE_ANY |
-                   JSON_REAL_PRECISION((size_t)digits_of(json));
+    return JSON_ENSURE_ASCII | JSON_ENCODE_ANY |
+           JSON_REAL_PRECISION((size_t)digits_of(json));
+}
+
+void cli_json_write(const struct cli_args *args, json_t *json)
+{
+    size_t flags = flags_of(args, json);
+
     if (json_dump_callback(json, write_ascii, stdout, flags) != 0)
+        exit(cli_finish(args, CLI_FAILED));
+    json_decref(json);
+}
+
+void cli_json_write_open(const struct cli_args *args, json_t *json)
+{
+    struct open_object o = {-1};
+    size_t flags = flags_of(args, json);
+
+    if (json_dump_callback(json, write_open, &o, flags) != 0)
         exit(cli_finish(args, CLI_FAILED));
     json_decref(json);
 }
 
 void cli_json_print(const struct cli_args *args, json_t *json)
 {
-    cli_json_write(args, json);
+    json_t *whole = json_pack("{s:i}", "schema", CLI_SCHEMA);
+
+    if (json_is_object(json)) {
+        if (whole != NULL && json_object_update(whole, json) != 0) {
+            json_decref(whole);
+            whole = NULL;
+        }
+        json_decref(json);
+    } else if (whole != NULL) {
+        json_object_set_new(whole, "items", json);
+    }
+    cli_json_write(args, whole);
     putchar('\n');
+}
+
+static const char *list_separator;
+
+void cli_json_list_begin(void)
+{
+    printf("{\"schema\": %d, \"items\": [", CLI_SCHEMA);
+    list_separator = "\n";
+}
+
+void cli_json_list_next(void)
+{
+    fputs(list_separator, stdout);
+    list_separator = ",\n";
+}
+
+void cli_json_list_end(void)
+{
+    puts("\n]}");
 }

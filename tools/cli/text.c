@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The length of the UTF-8 character that starts here and its code, or 0. */
@@ -148,6 +149,60 @@ int cli_finish(const struct cli_args *args, int status)
         return status;
     cli_message(args, "cannot write to standard output: %m");
     return CLI_FAILED;
+}
+
+bool cli_colours(FILE *out)
+{
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+
+    return (no == NULL || no[0] == '\0') && isatty(fileno(out)) &&
+           term != NULL && strcmp(term, "dumb") != 0;
+}
+
+/* ---- progress ----------------------------------------------------------- */
+
+#define BAR_CELLS 30
+#define BAR_NS 100000000ull
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void draw(const struct cli_progress *p)
+{
+    uint64_t done = p->done < p->total ? p->done : p->total;
+    int full = p->total == 0 ? BAR_CELLS : (int)(done * BAR_CELLS / p->total);
+
+    fprintf(stderr, "\r%s [%.*s%*s] %llu of %llu", p->what, full,
+            "##############################", BAR_CELLS - full, "",
+            (unsigned long long)p->done, (unsigned long long)p->total);
+    fflush(stderr);
+}
+
+void cli_progress_step(struct cli_progress *p, uint64_t done)
+{
+    p->done = done;
+    if (!p->begun) {
+        p->begun = true;
+        p->silent = !isatty(STDERR_FILENO) || isatty(STDOUT_FILENO);
+        p->next_ns = p->silent ? 0 : now_ns() + BAR_NS;
+    }
+    /* The clock is asked now and then. */
+    if (p->silent || done % 64 != 0 || now_ns() < p->next_ns)
+        return;
+    draw(p);
+    p->next_ns = now_ns() + BAR_NS;
+}
+
+void cli_progress_end(struct cli_progress *p)
+{
+    if (p->begun && !p->silent)
+        fputs("\r\033[K", stderr);
+    p->begun = false;
 }
 
 bool cli_table_begin(struct cli_table *table)

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "shm/dict/peek.h"
+#include "shm/api/args.h"
+
+#include <string.h>
+
+int shd_entry_info(shd_dict *dict, const void *key, size_t key_len,
+                   struct shd_entry_info *info)
+{
+    struct shd_entry_info found = {.struct_size = sizeof(found)};
+    int rc = read_args(dict, key, key_len);
+
+    if (rc == SHD_OK &&
+        (info == NULL || info->struct_size != sizeof(*info)))
+        rc = error_set(SHD_INVAL, "shd_entry_info: info is NULL, or its "
+                                  "struct_size is not set");
+    if (rc == SHD_OK)
+        rc = peek_entry(&dict->dict, key, key_len, &found);
+    if (rc == SHD_OK)
+        *info = found;
+    return rc;
+}
+
+int shd_list_read(shd_dict *dict, const void *key, size_t key_len,
+                  uint32_t flags, uint64_t from, uint32_t max, void *buf,
+                  size_t size, struct shd_value *values, size_t *at,
+                  uint32_t *count, uint64_t *length)
+{
+    int rc = read_args(dict, key, key_len);
+
+    if (rc != SHD_OK)
+        return rc;
+    if ((max > 0 && (values == NULL || at == NULL)) || count == NULL ||
+        length == NULL || (buf == NULL && size > 0) ||
+        (flags & ~(uint32_t)SHD_SCAN_EXPIRED) != 0)
+        return error_set(SHD_INVAL, "shd_list_read: an argument is NULL, or "
+                                    "a flag unknown");
+    return peek_list(&dict->dict, key, key_len, flags != 0, from, max, buf,
+                     size, values, at, count, length);
+}

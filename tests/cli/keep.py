@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is taken out of a segment comes back as it was: dump and load."""
+import os
+import re
+import resource
+import subprocess
+
+from harness import (SHDICT, WORKER, answer, case, environment, expect,
+                     fresh, run, segment)
+
+
+ODD = (0, 1, 9, 10, 13, 27, 32, 34, 35, 92, 127, 128, 155, 192, 255)
+ALL = "".join("\\x%02x" % i for i in range(256))
+
+
+def filled(name, d="d"):
+    """Every type, and bytes that text has trouble with."""
+    for i in ODD:
+        expect(0, "set", name, d, "-e", "--", "byte \\x%02x" % i,
+               "\\x%02x\\x00%d" % (i, i))
+    for n in ("0", "-0", "0.1", "1e300", "-inf", "nan", "12345678901234567"):
+        expect(0, "set", name, d, "-n", "--", "number " + n, n)
+    expect(0, "set", name, d, "yes", "true", "-b", "--flags", "-7")
+    expect(0, "set", name, d, "short", "v", "--ttl", "1000", "-f", "9")
+    expect(0, "set", name, d, "#dict", "not a mark")
+    expect(0, "set", name, d, "empty", "")
+    expect(0, "set", name, d, "-e", "--", ALL, ALL)
+    expect(0, "set", name, d, "big", "--stdin", stdin=os.urandom(300000))
+    expect(0, "set", name, d, "k" * 65535, "v")
+    subprocess.run(WORKER + ["push", "list", "700"], check=True,
+                   env=dict(environment, SHDICT_SEGMENT=name))
+
+
+def content(name, *d):
+    """Of each key all but what time changes."""
+    found = {}
+    for e in answer("dump", name, *d):
+        e.pop("age")
+        ttl = e.pop("ttl")
+        assert ttl is None or 900 < ttl <= 1000, e
+        key = (e.pop("dict", None), str(e.pop("key")))
+        assert key not in found, key
+        found[key] = dict(e, forever=ttl is None)
+    return found
+
+
+@case
+def a_dump_loaded_is_the_same():
+    name, other = segment("d=4m"), fresh()
+    filled(name)
+    text = expect(0, "dump", name).out
+    assert text.startswith(b"#shdict dump 1\n#dict\td\t4194304\t"), text[:80]
+    assert re.search(rb"\n#end\t\d+\n$", text), text[-80:]
+    assert max(text) < 128 or text.decode()  # lines for any editor
+    expect(0, "create", other, "--size", "1g")
+    expect(3, "load", other, stdin=text, err=b"--create makes it")
+    r = expect(0, "load", other, "--create", stdin=text)
+    before, after = content(name), content(other)
+    assert r.out == b"%d entries loaded\n" % len(before), r
+    assert before == after
+    assert len(after) == len(ODD) + 7 + 8, len(after)
+    assert answer("stat", other, "d")["capacity_bytes"] == 4 << 20
+    expect(0, "check", other, out=b"clean\n")
+    # Another time over what is there; and into a dict by name.
+    expect(0, "load", other, stdin=text)
+    assert content(other) == before
+    expect(0, "create", other, "--open", "--dict", "e=4m")
+    expect(0, "load", other, "e", stdin=expect(0, "dump", name, "d").out)
+    assert content(other, "e") == content(name, "d")
+
+
+@case
+def a_part_of_a_dict_is_dumped():
+    name = segment("d=1m", "e=1m")
+    for i in range(30):
+        expect(0, "set", name, "de"[i % 2], "key%d" % i, "v")
+    got = answer("dump", name, "--match", "key1?")
+    assert sorted(e["key"] for e in got) == ["key%d" % i for i in
+                                             range(10, 20)], got
+    out = expect(0, "dump", name, "d", "--match", "key2*", "--keys").out
+    assert sorted(out.split()) == [b"key%d" % i for i in
+                                   (2, 20, 22, 24, 26, 28)], out
+    assert b"e\tkey1\n" in expect(0, "dump", name, "-k").out
+    assert sorted(answer("dump", name, "e", "--keys", "-g", "*9")) == \
+        ["key19", "key29", "key9"]
+    assert answer("keys", name, "e", "--match", "key9") == ["key9"]
+    expect(2, "keys", name, "e", "--match", "x", "--oldest")
+    expect(0, "load", name, "e",
+           stdin=expect(0, "dump", name, "d", "-g", "key2").out,
+           out=b"1 entries loaded\n")
+    expect(0, "get", name, "e", "key2", out=b"v")
+
+
+@case
+def load_adds_and_keeps():
+    name = segment()
+    expect(0, "set", name, "d", "a", "1")
+    expect(0, "set", name, "d", "b", "2")
+    subprocess.run(WORKER + ["push", "list", "3"], check=True,
+                   env=dict(environment, SHDICT_SEGMENT=name))
+    text = expect(0, "dump", name).out
+    expect(0, "set", name, "d", "a", "other")
+    expect(0, "delete", name, "d", "b")
+    got = answer("load", name, "--add", stdin=text)
+    assert got == {"loaded": 1, "elements": 0, "expired": 0, "kept": 2}, got
+    expect(0, "get", name, "d", "a", out=b"other")
+    expect(0, "get", name, "d", "b", out=b"2")
+    expect(0, "set", name, "d", "gone", "v", "--ttl", "0.001")
+    while run("get", name, "d", "gone").code == 0:
+        pass
+    text = expect(0, "dump", name, "--expired").out
+    assert answer("load", name, stdin=text)["expired"] == 1
+    # No room, and nothing is to be evicted.
+    full = segment("d=8k")
+    r = run("load", full, "d", "--safe", stdin=b"#shdict dump 1\n" + b"".join(
+        b"k%d\tstring\t0\t-\t0\t%s\n" % (i, b"v" * 200) for i in range(50)))
+    assert r.code == 1 and b"no memory" in r.err, r
+
+
+@case
+def what_is_no_dump_is_refused_by_its_line():
+    name = segment()
+    head = b"#shdict dump 1\n#dict\td\t1048576\t2097152\t1\n"
+    good = b"a\tstring\t0\t-\t0\tv\n"
+    for text, line, why in (
+            (b"", 1, b"cut off"), (b"x\n", 1, b"no dump"),
+            (b"#shdict dump 2\n", 1, b"another version"),
+            (b"#shdict dump 1\n" + good, 2, b"no #dict"),
+            (head + good, 4, b"#end is missing"),
+            (head + good[:-1], 3, b"cut off"),
+            (head + good + b"#end\t2\n", 4, b"lines are missing"),
+            (head + good + b"#end\t1\n" + good, 5, b"after #end"),
+            (head + b"a\tstring\t0\t-\tv\n", 3, b"no entry"),
+            (head + b"a\tstring\t0\t-\t0\tv\tw\n", 3, b"no entry"),
+            (head + b"a\tstring\tx\t-\t0\tv\n", 3, b"no entry"),
+            (head + b"a\tstring\t0\tsoon\t0\tv\n", 3, b"no entry"),
+            (head + b"a\tblob\t0\t-\t0\tv\n", 3, b"no entry"),
+            (head + b"a\tnumber\t0\t-\t0\tone\n", 3, b"no entry"),
+            (head + b"a\tboolean\t0\t-\t0\tmaybe\n", 3, b"no entry"),
+            (head + b"a\tstring\t0\t-\t0\t\\q\n", 3, b"no entry"),
+            (head + b"a\tstring\t0\t-\t0\t\0\n", 3, b"NUL"),
+            (head + b"\tstring\tv\n", 3, b"no list"),
+            (head + b"l\tlist\t0\t-\t0\t1\n\tboolean\ttrue\n", 4,
+             b"no element"),
+            (b"#shdict dump 1\n#dict\td\n", 2, b"no #dict line")):
+        r = run("load", name, stdin=text)
+        assert r.code == 2 and b"line %d: " % line in r.err, (text, r)
+        assert why in r.err and r.err.count(b"\n") == 1, (why, r)
+    r = run("load", name, stdin=head + b"\tstring\n")
+    assert r.code == 2, r
+    # Marks of later versions are passed over.
+    expect(0, "load", name, stdin=head + b"#news\tx\n" + good + b"#end\t1\n")
+    expect(2, "load", name, "d", "--create", stdin=b"")
+
+
+@case
+def a_large_dict_is_dumped_in_little_memory():
+    name = segment("d=64m,128m")
+    lines = [b"#shdict dump 1"]
+    for i in range(200000):
+        lines.append(b"key number %d\tstring\t0\t-\t0\tvalue %d" % (i, i))
+    lines.append(b"#end\t200000\n")
+    expect(0, "load", name, "d", stdin=b"\n".join(lines),
+           out=b"200000 entries loaded\n")
+    with open(os.path.join("/dev/shm", "shdict-" + name)) as f:
+        size = os.fstat(f.fileno()).st_blocks * 512
+    assert size > 16 << 20, size
+    # What is the process's own, the segment's pages not counted.
+    limit = 8 << 20
+    done = subprocess.run(
+        [SHDICT, "dump", name], env=environment, stdout=subprocess.PIPE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA,
+                                              (limit, limit)))
+    assert done.returncode == 0
+    assert done.stdout.count(b"\n") == 200000 + 4, done.stdout[-100:]
+    assert done.stdout.endswith(b"#end\t200000\n")
