@@ -86,15 +86,18 @@ static int taken(uint32_t old)
     return (old & ~FUTEX_WAITERS) == 0 ? 0 : EOWNERDEAD;
 }
 
-/* Ready to take it; EBUSY: it is this thread's already. */
+/* Ready to take it; EBUSY: it is this thread's already; EDEADLK: the thread has
+ * another one, which would be lost to the kernel. */
 static int begin(const uint32_t *word)
 {
     int rc = self.tid == 0 ? know_self() : 0;
+    const void *pending;
 
     if (rc != 0)
         return rc;
-    if (self.head->list_op_pending == pending_of(word))
-        return EBUSY;
+    pending = self.head->list_op_pending;
+    if (pending != NULL)
+        return pending == pending_of(word) ? EBUSY : EDEADLK;
     set_pending(pending_of(word));
     return 0;
 }

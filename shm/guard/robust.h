@@ -22,8 +22,9 @@
 #include <stdint.h>
 #include <time.h>
 
-/* 0: taken. EOWNERDEAD: taken, and whoever had it has died. EBUSY. Or an error
- * number: this process cannot look after its forks. */
+/* 0: taken. EOWNERDEAD: taken, and whoever had it has died. EBUSY. EDEADLK: the
+ * thread has another one. Or the error number of a process that cannot look
+ * after its forks. */
 int robust_trylock(uint32_t *word);
 
 /* The same, waiting until that time of CLOCK_MONOTONIC: ETIMEDOUT. */

@@ -153,6 +153,22 @@ START_TEST(a_stopped_owner_is_busy_after_the_bound_and_recovered_once_killed)
 }
 END_TEST
 
+START_TEST(a_thread_has_one_lock_at_a_time)
+{
+    uint32_t other = 0;
+
+    expect(guard_lock(&env, guard), SHD_OK);
+    ck_assert_int_eq(robust_trylock(&guard->lock), EBUSY);
+    ck_assert_int_eq(robust_trylock(&other), EDEADLK);
+    ck_assert_uint_eq(other, 0);
+    guard_unlock(guard);
+    ck_assert_int_eq(robust_trylock(&other), 0);
+    expect(guard_lock(&env, guard), SHD_SYS);
+    expect_said("deadlock");
+    ck_assert_int_eq(robust_unlock(&other), 0);
+}
+END_TEST
+
 START_TEST(a_lock_dropped_without_a_wake_up_is_found_within_slices)
 {
     uint32_t *word = lock_word();
@@ -1087,6 +1103,7 @@ static void add_lock_cases(TCase *c)
     tcase_add_test(c, waiting_for_a_live_owner_ends_when_it_lets_go);
     tcase_add_test(
         c, a_stopped_owner_is_busy_after_the_bound_and_recovered_once_killed);
+    tcase_add_test(c, a_thread_has_one_lock_at_a_time);
     tcase_add_test(c, a_lock_dropped_without_a_wake_up_is_found_within_slices);
     tcase_add_test(c, a_kick_wakes_every_stranded_waiter);
     tcase_add_test(c, a_lost_owner_that_is_a_zombie_is_recovered);
