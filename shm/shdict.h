@@ -324,6 +324,21 @@ struct shd_worker_info {
     uint32_t generation;
     uint32_t locks_held;   /* locks whose owner it is just now */
     char name[32];
+    uint32_t phase;        /* SHD_PHASE_ */
+    uint32_t restarts;     /* how often its place has been filled anew in its
+                              generation; SHDICT_RESTARTS, else 0 */
+    int64_t silent_ms;     /* since shd_worker_beat; -1: never called */
+    uint32_t supervisor;   /* 1: it has the segment's supervision
+                              (shd_watch_open) */
+    uint32_t reserved;
+};
+enum { /* struct shd_worker_info.phase: what a worker, or who runs it, says */
+    SHD_PHASE_NONE = 0,     /* nothing */
+    SHD_PHASE_STARTING = 1, /* it joined with SHDICT_PHASE=starting, and is
+                               not ready yet */
+    SHD_PHASE_READY = 2,
+    SHD_PHASE_DRAINING = 3  /* it finishes what it has, and ends: nothing new
+                               should be given to it */
 };
 
 /* Registers this process as a worker now; without it the first change
@@ -343,6 +358,51 @@ SHD_API SHD_MUST int shd_worker_info(shd_segment *segment, uint32_t index,
  * *reaped, if not NULL, gets the number of workers freed. Bounded work: a
  * few hundred ns for each lock and each slot. */
 SHD_API SHD_MUST int shd_reap(shd_segment *segment, uint32_t *reaped);
+
+/* A heartbeat: this worker is not stuck. Call it from the loop that does the
+ * work, as often as you like (some 10 ns). A supervisor that was told to
+ * (shd_watch_open, `shdict supervise --hang`) kills a worker whose heart has
+ * beaten once and then stops; one that never calls this is not judged. */
+SHD_API int shd_worker_beat(shd_segment *segment);
+
+/* Says how far a worker is: SHD_PHASE_. `incarnation` 0 is this process.
+ * SHD_NOTFOUND: there is no such worker any more. */
+SHD_API SHD_MUST int shd_worker_set_phase(shd_segment *segment,
+                                          uint64_t incarnation,
+                                          uint32_t phase);
+
+/* Sends a signal to a worker's process, and never to another one that has got
+ * its number since. signal 0: only looks whether it is there. SHD_NOTFOUND: it
+ * is gone. SHD_PERM. SHD_NAMESPACE: it is of another pid namespace. */
+SHD_API SHD_MUST int shd_worker_signal(shd_segment *segment,
+                                       uint64_t incarnation, int signal);
+
+/* What a worker holds, by object: index 0 is the segment's own locks, 1 ..
+ * objects_max the objects in the order of shd_object_info. 0 when it holds
+ * something of that one; SHD_NOTFOUND: nothing; SHD_INVAL: past the end. Works
+ * on a read-only attachment; the next moment may be different. */
+struct shd_hold {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t kind;        /* SHD_OBJECT_, 0: the segment itself */
+    uint64_t count;       /* of a dict: locks of shards */
+    char object[64];      /* its name, "" of the segment */
+};
+SHD_API SHD_MUST int shd_worker_hold(shd_segment *segment,
+                                     uint64_t incarnation, uint32_t index,
+                                     struct shd_hold *hold);
+
+/* For who starts workers. A new generation: above that of every worker there
+ * is, and never given again in the segment's life. Its workers get it as
+ * SHDICT_GENERATION, or in their options. SHD_FULL: all 2^32 - 1 are used. */
+SHD_API SHD_MUST int shd_generation_next(shd_segment *segment,
+                                         uint32_t *generation);
+
+/* Marks the workers of the generations below this one (and with a logical id)
+ * as SHD_PHASE_DRAINING; *marked, if not NULL, tells how many were not so
+ * before. It sends no signal. */
+SHD_API SHD_MUST int shd_generation_drain(shd_segment *segment,
+                                          uint32_t generation,
+                                          uint32_t *marked);
 
 /* Ends this process's registration; the next change registers anew. */
 SHD_API int shd_worker_leave(shd_segment *segment);

@@ -520,6 +520,8 @@ def workers_are_listed_while_they_live():
         rows = expect(0, "workers", name).out.decode().splitlines()
         assert len(rows) == 2 and rows[1].split()[1:5] == [
             str(worker.pid), "3", "7", "alive"], rows
+        assert (w["phase"], w["restarts"], w["silent_ms"], w["supervisor"],
+                w["holds"]) == (None, 0, None, False, []), w
         worker.send_signal(signal.SIGSTOP)
         assert answer("workers", name)[0]["state"] == "alive"
     finally:

@@ -307,6 +307,46 @@ describe("a segment", function()
         assert.is_true(segment:join() > first)
     end)
 
+    it("tells how far its workers are", function()
+        local me = segment:join()
+        local worker = segment:workers()[1]
+        assert.equal("none", worker.phase)
+        assert.equal(-1, worker.silent_ms)
+        assert.equal(0, worker.restarts)
+        assert.equal(0, worker.supervisor)
+        assert.is_true(segment:beat())
+        assert.is_true(segment:set_phase("ready"))
+        worker = segment:workers()[1]
+        assert.equal("ready", worker.phase)
+        assert.is_true(worker.silent_ms >= 0)
+        assert.is_true(segment:set_phase("draining", me))
+        assert.equal("draining", segment:workers()[1].phase)
+        assert.same({}, segment:holds(me))
+        assert.is_true(segment:signal(me, 0))
+        refused("no worker", "SHD_NOTFOUND",
+                segment:set_phase("ready", me + 65536))
+        refused("no worker", "SHD_NOTFOUND", segment:signal(me + 65536, 0))
+        refused("^bad phase", "SHD_INVAL", segment:set_phase("done"))
+        refused("^bad incarnation", "SHD_INVAL", segment:signal(0.5, 0))
+        refused("^bad signal", "SHD_INVAL", segment:signal(me, "TERM"))
+        refused("^bad generation", "SHD_INVAL", segment:drain(-1))
+    end)
+
+    it("gives generations, and marks older workers as draining", function()
+        local other = support.segment()
+        assert.equal(1, other:next_generation())
+        assert.equal(2, other:next_generation())
+        other:close()
+        local named = support.name()
+        other = assert(shdict.open(named, { worker_id = 1, generation = 7 }))
+        other:join()
+        assert.equal(8, other:next_generation())
+        assert.equal(0, other:drain(7))
+        assert.equal(1, other:drain(8))
+        assert.equal(0, other:drain(8))
+        assert.equal("draining", other:workers()[1].phase)
+    end)
+
     it("tells about itself", function()
         local info = segment:info()
         assert.matches("^%x+$", info.hash_seed)
@@ -319,7 +359,9 @@ describe("a segment", function()
     it("raises where self is none", function()
         for _, method in ipairs { "dict", "close", "reap", "workers", "info",
                                   "objects", "check", "destroy_dict",
-                                  "join", "leave", "fd" } do
+                                  "join", "leave", "fd", "beat",
+                                  "set_phase", "signal", "drain", "holds",
+                                  "next_generation" } do
             for _, self in ipairs { {}, "x", 1, { 1 }, { {} },
                                     { ffi.new("int[1]") } } do
                 assert.error_matches(function()
@@ -343,7 +385,8 @@ describe("a segment", function()
         assert.is_true(segment:close())
         for _, method in ipairs { "close", "reap", "workers", "info",
                                   "objects", "check", "join", "leave",
-                                  "fd" } do
+                                  "fd", "beat", "set_phase", "signal",
+                                  "drain", "holds", "next_generation" } do
             refused("^the handle is closed$", "SHD_CLOSED",
                     segment[method](segment))
         end
