@@ -16,6 +16,7 @@
 local ffi = require "ffi"
 local library = require "shdict_library"
 local dicts = require "shdict_dict"
+local watches = require "shdict_watch"
 
 local ffi_gc = ffi.gc
 local ffi_istype = ffi.istype
@@ -366,6 +367,15 @@ function Segment.drain(self, generation)
         return failed(code)
     end
     return tonumber(marked[0])
+end
+
+-- Hears of workers that join, die, hang: shdict_watch.lua.
+function Segment.watch(self, options)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    return watches.open(segment, self, options)
 end
 
 -- What the worker of that incarnation holds: { object =, kind =, count = }.

@@ -407,6 +407,80 @@ SHD_API SHD_MUST int shd_generation_drain(shd_segment *segment,
 /* Ends this process's registration; the next change registers anew. */
 SHD_API int shd_worker_leave(shd_segment *segment);
 
+/* ---- watching workers ------------------------------------------------- */
+
+/* For who runs workers, or stands beside them (a sidecar): it hears of each
+ * death within a millisecond, whoever started the worker, and has then undone
+ * what the dead one was in the middle of, freed its slot and woken all who
+ * waited (shd_reap). Waiting is for one descriptor: nothing is polled.
+ * A watch is private to the process and is used by one thread at a time. The
+ * child of a fork has none: SHD_CLOSED. */
+typedef struct shd_watch shd_watch;
+
+enum { /* struct shd_watch_options.flags */
+    SHD_WATCH_SUPERVISE = 1, /* be the segment's supervisor, of which there is
+                                one. The claim ends with the watch, or with
+                                the process, by a file lock */
+    SHD_WATCH_HOLD_IN_CHILDREN = 2 /* a child of fork keeps the claim until it
+                                      execs or ends: whoever claims next finds
+                                      no worker half started */
+};
+struct shd_watch_options {
+    uint32_t struct_size; /* sizeof(struct shd_watch_options) */
+    uint32_t flags;       /* SHD_WATCH_ */
+    uint32_t hang_ms;     /* tell of a worker that called shd_worker_beat and
+                             has not done so for that long; 0: never */
+    uint32_t lock_ms;     /* tell of who has sat on one lock for that long and
+                             changed nothing; 0: never */
+};
+
+enum { /* struct shd_watch_event.event */
+    SHD_WATCH_JOINED = 1, /* also for each worker that is there at first */
+    SHD_WATCH_LEFT = 2,   /* its slot was given back in peace */
+    SHD_WATCH_DIED = 3,   /* and all it left is recovered */
+    SHD_WATCH_PHASE = 4,  /* it says another SHD_PHASE_ */
+    SHD_WATCH_HUNG = 5,   /* hang_ms; once, until its heart beats again */
+    SHD_WATCH_STUCK = 6   /* lock_ms; once for each time. incarnation and pid
+                             are 0 where the holder is no worker */
+};
+struct shd_watch_event {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t event;
+    uint64_t incarnation;
+    uint32_t pid;
+    int32_t worker_id;    /* -1: none */
+    uint32_t generation;
+    uint32_t phase;       /* JOINED, PHASE */
+    uint64_t recovered;   /* DIED: operations undone; of several that were
+                             found dead at once, with the first */
+    uint64_t took_ns;     /* DIED: how long the recovery took */
+    uint64_t at_ns;       /* DIED: when it was done, CLOCK_MONOTONIC */
+    uint64_t for_ms;      /* HUNG, STUCK: how long by now; time in which this
+                             process did not run does not count */
+    char name[32];
+    char object[64];      /* STUCK: whose lock; "": the segment's own */
+};
+
+/* o NULL: only deaths, joins and phases. SHD_EXISTS: the segment has a living
+ * supervisor, shd_last_error() tells its process. SHD_NOMEM. */
+SHD_API SHD_MUST int shd_watch_open(shd_segment *segment,
+                                    const struct shd_watch_options *o,
+                                    shd_watch **out);
+
+/* Before the segment is closed. */
+SHD_API int shd_watch_close(shd_watch *watch);
+
+/* A descriptor for poll, epoll and event loops: readable when shd_watch_next
+ * should be called, with timeout 0, until it gives SHD_NOTFOUND. It stays the
+ * watch's: do not read or close it. */
+SHD_API SHD_MUST int shd_watch_fd(shd_watch *watch);
+
+/* The next event; waits at most timeout_ms, below 0 for ever. SHD_NOTFOUND:
+ * none in that time, or a signal came. What hangs is only told: to end it is
+ * shd_worker_signal's. */
+SHD_API SHD_MUST int shd_watch_next(shd_watch *watch, int64_t timeout_ms,
+                                    struct shd_watch_event *event);
+
 /* ---- dicts ------------------------------------------------------------ */
 
 typedef struct shd_dict shd_dict;

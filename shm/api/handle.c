@@ -49,6 +49,7 @@ static void child_after_fork(void)
             continue;
         atomic_store64(&h->env.incarnation, 0);
         h->forked = true;
+        handle_watches_after_fork(h);
         if (h->segment.writable)
             segment_after_fork(&h->segment);
     }

@@ -163,6 +163,14 @@ int segment_liveness_lock(const struct segment *s, uint32_t index);
 int segment_liveness_unlock(const struct segment *s, uint32_t index);
 int segment_liveness_is_locked(const struct segment *s, uint32_t index);
 
+/* The claim to supervise the segment: a file lock on a description of its own,
+ * *fd, which whoever inherits it keeps. SHD_BUSY: somebody has it. */
+int segment_supervision_lock(const struct segment *s, int *fd);
+
+/* Lets those know who watch the file (inotify, IN_ATTRIB) that something has
+ * changed. Best effort: nobody depends on it. */
+void segment_announce(const struct segment *s);
+
 /* The header's invariants; report names the first that fails. */
 int segment_check(const struct segment *s, char *report, size_t size);
 

@@ -192,6 +192,8 @@ int registry_join(const struct guard_env *env,
         if (reaped > 0 || rc == SHD_OK)
             rc = join_once(env, &slot, out);
     }
+    if (rc == SHD_OK)
+        segment_announce(env->segment);
     return rc;
 }
 

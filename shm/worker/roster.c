@@ -83,7 +83,10 @@ int roster_set_phase(const struct guard_env *env, uint64_t incarnation,
     if (slot != NULL && slot->phase != phase)
         store_phase(env, slot, phase);
     guard_unlock(own_guard(env));
-    return slot != NULL ? SHD_OK : no_such_worker(incarnation);
+    if (slot == NULL)
+        return no_such_worker(incarnation);
+    segment_announce(env->segment);
+    return SHD_OK;
 }
 
 /* ---- generations -------------------------------------------------------- */
@@ -143,6 +146,8 @@ int roster_drain(const struct guard_env *env, uint32_t generation,
         (*marked)++;
     }
     guard_unlock(own_guard(env));
+    if (*marked > 0)
+        segment_announce(env->segment);
     return SHD_OK;
 }
 

@@ -347,6 +347,41 @@ describe("a segment", function()
         assert.equal("draining", other:workers()[1].phase)
     end)
 
+    it("hears of its workers", function()
+        local watch = assert(segment:watch { supervise = true, hang = 60 })
+        assert.is_true(watch:fd() >= 0)
+        assert.is_nil(watch:next())
+        refused("^exists: process %d+ supervises", "SHD_EXISTS",
+                segment:watch { supervise = true })
+        assert.equal(1, segment:workers()[1].supervisor)
+        local pid = support.C.fork()
+        if pid == 0 then
+            pcall(segment.join, segment)
+            while true do
+                support.sleep(60)
+            end
+        end
+        local event = assert(watch:next(60))
+        assert.equal("joined", event.event)
+        assert.equal(pid, event.pid)
+        assert.is_true(segment:signal(event.incarnation, 9))
+        local status = ffi.new("int[1]")
+        assert.equal(pid, support.C.waitpid(pid, status, 0))
+        event = assert(watch:next(60))
+        assert.equal("died", event.event)
+        assert.equal(pid, event.pid)
+        assert.is_true(event.took_ns > 0)
+        assert.is_nil(watch:next(0))
+        assert.is_true(watch:close())
+        refused("^the handle is closed$", "SHD_CLOSED", watch:next())
+        refused("^the handle is closed$", "SHD_CLOSED", watch:fd())
+        refused("^the handle is closed$", "SHD_CLOSED", watch:close())
+        assert.error_matches(function() watch.next({}) end,
+                             'bad "watch" argument')
+        refused("^unknown option", "SHD_INVAL", segment:watch { x = 1 })
+        refused("^bad hang", "SHD_INVAL", segment:watch { hang = -1 })
+    end)
+
     it("tells about itself", function()
         local info = segment:info()
         assert.matches("^%x+$", info.hash_seed)

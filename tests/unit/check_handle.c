@@ -824,8 +824,6 @@ START_TEST(held_locks_are_counted_and_a_reap_recovers_them)
     ck_assert_uint_eq(worker(segment, 1).locks_held, 1);
     ck_assert_uint_eq(worker(segment, 0).locks_held, 0);
     expect_hold(worker(segment, 1).incarnation, 1, 1, "pages");
-    expect(shd_worker_signal(segment, worker(segment, 1).incarnation, 0),
-           SHD_OK);
     /* Its lock is not to be had, so it is passed over. */
     support_kill(child);
     ck_assert_uint_eq(worker(segment, 1).state, SHD_WORKER_DEAD);

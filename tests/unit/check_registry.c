@@ -219,35 +219,6 @@ START_TEST(generations_grow_and_older_workers_drain)
 }
 END_TEST
 
-START_TEST(a_process_is_proved_to_be_the_workers)
-{
-    pid_t child = live_worker();
-    uint64_t incarnation = slot(0)->incarnation;
-    int pidfd;
-
-    expect(roster_process(&env, incarnation, &pidfd), SHD_OK);
-    ck_assert_int_ge(pidfd, 0);
-    ck_assert_int_eq(close(pidfd), 0);
-    expect(roster_process(&env, incarnation + 0x10000, &pidfd), SHD_NOTFOUND);
-    expect(roster_process(&env, 0, &pidfd), SHD_NOTFOUND);
-    expect(roster_process(&env, 0x1ffff, &pidfd), SHD_NOTFOUND);
-    ck_assert_int_eq(pidfd, -1);
-    /* A damaged slot names somebody else. */
-    slot(0)->pid = 1;
-    expect(roster_process(&env, incarnation, &pidfd), SHD_CORRUPT);
-    slot(0)->pid = 0x80000001u;
-    expect(roster_process(&env, incarnation, &pidfd), SHD_CORRUPT);
-    slot(0)->pid = (uint32_t)child;
-    slot(0)->pid_namespace++;
-    expect(roster_process(&env, incarnation, &pidfd), SHD_NAMESPACE);
-    slot(0)->pid_namespace--;
-    ck_assert_int_eq(kill(child, SIGKILL), 0);
-    support_wait_killed(child);
-    expect(roster_process(&env, incarnation, &pidfd), SHD_NOTFOUND);
-    ck_assert_uint_eq(reap(), 1);
-}
-END_TEST
-
 START_TEST(an_incarnation_names_its_slot_and_never_comes_again)
 {
     uint64_t last = 0;
@@ -708,7 +679,6 @@ int main(void)
     tcase_add_test(c, a_heartbeat_is_told_by_its_age);
     tcase_add_test(c, a_phase_is_of_one_incarnation);
     tcase_add_test(c, generations_grow_and_older_workers_drain);
-    tcase_add_test(c, a_process_is_proved_to_be_the_workers);
     c = new_case(suite, "look");
     tcase_add_test(c, a_stopped_worker_lives_and_a_killed_one_is_dead);
     tcase_add_test(c, nobody_and_nonsense_are_dead_and_oneself_is_not);
