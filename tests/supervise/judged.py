@@ -102,10 +102,10 @@ def a_stranger_that_sits_on_a_lock_is_killed_too():
 
 @case
 def a_death_is_recovered_from_and_the_log_tells():
-    with Supervisor("-n", "2", dicts=("d=1m",),
+    with Supervisor(dicts=("d=1m",),
                     command=WORKER + ["hammer"]) as s:
-        s.wait_starts(2)
-        pid = sorted(joined(s.name, 2))[0]
+        s.wait_starts(1)
+        pid = sorted(joined(s.name, 1))[0]
         stop_inside(s.name, pid)
         os.kill(pid, signal.SIGKILL)
         death = s.wait_events("death", 1)[0]
