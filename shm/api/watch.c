@@ -53,10 +53,12 @@ static int refuse_second(shd_segment *segment)
 
     if (who != 0 && index < segment->segment.workers_max &&
         registry_at(&segment->env, index, &slot, &dead) == SHD_OK &&
-        slot.incarnation == who)
+        slot.incarnation == who && !dead)
         return error_set(SHD_EXISTS, "process %u supervises the segment",
                          slot.pid);
-    return error_set(SHD_EXISTS, "another process supervises the segment");
+    return error_set(SHD_EXISTS,
+                     "another process supervises the segment, or a child of "
+                     "one that is gone has not got to its exec yet");
 }
 
 static int claim(shd_segment *segment, struct shd_watch *w)

@@ -215,6 +215,14 @@ int watch_fd(const struct watch *w)
     return w->epoll_fd;
 }
 
+/* Closing alone is not enough: a child just forked may have it open still. */
+static void unwatch(const struct watch *w, struct seen *seen)
+{
+    if (seen->pidfd >= 0)
+        (void)epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, seen->pidfd, NULL);
+    close_fd(&seen->pidfd);
+}
+
 /* ---- waiting ------------------------------------------------------------ */
 
 /* What there is to read says no more than that it is there. */
@@ -251,7 +259,7 @@ static void woken(struct watch *w, uint64_t what)
         drain(w->inotify_fd);
     } else {
         /* It stays readable: no more of it. */
-        close_fd(&w->seen[what - WAKE_WORKER].pidfd);
+        unwatch(w, &w->seen[what - WAKE_WORKER]);
         note_death(w, (uint32_t)(what - WAKE_WORKER));
     }
 }
@@ -350,7 +358,7 @@ static int forget(struct watch *w, struct seen *seen,
         *told = true;
     }
     w->gone -= seen->gone;
-    close_fd(&seen->pidfd);
+    unwatch(w, seen);
     memset(seen, 0, sizeof(*seen));
     seen->pidfd = -1;
     return SHD_OK;

@@ -121,21 +121,32 @@ static int open_watch(struct supervisor *s)
     return shd_watch_open(s->segment, &o, &s->watch);
 }
 
-/* Asks the supervisor that is there to leave, and its workers to us. False:
- * it is none of ours. */
-static bool ask_to_hand_over(struct supervisor *s)
+/* The supervisor that lives. False: there is none. */
+static bool find_supervisor(struct supervisor *s, struct shd_worker_info *w)
 {
-    struct shd_worker_info w = {.struct_size = sizeof(w)};
     int code;
 
+    w->struct_size = sizeof(*w);
     for (uint32_t i = 0;
-         (code = shd_worker_info(s->segment, i, &w)) != SHD_INVAL; i++) {
-        if (code == SHD_OK && w.supervisor != 0 &&
-            strcmp(w.name, SUP_NAME) == 0)
-            return shd_worker_signal(s->segment, w.incarnation, SIGUSR2) ==
-                   SHD_OK;
-    }
+         (code = shd_worker_info(s->segment, i, w)) != SHD_INVAL; i++)
+        if (code == SHD_OK && w->supervisor != 0)
+            return true;
     return false;
+}
+
+/* Is it worth waiting for the claim? It is where the supervisor that lives is
+ * one of ours and has been asked to leave; and where none lives: then a child
+ * of a dead one has the claim until it execs. */
+static bool will_be_free(struct supervisor *s, bool *asked)
+{
+    struct shd_worker_info w;
+
+    if (*asked || !find_supervisor(s, &w))
+        return true;
+    if (!s->options.takeover || strcmp(w.name, SUP_NAME) != 0)
+        return false;
+    *asked = shd_worker_signal(s->segment, w.incarnation, SIGUSR2) == SHD_OK;
+    return true; /* or it has gone by itself */
 }
 
 /* Be the supervisor: there is one. */
@@ -146,9 +157,9 @@ static int claim(struct supervisor *s)
 
     sup_reap(s);
     int code = open_watch(s);
-    while (code == SHD_EXISTS && s->options.takeover && sup_now_ms() < end) {
+    while (code == SHD_EXISTS && will_be_free(s, &asked) &&
+           sup_now_ms() < end) {
         struct timespec pause = {.tv_nsec = 5000000};
-        asked = asked || ask_to_hand_over(s);
         nanosleep(&pause, NULL);
         code = open_watch(s);
     }
