@@ -16,6 +16,7 @@
 local ffi = require "ffi"
 local library = require "shdict_library"
 local dicts = require "shdict_dict"
+local watches = require "shdict_watch"
 
 local ffi_gc = ffi.gc
 local ffi_istype = ffi.istype
@@ -35,6 +36,7 @@ local INVAL = lib.SHD_INVAL
 local read_segment_info = library.struct_reader("shd_segment_info")
 local read_object_info = library.struct_reader("shd_object_info")
 local read_worker_info = library.struct_reader("shd_worker_info")
+local read_hold = library.struct_reader("shd_hold")
 
 -- ---- segments ------------------------------------------------------------
 
@@ -264,6 +266,140 @@ local function slots(segment, read, call)
     end
 end
 
+-- A heartbeat: this worker is not stuck.
+function Segment.beat(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local code = lib.shd_worker_beat(segment)
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
+
+local PHASES = { [0] = "none", "starting", "ready", "draining" }
+local PHASE_NUMBERS = {}
+for number, name in pairs(PHASES) do
+    PHASE_NUMBERS[name] = number
+end
+
+local function worker_number(incarnation)
+    if type(incarnation) ~= "number" or incarnation < 0
+        or incarnation >= 2 ^ 53 or incarnation % 1 ~= 0 then
+        return nil
+    end
+    return incarnation
+end
+
+-- How far this worker is, or the one of that incarnation.
+function Segment.set_phase(self, phase, incarnation)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local number = PHASE_NUMBERS[phase]
+    if not number then
+        return invalid("bad phase: none, starting, ready or draining "
+                       .. "expected, got " .. tostring(phase))
+    end
+    local which = worker_number(incarnation or 0)
+    if not which then
+        return invalid("bad incarnation: " .. tostring(incarnation))
+    end
+    local code = lib.shd_worker_set_phase(segment, which, number)
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
+
+-- Sends a signal, by number, to the worker of that incarnation and no other.
+function Segment.signal(self, incarnation, signal)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local which = worker_number(incarnation)
+    if not which then
+        return invalid("bad incarnation: " .. tostring(incarnation))
+    end
+    if type(signal) ~= "number" or signal % 1 ~= 0 or signal < 0
+        or signal > 64 then
+        return invalid("bad signal: " .. tostring(signal))
+    end
+    local code = lib.shd_worker_signal(segment, which, signal)
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
+
+-- The number of a new generation of workers.
+function Segment.next_generation(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local generation = ffi_new("uint32_t[1]")
+    local code = lib.shd_generation_next(segment, generation)
+    if code ~= OK then
+        return failed(code)
+    end
+    return tonumber(generation[0])
+end
+
+-- Marks the workers of the generations below this one as draining; how many
+-- were not before.
+function Segment.drain(self, generation)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    if type(generation) ~= "number" or generation % 1 ~= 0 or generation < 0
+        or generation > 0xffffffff then
+        return invalid("bad generation: " .. tostring(generation))
+    end
+    local marked = ffi_new("uint32_t[1]")
+    local code = lib.shd_generation_drain(segment, generation, marked)
+    if code ~= OK then
+        return failed(code)
+    end
+    return tonumber(marked[0])
+end
+
+-- Hears of workers that join, die, hang: shdict_watch.lua.
+function Segment.watch(self, options)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    return watches.open(segment, self, options)
+end
+
+-- What the worker of that incarnation holds: { object =, kind =, count = }.
+function Segment.holds(self, incarnation)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local which = worker_number(incarnation)
+    if not which then
+        return invalid("bad incarnation: " .. tostring(incarnation))
+    end
+    local holds, err, code = slots(segment, read_hold,
+                                   function(of, index, out)
+        return lib.shd_worker_hold(of, which, index, out)
+    end)
+    for _, hold in ipairs(holds or {}) do
+        hold.index = nil
+        hold.kind = hold.kind == lib.SHD_OBJECT_DICT and "dict"
+                    or hold.kind == 0 and "segment" or hold.kind
+    end
+    return holds, err, code
+end
+
 function Segment.workers(self)
     local segment = segment_of(self)
     if segment == nil then
@@ -273,6 +409,7 @@ function Segment.workers(self)
                                      lib.shd_worker_info)
     for _, worker in ipairs(workers or {}) do
         worker.alive = worker.state == lib.SHD_WORKER_ALIVE
+        worker.phase = PHASES[worker.phase] or worker.phase
     end
     return workers, err, code
 end

@@ -171,6 +171,21 @@ M.DICT_OPTIONS = {
     entries = whole(1, 2 ^ 53)
 }
 
+local function seconds(name, value)
+    if type(value) ~= "number" or not (value >= 0 and value <= 4294967) then
+        return nil, ("bad %s: seconds from 0 to 4294967 expected, got %s")
+                    :format(name, tostring(value))
+    end
+    return value
+end
+
+M.WATCH_OPTIONS = {
+    supervise = of_type("boolean"),
+    hold_in_children = of_type("boolean"),
+    hang = seconds,
+    lock_limit = seconds
+}
+
 M.SCAN_OPTIONS = {
     expired = of_type("boolean"),
     values = of_type("boolean")

@@ -324,6 +324,21 @@ struct shd_worker_info {
     uint32_t generation;
     uint32_t locks_held;   /* locks whose owner it is just now */
     char name[32];
+    uint32_t phase;        /* SHD_PHASE_ */
+    uint32_t restarts;     /* how often its place has been filled anew in its
+                              generation; SHDICT_RESTARTS, else 0 */
+    int64_t silent_ms;     /* since shd_worker_beat; -1: never called */
+    uint32_t supervisor;   /* 1: it has the segment's supervision
+                              (shd_watch_open) */
+    uint32_t reserved;
+};
+enum { /* struct shd_worker_info.phase: what a worker, or who runs it, says */
+    SHD_PHASE_NONE = 0,     /* nothing */
+    SHD_PHASE_STARTING = 1, /* it joined with SHDICT_PHASE=starting, and is
+                               not ready yet */
+    SHD_PHASE_READY = 2,
+    SHD_PHASE_DRAINING = 3  /* it finishes what it has, and ends: nothing new
+                               should be given to it */
 };
 
 /* Registers this process as a worker now; without it the first change
@@ -344,8 +359,127 @@ SHD_API SHD_MUST int shd_worker_info(shd_segment *segment, uint32_t index,
  * few hundred ns for each lock and each slot. */
 SHD_API SHD_MUST int shd_reap(shd_segment *segment, uint32_t *reaped);
 
+/* A heartbeat: this worker is not stuck. Call it from the loop that does the
+ * work, as often as you like (some 10 ns). A supervisor that was told to
+ * (shd_watch_open, `shdict supervise --hang`) kills a worker whose heart has
+ * beaten once and then stops; one that never calls this is not judged. */
+SHD_API int shd_worker_beat(shd_segment *segment);
+
+/* Says how far a worker is: SHD_PHASE_. `incarnation` 0 is this process.
+ * SHD_NOTFOUND: there is no such worker any more. */
+SHD_API SHD_MUST int shd_worker_set_phase(shd_segment *segment,
+                                          uint64_t incarnation,
+                                          uint32_t phase);
+
+/* Sends a signal to a worker's process, and never to another one that has got
+ * its number since. signal 0: only looks whether it is there. SHD_NOTFOUND: it
+ * is gone. SHD_PERM. SHD_NAMESPACE: it is of another pid namespace. */
+SHD_API SHD_MUST int shd_worker_signal(shd_segment *segment,
+                                       uint64_t incarnation, int signal);
+
+/* What a worker holds, by object: index 0 is the segment's own locks, 1 ..
+ * objects_max the objects in the order of shd_object_info. 0 when it holds
+ * something of that one; SHD_NOTFOUND: nothing; SHD_INVAL: past the end. Works
+ * on a read-only attachment; the next moment may be different. */
+struct shd_hold {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t kind;        /* SHD_OBJECT_, 0: the segment itself */
+    uint64_t count;       /* of a dict: locks of shards */
+    char object[64];      /* its name, "" of the segment */
+};
+SHD_API SHD_MUST int shd_worker_hold(shd_segment *segment,
+                                     uint64_t incarnation, uint32_t index,
+                                     struct shd_hold *hold);
+
+/* For who starts workers. A new generation: above that of every worker there
+ * is, and never given again in the segment's life. Its workers get it as
+ * SHDICT_GENERATION, or in their options. SHD_FULL: all 2^32 - 1 are used. */
+SHD_API SHD_MUST int shd_generation_next(shd_segment *segment,
+                                         uint32_t *generation);
+
+/* Marks the workers of the generations below this one (and with a logical id)
+ * as SHD_PHASE_DRAINING; *marked, if not NULL, tells how many were not so
+ * before. It sends no signal. */
+SHD_API SHD_MUST int shd_generation_drain(shd_segment *segment,
+                                          uint32_t generation,
+                                          uint32_t *marked);
+
 /* Ends this process's registration; the next change registers anew. */
 SHD_API int shd_worker_leave(shd_segment *segment);
+
+/* ---- watching workers ------------------------------------------------- */
+
+/* For who runs workers, or stands beside them (a sidecar): it hears of each
+ * death within a millisecond, whoever started the worker, and has then undone
+ * what the dead one was in the middle of, freed its slot and woken all who
+ * waited (shd_reap). Waiting is for one descriptor: nothing is polled.
+ * A watch is private to the process and is used by one thread at a time. The
+ * child of a fork has none: SHD_CLOSED. */
+typedef struct shd_watch shd_watch;
+
+enum { /* struct shd_watch_options.flags */
+    SHD_WATCH_SUPERVISE = 1, /* be the segment's supervisor, of which there is
+                                one. The claim ends with the watch, or with
+                                the process, by a file lock */
+    SHD_WATCH_HOLD_IN_CHILDREN = 2 /* a child of fork keeps the claim until it
+                                      execs or ends: whoever claims next finds
+                                      no worker half started */
+};
+struct shd_watch_options {
+    uint32_t struct_size; /* sizeof(struct shd_watch_options) */
+    uint32_t flags;       /* SHD_WATCH_ */
+    uint32_t hang_ms;     /* tell of a worker that called shd_worker_beat and
+                             has not done so for that long; 0: never */
+    uint32_t lock_ms;     /* tell of who has sat on one lock for that long and
+                             changed nothing; 0: never */
+};
+
+enum { /* struct shd_watch_event.event */
+    SHD_WATCH_JOINED = 1, /* also for each worker that is there at first */
+    SHD_WATCH_LEFT = 2,   /* its slot was given back in peace */
+    SHD_WATCH_DIED = 3,   /* and all it left is recovered */
+    SHD_WATCH_PHASE = 4,  /* it says another SHD_PHASE_ */
+    SHD_WATCH_HUNG = 5,   /* hang_ms; once, until its heart beats again */
+    SHD_WATCH_STUCK = 6   /* lock_ms; once for each time. incarnation and pid
+                             are 0 where the holder is no worker */
+};
+struct shd_watch_event {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t event;
+    uint64_t incarnation;
+    uint32_t pid;
+    int32_t worker_id;    /* -1: none */
+    uint32_t generation;
+    uint32_t phase;       /* JOINED, PHASE */
+    uint64_t recovered;   /* DIED: operations undone; of several that were
+                             found dead at once, with the first */
+    uint64_t took_ns;     /* DIED: how long the recovery took */
+    uint64_t at_ns;       /* DIED: when it was done, CLOCK_MONOTONIC */
+    uint64_t for_ms;      /* HUNG, STUCK: how long by now; time in which this
+                             process did not run does not count */
+    char name[32];
+    char object[64];      /* STUCK: whose lock; "": the segment's own */
+};
+
+/* o NULL: only deaths, joins and phases. SHD_EXISTS: the segment has a living
+ * supervisor, shd_last_error() tells its process. SHD_NOMEM. */
+SHD_API SHD_MUST int shd_watch_open(shd_segment *segment,
+                                    const struct shd_watch_options *o,
+                                    shd_watch **out);
+
+/* Before the segment is closed. */
+SHD_API int shd_watch_close(shd_watch *watch);
+
+/* A descriptor for poll, epoll and event loops: readable when shd_watch_next
+ * should be called, with timeout 0, until it gives SHD_NOTFOUND. It stays the
+ * watch's: do not read or close it. */
+SHD_API SHD_MUST int shd_watch_fd(shd_watch *watch);
+
+/* The next event; waits at most timeout_ms, below 0 for ever. SHD_NOTFOUND:
+ * none in that time, or a signal came. What hangs is only told: to end it is
+ * shd_worker_signal's. */
+SHD_API SHD_MUST int shd_watch_next(shd_watch *watch, int64_t timeout_ms,
+                                    struct shd_watch_event *event);
 
 /* ---- dicts ------------------------------------------------------------ */
 

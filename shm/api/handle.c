@@ -49,6 +49,7 @@ static void child_after_fork(void)
             continue;
         atomic_store64(&h->env.incarnation, 0);
         h->forked = true;
+        handle_watches_after_fork(h);
         if (h->segment.writable)
             segment_after_fork(&h->segment);
     }
@@ -94,10 +95,15 @@ static void describe_self(const struct shd_segment_options *o,
                           struct registry_self *self)
 {
     const char *name = program_invocation_short_name;
+    const char *phase = getenv("SHDICT_PHASE");
     long v;
 
     memset(self, 0, sizeof(*self));
     self->worker_id = -1;
+    if (phase != NULL && strcmp(phase, "starting") == 0)
+        self->phase = SHD_PHASE_STARTING;
+    if (environment_number("SHDICT_RESTARTS", UINT32_MAX, &v))
+        self->restarts = (uint32_t)v;
     if (environment_number("SHDICT_WORKER", INT32_MAX, &v))
         self->worker_id = (int32_t)v;
     if (environment_number("SHDICT_GENERATION", UINT32_MAX, &v))

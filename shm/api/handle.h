@@ -47,6 +47,7 @@ struct shd_segment {
     struct guard_env env;
     struct registry_self self;
     struct shd_dict *dicts;
+    struct shd_watch *watches;
 };
 
 /* Before any read: SHD_OK or SHD_CLOSED (with the sentence). NULL is
@@ -72,6 +73,9 @@ int handle_close(shd_segment *segment);
 
 /* Ends the registration, if there is one. The caller has the tables. */
 int handle_leave(shd_segment *segment);
+
+/* In the child: it has no part in its parent's watches. Async-signal-safe. */
+void handle_watches_after_fork(shd_segment *segment);
 
 /* The process-private mutex, for api/ only. */
 void handle_tables_lock(void);

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/api/handle.h"
+#include "shm/api/holds.h"
 #include "shm/base/error.h"
+#include "shm/worker/roster.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
 
 int shd_worker_join(shd_segment *segment, uint64_t *incarnation)
 {
@@ -11,15 +16,6 @@ int shd_worker_join(shd_segment *segment, uint64_t *incarnation)
     if (rc == SHD_OK && incarnation != NULL)
         *incarnation = atomic_load64(&segment->env.incarnation);
     return rc;
-}
-
-static uint32_t locks_held(const struct segment *s, uint64_t incarnation)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < catalogue_guards(s); i++)
-        n += guard_holder(guard_at(s, i)) == incarnation;
-    return n;
 }
 
 int shd_worker_info(shd_segment *segment, uint32_t index,
@@ -48,7 +44,12 @@ int shd_worker_info(shd_segment *segment, uint32_t index,
     info->pid = slot.pid;
     info->worker_id = slot.worker_id;
     info->generation = slot.generation;
-    info->locks_held = locks_held(&segment->segment, slot.incarnation);
+    info->locks_held = holds_locks(&segment->segment, slot.incarnation);
+    info->phase = slot.phase;
+    info->restarts = slot.restarts;
+    info->silent_ms = roster_silent_ms(&slot);
+    info->supervisor = !dead && roster_supervisor(&segment->env) ==
+                                    slot.incarnation;
     memcpy(info->name, slot.name, sizeof(info->name));
     return SHD_OK;
 }
@@ -87,5 +88,85 @@ int shd_worker_leave(shd_segment *segment)
     handle_tables_lock();
     rc = handle_leave(segment);
     handle_tables_unlock();
+    return rc;
+}
+
+/* ---- between joining and leaving ---------------------------------------- */
+
+int shd_worker_beat(shd_segment *segment)
+{
+    int rc = handle_writer(segment);
+
+    if (rc == SHD_OK)
+        roster_beat(&segment->env);
+    return rc;
+}
+
+int shd_worker_set_phase(shd_segment *segment, uint64_t incarnation,
+                         uint32_t phase)
+{
+    int rc = handle_writer(segment);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (phase > SHD_PHASE_DRAINING)
+        return error_set(SHD_INVAL, "there is no phase %u", phase);
+    if (incarnation == 0)
+        incarnation = atomic_load64(&segment->env.incarnation);
+    return roster_set_phase(&segment->env, incarnation, phase);
+}
+
+int shd_worker_signal(shd_segment *segment, uint64_t incarnation, int signal)
+{
+    int pidfd;
+    int rc = handle_reader(segment);
+
+    if (rc == SHD_OK)
+        rc = roster_process(&segment->env, incarnation, &pidfd);
+    if (rc != SHD_OK)
+        return rc;
+    if (pidfd_send_signal(pidfd, signal, NULL, 0) != 0)
+        rc = errno == ESRCH    ? error_set(SHD_NOTFOUND, "the worker is gone")
+             : errno == EINVAL ? error_set(SHD_INVAL, "there is no signal %d",
+                                           signal)
+                               : error_errno("sending a signal");
+    (void)close(pidfd);
+    return rc;
+}
+
+int shd_worker_hold(shd_segment *segment, uint64_t incarnation,
+                    uint32_t index, struct shd_hold *hold)
+{
+    int rc = handle_reader(segment);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (hold == NULL || hold->struct_size != sizeof(*hold))
+        return error_set(SHD_INVAL,
+                         "hold is NULL, or its struct_size is not %zu",
+                         sizeof(*hold));
+    return holds_at(&segment->env, incarnation, index, hold);
+}
+
+int shd_generation_next(shd_segment *segment, uint32_t *generation)
+{
+    int rc = handle_writer(segment);
+
+    if (rc == SHD_OK && generation == NULL)
+        rc = error_set(SHD_INVAL, "generation is NULL");
+    return rc == SHD_OK ? roster_next_generation(&segment->env, generation)
+                        : rc;
+}
+
+int shd_generation_drain(shd_segment *segment, uint32_t generation,
+                         uint32_t *marked)
+{
+    uint32_t n = 0;
+    int rc = handle_writer(segment);
+
+    if (rc == SHD_OK)
+        rc = roster_drain(&segment->env, generation, &n);
+    if (marked != NULL)
+        *marked = n;
     return rc;
 }

@@ -264,6 +264,16 @@ uint64_t guard_holder(const struct guard *g)
     return atomic_load64(&g->owner);
 }
 
+struct guard_holding guard_held_by(const struct guard *g)
+{
+    struct guard_holding h = {
+        .owner = atomic_load64(&g->owner),
+        .seq = atomic_load64(&g->seq),
+        .tid = atomic_load32(&g->lock) & FUTEX_TID_MASK};
+
+    return h;
+}
+
 int guard_check(const struct guard *g, char *report, size_t size)
 {
     const char *what = NULL;

@@ -118,6 +118,17 @@ void guard_kick(struct guard *g);
 /* Is the lock taken just now, and by which worker? 0: free. For looking. */
 uint64_t guard_holder(const struct guard *g);
 
+/* Who has the lock just now; two equal ones, one after the other, mean that
+ * the holder has changed nothing in between. tid 0: it is free. */
+struct guard_holding {
+    uint64_t owner; /* incarnation; of the last holder, just after the lock is
+                       taken */
+    uint64_t seq;
+    uint32_t tid;
+    uint32_t reserved;
+};
+struct guard_holding guard_held_by(const struct guard *g);
+
 /* The invariants of a guard that nobody holds or the caller does. */
 int guard_check(const struct guard *g, char *report, size_t size);
 

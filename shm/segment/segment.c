@@ -38,6 +38,7 @@
 #define LIVENESS_AT                                                           \
     (1ll << 40) /* beyond any file's end: 16 segments' sizes                  \
                  */
+#define SUPERVISION_BYTE 65536
 #define LINK_BYTES 32
 #define TEMP_BYTES (NAME_PATH_BYTES + 32)
 
@@ -678,6 +679,33 @@ static int check_failed(char *report, size_t size, const char *what)
 {
     snprintf(report, size, "header: %s", what);
     return SHD_CORRUPT;
+}
+
+/* The byte after the last worker's. */
+int segment_supervision_lock(const struct segment *s, int *fd)
+{
+    struct flock lock = {.l_type = F_WRLCK,
+                         .l_whence = SEEK_SET,
+                         .l_start = LIVENESS_AT + SUPERVISION_BYTE,
+                         .l_len = 1};
+    int rc = reopen(s->fd, true, "the segment", fd);
+
+    if (rc != SHD_OK || fcntl(*fd, F_OFD_SETLK, &lock) == 0)
+        return rc;
+    rc = errno == EAGAIN || errno == EACCES
+             ? error_set(SHD_BUSY, "somebody supervises the segment")
+             : error_errno("locking the segment for a supervisor");
+    close_quietly(*fd);
+    *fd = -1;
+    return rc;
+}
+
+void segment_announce(const struct segment *s)
+{
+    int saved = errno;
+
+    (void)futimens(s->fd, NULL);
+    errno = saved;
 }
 
 int segment_check(const struct segment *s, char *report, size_t size)

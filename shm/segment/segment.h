@@ -13,7 +13,7 @@
  *   header   | 4096
  *   guards   | locks_max * 8192         (guard/guard.h)
  *   catalogue| objects_max * 128        (memory/catalogue.h)
- *   workers  | workers_max * 128        (worker/registry.h)
+ *   workers  | workers_max * 192        (worker/registry.h)
  *   extents  | up to size_bytes         (memory/catalogue.h hands them out)
  * Only what has been committed (segment_commit) may be touched.
  */
@@ -32,12 +32,12 @@
 #define SEGMENT_UNIT 16u              /* offsets count units of 16 bytes */
 #define SEGMENT_SIZE_MAX (1ull << 36) /* 2^32 units: 64 GiB */
 #define SEGMENT_MAGIC 0x3154434944485353ull /* "SSHDICT1", little-endian */
-#define SEGMENT_LAYOUT_VERSION 3u
+#define SEGMENT_LAYOUT_VERSION 4u
 #define SEGMENT_BYTE_ORDER 0x01020304u
 
 #define SEGMENT_GUARD_BYTES 8192u
 #define SEGMENT_OBJECT_BYTES 128u
-#define SEGMENT_WORKER_BYTES 128u
+#define SEGMENT_WORKER_BYTES 192u
 
 /* Offset 0 of the file. */
 struct segment_header {
@@ -62,7 +62,11 @@ struct segment_header {
     /* Changed in transactions on the registry's guard: */
     uint64_t incarnations; /* 256 last one given, from 0 */
     uint64_t deaths;       /* 264 workers reaped */
-    uint8_t pad1[48];      /* 272 */
+    uint64_t supervisor;   /* 272 incarnation of the last one; whether it is
+                                  there, its file lock tells */
+    uint32_t generation;   /* 280 of workers, last one given, from 0 */
+    uint32_t pad5;         /* 284 */
+    uint8_t pad1[32];      /* 288 */
     /* Changed in transactions on the catalogue's guard: */
     uint64_t generations;  /* 320 last object generation given, from 0 */
     uint32_t guards_used;  /* 328 guards ever handed out (all below are
@@ -158,6 +162,14 @@ int segment_committed(const struct segment *s, uint64_t *bytes);
 int segment_liveness_lock(const struct segment *s, uint32_t index);
 int segment_liveness_unlock(const struct segment *s, uint32_t index);
 int segment_liveness_is_locked(const struct segment *s, uint32_t index);
+
+/* The claim to supervise the segment: a file lock on a description of its own,
+ * *fd, which whoever inherits it keeps. SHD_BUSY: somebody has it. */
+int segment_supervision_lock(const struct segment *s, int *fd);
+
+/* Lets those know who watch the file (inotify, IN_ATTRIB) that something has
+ * changed. Best effort: nobody depends on it. */
+void segment_announce(const struct segment *s);
 
 /* The header's invariants; report names the first that fails. */
 int segment_check(const struct segment *s, char *report, size_t size);

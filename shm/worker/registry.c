@@ -36,6 +36,17 @@ static struct registry_slot *slot_at(const struct segment *s, uint32_t index)
         sizeof(struct registry_slot));
 }
 
+struct registry_slot *registry_slot_at(const struct segment *s,
+                                       uint32_t index)
+{
+    return slot_at(s, index);
+}
+
+uint32_t registry_index(uint64_t incarnation)
+{
+    return incarnation & INDEX_MASK;
+}
+
 static struct guard *own_guard(const struct guard_env *env)
 {
     return guard_at(env->segment, GUARD_REGISTRY);
@@ -55,20 +66,25 @@ int registry_initialize(struct segment *s)
 
 /* ---- joining and leaving ---------------------------------------------- */
 
-/* Field 22 of /proc/self/stat; the name in field 2 may hold anything. */
-static int start_time(uint64_t *ticks)
+/* Field 22 of /proc/PID/stat; the name in field 2 may hold anything. */
+int registry_start_time(pid_t pid, uint64_t *ticks)
 {
-    char text[1024];
+    char text[1024], path[32];
     const char *p;
     ssize_t n;
-    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    int fd;
 
+    if (pid == 0)
+        snprintf(path, sizeof(path), "/proc/self/stat");
+    else
+        snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return error_errno("opening /proc/self/stat");
+        return error_errno("opening %s", path);
     n = read(fd, text, sizeof(text) - 1);
     (void)close(fd);
     if (n <= 0)
-        return error_errno("reading /proc/self/stat");
+        return error_errno("reading %s", path);
     text[n] = '\0';
     p = strrchr(text, ')');
     for (int field = 2; p != NULL && field < 22; field++) {
@@ -77,7 +93,7 @@ static int start_time(uint64_t *ticks)
             p++;
     }
     if (p == NULL)
-        return error_set(SHD_SYS, "/proc/self/stat has no start time");
+        return error_set(SHD_SYS, "%s has no start time", path);
     *ticks = strtoull(p, NULL, 10);
     return SHD_OK;
 }
@@ -92,9 +108,11 @@ static int describe(const struct registry_self *self,
     slot->pid = (uint32_t)getpid();
     slot->worker_id = self->worker_id;
     slot->generation = self->generation;
+    slot->restarts = self->restarts;
+    slot->phase = self->phase;
     memcpy(slot->name, self->name, sizeof(slot->name) - 1);
     rc = header_pid_namespace(&slot->pid_namespace);
-    return rc == SHD_OK ? start_time(&slot->start_time) : rc;
+    return rc == SHD_OK ? registry_start_time(0, &slot->start_time) : rc;
 }
 
 /* Locks the liveness byte of a free slot. SHD_FULL: there is none. A free
@@ -174,6 +192,8 @@ int registry_join(const struct guard_env *env,
         if (reaped > 0 || rc == SHD_OK)
             rc = join_once(env, &slot, out);
     }
+    if (rc == SHD_OK)
+        segment_announce(env->segment);
     return rc;
 }
 
@@ -355,6 +375,8 @@ static int check_slot(const struct registry_slot *slot, uint32_t index,
                             "incarnation was never given");
     if (memchr(slot->name, '\0', sizeof(slot->name)) == NULL)
         return check_failed(report, size, index, "name is not a string");
+    if (slot->phase > SHD_PHASE_DRAINING)
+        return check_failed(report, size, index, "no such phase");
     return SHD_OK;
 }
 

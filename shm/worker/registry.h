@@ -25,18 +25,38 @@ struct registry_slot {
     uint32_t pid;           /* 32 */
     int32_t worker_id;      /* 36 -1: none */
     uint32_t generation;    /* 40 */
-    uint32_t reserved;      /* 44 */
+    uint32_t restarts;      /* 44 of its logical id in its generation */
     char name[32];          /* 48 NUL-terminated */
-    uint8_t pad[48];        /* 80 */
+    uint32_t phase;         /* 80 SHD_PHASE_ */
+    uint32_t reserved;      /* 84 */
+    uint8_t pad1[40];       /* 88 */
+    /* Stored by the worker itself, without a lock: worker/roster.h. */
+    uint64_t heartbeat_ms; /* 128 monotonic; 0: it has never beaten */
+    uint8_t pad2[56];      /* 136 */
 };
+static_assert(offsetof(struct registry_slot, heartbeat_ms) == 128, "layout");
 static_assert(sizeof(struct registry_slot) == SEGMENT_WORKER_BYTES, "layout");
 
 /* What a process says of itself. */
 struct registry_self {
     int32_t worker_id;
     uint32_t generation;
+    uint32_t restarts;
+    uint32_t phase;
     char name[32];
 };
+
+/* Slot number index; it must be below workers_max. */
+struct registry_slot *registry_slot_at(const struct segment *s,
+                                       uint32_t index);
+
+/* The number of a worker's slot: it may be another's by now, or past the end
+ * where the incarnation is damaged. */
+uint32_t registry_index(uint64_t incarnation);
+
+/* When that process (0: this one) began, in clock ticks since boot. SHD_SYS: there is no
+ * such process, or no /proc. */
+int registry_start_time(pid_t pid, uint64_t *ticks);
 
 /* Guard 0 and the table of a segment that is being created. */
 int registry_initialize(struct segment *s);

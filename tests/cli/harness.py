@@ -118,7 +118,7 @@ def pages(name):
     return found
 
 
-def until(condition, what, seconds=15):
+def until(condition, what, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()

@@ -24,6 +24,9 @@ class Supervisor:
             list(command), env=dict(environment, **(env or {})),
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL, preexec_fn=preexec)
+        self.listen_to_it()
+
+    def listen_to_it(self):
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 

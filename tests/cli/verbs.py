@@ -224,7 +224,7 @@ def numbers_and_booleans_are_typed():
 def ttl_ends_an_entry_and_stale_still_finds_it():
     name = segment()
     expect(0, "set", name, "d", "k", "v", "--ttl", "0.05")
-    until(lambda: "k" not in answer("keys", name, "d"), "expiry", 5)
+    until(lambda: "k" not in answer("keys", name, "d"), "expiry", 60)
     expect(1, "get", name, "d", "k")
     expect(0, "get", name, "d", "k", "--stale", out=b"v")
     got = answer("get", name, "d", "k", "--stale")
@@ -520,12 +520,14 @@ def workers_are_listed_while_they_live():
         rows = expect(0, "workers", name).out.decode().splitlines()
         assert len(rows) == 2 and rows[1].split()[1:5] == [
             str(worker.pid), "3", "7", "alive"], rows
+        assert (w["phase"], w["restarts"], w["silent_ms"], w["supervisor"],
+                w["holds"]) == (None, 0, None, False, []), w
         worker.send_signal(signal.SIGSTOP)
         assert answer("workers", name)[0]["state"] == "alive"
     finally:
         worker.kill()
         worker.wait()
-    until(lambda: answer("workers", name)[0]["state"] == "dead", "death", 5)
+    until(lambda: answer("workers", name)[0]["state"] == "dead", "death", 60)
     assert answer("reap", name) == {"reaped": 1, "recovered": 0}
     assert answer("workers", name) == []
     expect(0, "reap", name, out=b"0 dead workers reaped, 0 operations "
@@ -573,7 +575,7 @@ def no_reader_hangs_on_a_worker_stopped_in_an_operation():
                 begin = time.monotonic()
                 r = run(verb, name, *words)
                 took = time.monotonic() - begin
-                assert took < 5, (verb, took)
+                assert took < 30, (verb, took)
                 # 1: the hammer may have evicted the key of get.
                 allowed = (0, 1, 5) if verb == "get" else (0, 5)
                 assert r.code in allowed, (verb, str(r))

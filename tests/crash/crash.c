@@ -1440,5 +1440,8 @@ int main(int argc, char **argv)
         perror("mmap");
         return 1;
     }
+    /* A worker has a logical id, so that `drain` means it. */
+    if (setenv("SHDICT_WORKER", "1", 1) != 0)
+        return 1;
     return run_all() ? 0 : 1;
 }

@@ -242,6 +242,7 @@ static int on_world(struct world *w, const struct words *c, bool *known)
     const char *verb = c->word[0];
     struct shd_dict_options o = {.struct_size = sizeof(o)};
     shd_dict *other;
+    uint32_t generation;
     uint64_t n;
     int rc;
 
@@ -272,6 +273,14 @@ static int on_world(struct world *w, const struct words *c, bool *known)
         return shd_worker_leave(w->segment);
     if (strcmp(verb, "reap") == 0)
         return shd_reap(w->segment, NULL);
+    if (strcmp(verb, "beat") == 0)
+        return shd_worker_beat(w->segment);
+    if (strcmp(verb, "phase") == 0)
+        return shd_worker_set_phase(w->segment, 0, (uint32_t)number(c, 1));
+    if (strcmp(verb, "generation") == 0)
+        return shd_generation_next(w->segment, &generation);
+    if (strcmp(verb, "drain") == 0)
+        return shd_generation_drain(w->segment, (uint32_t)number(c, 1), NULL);
     *known = false;
     return SHD_OK;
 }

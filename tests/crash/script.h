@@ -17,7 +17,8 @@
  *   hit KEY COUNT               gets KEY0 ...
  *   flush   sweep MAX (flush_expired)   advance MS
  *   open NAME BYTES   destroy NAME      another dict
- *   join   leave   reap
+ *   join   leave   reap   beat
+ *   phase N   generation   drain GENERATION   of workers
  *   dead STORE COMMAND          a worker that died at that store of COMMAND
  */
 #ifndef SHD_TESTS_CRASH_SCRIPT_H

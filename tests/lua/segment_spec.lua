@@ -307,6 +307,81 @@ describe("a segment", function()
         assert.is_true(segment:join() > first)
     end)
 
+    it("tells how far its workers are", function()
+        local me = segment:join()
+        local worker = segment:workers()[1]
+        assert.equal("none", worker.phase)
+        assert.equal(-1, worker.silent_ms)
+        assert.equal(0, worker.restarts)
+        assert.equal(0, worker.supervisor)
+        assert.is_true(segment:beat())
+        assert.is_true(segment:set_phase("ready"))
+        worker = segment:workers()[1]
+        assert.equal("ready", worker.phase)
+        assert.is_true(worker.silent_ms >= 0)
+        assert.is_true(segment:set_phase("draining", me))
+        assert.equal("draining", segment:workers()[1].phase)
+        assert.same({}, segment:holds(me))
+        assert.is_true(segment:signal(me, 0))
+        refused("no worker", "SHD_NOTFOUND",
+                segment:set_phase("ready", me + 65536))
+        refused("no worker", "SHD_NOTFOUND", segment:signal(me + 65536, 0))
+        refused("^bad phase", "SHD_INVAL", segment:set_phase("done"))
+        refused("^bad incarnation", "SHD_INVAL", segment:signal(0.5, 0))
+        refused("^bad signal", "SHD_INVAL", segment:signal(me, "TERM"))
+        refused("^bad generation", "SHD_INVAL", segment:drain(-1))
+    end)
+
+    it("gives generations, and marks older workers as draining", function()
+        local other = support.segment()
+        assert.equal(1, other:next_generation())
+        assert.equal(2, other:next_generation())
+        other:close()
+        local named = support.name()
+        other = assert(shdict.open(named, { worker_id = 1, generation = 7 }))
+        other:join()
+        assert.equal(8, other:next_generation())
+        assert.equal(0, other:drain(7))
+        assert.equal(1, other:drain(8))
+        assert.equal(0, other:drain(8))
+        assert.equal("draining", other:workers()[1].phase)
+    end)
+
+    it("hears of its workers", function()
+        local watch = assert(segment:watch { supervise = true, hang = 60 })
+        assert.is_true(watch:fd() >= 0)
+        assert.is_nil(watch:next())
+        refused("^exists: process %d+ supervises", "SHD_EXISTS",
+                segment:watch { supervise = true })
+        assert.equal(1, segment:workers()[1].supervisor)
+        local pid = support.C.fork()
+        if pid == 0 then
+            pcall(segment.join, segment)
+            while true do
+                support.sleep(60)
+            end
+        end
+        local event = assert(watch:next(60))
+        assert.equal("joined", event.event)
+        assert.equal(pid, event.pid)
+        assert.is_true(segment:signal(event.incarnation, 9))
+        local status = ffi.new("int[1]")
+        assert.equal(pid, support.C.waitpid(pid, status, 0))
+        event = assert(watch:next(60))
+        assert.equal("died", event.event)
+        assert.equal(pid, event.pid)
+        assert.is_true(event.took_ns > 0)
+        assert.is_nil(watch:next(0))
+        assert.is_true(watch:close())
+        refused("^the handle is closed$", "SHD_CLOSED", watch:next())
+        refused("^the handle is closed$", "SHD_CLOSED", watch:fd())
+        refused("^the handle is closed$", "SHD_CLOSED", watch:close())
+        assert.error_matches(function() watch.next({}) end,
+                             'bad "watch" argument')
+        refused("^unknown option", "SHD_INVAL", segment:watch { x = 1 })
+        refused("^bad hang", "SHD_INVAL", segment:watch { hang = -1 })
+    end)
+
     it("tells about itself", function()
         local info = segment:info()
         assert.matches("^%x+$", info.hash_seed)
@@ -319,7 +394,9 @@ describe("a segment", function()
     it("raises where self is none", function()
         for _, method in ipairs { "dict", "close", "reap", "workers", "info",
                                   "objects", "check", "destroy_dict",
-                                  "join", "leave", "fd" } do
+                                  "join", "leave", "fd", "beat",
+                                  "set_phase", "signal", "drain", "holds",
+                                  "next_generation" } do
             for _, self in ipairs { {}, "x", 1, { 1 }, { {} },
                                     { ffi.new("int[1]") } } do
                 assert.error_matches(function()
@@ -343,7 +420,8 @@ describe("a segment", function()
         assert.is_true(segment:close())
         for _, method in ipairs { "close", "reap", "workers", "info",
                                   "objects", "check", "join", "leave",
-                                  "fd" } do
+                                  "fd", "beat", "set_phase", "signal",
+                                  "drain", "holds", "next_generation" } do
             refused("^the handle is closed$", "SHD_CLOSED",
                     segment[method](segment))
         end

@@ -782,6 +782,27 @@ END_TEST
 
 /* ---- reap and check --------------------------------------------------- */
 
+/* The worker holds that many of one object, and nothing of any other. */
+static void expect_hold(uint64_t incarnation, uint32_t index, uint64_t count,
+                        const char *object)
+{
+    struct shd_hold hold = {.struct_size = sizeof(hold)};
+
+    for (uint32_t i = 0; i <= 6; i++) {
+        if (i != index) {
+            expect(shd_worker_hold(segment, incarnation, i, &hold),
+                   SHD_NOTFOUND);
+            continue;
+        }
+        expect(shd_worker_hold(segment, incarnation, i, &hold), SHD_OK);
+        ck_assert_uint_eq(hold.count, count);
+        ck_assert_uint_eq(hold.kind, SHD_OBJECT_DICT);
+        ck_assert_str_eq(hold.object, object);
+    }
+    expect(shd_worker_hold(segment, incarnation, 7, &hold), SHD_INVAL);
+    expect(shd_worker_hold(segment, 0, 0, &hold), SHD_INVAL);
+}
+
 START_TEST(held_locks_are_counted_and_a_reap_recovers_them)
 {
     shd_dict *dict = open_dict(segment);
@@ -802,6 +823,7 @@ START_TEST(held_locks_are_counted_and_a_reap_recovers_them)
     support_wait_stopped(child);
     ck_assert_uint_eq(worker(segment, 1).locks_held, 1);
     ck_assert_uint_eq(worker(segment, 0).locks_held, 0);
+    expect_hold(worker(segment, 1).incarnation, 1, 1, "pages");
     /* Its lock is not to be had, so it is passed over. */
     support_kill(child);
     ck_assert_uint_eq(worker(segment, 1).state, SHD_WORKER_DEAD);

@@ -12,6 +12,9 @@
 #include "shm/base/error.h"
 #include "shm/guard/reading.h"
 #include "shm/guard/txn.h"
+#include "shm/base/clock.h"
+#include "shm/segment/header.h"
+#include "shm/worker/roster.h"
 #include "tests/unit/support.h"
 
 #define NAME support_name
@@ -138,6 +141,81 @@ START_TEST(a_worker_that_joins_is_described)
     ck_assert_uint_gt(copy.joined_ms, 1700000000000ull);
     ck_assert_uint_gt(copy.start_time, 0);
     expect_sound();
+}
+END_TEST
+
+START_TEST(a_heartbeat_is_told_by_its_age)
+{
+    struct registry_slot copy;
+    bool dead;
+
+    roster_beat(&env); /* not registered: nothing */
+    env.incarnation = join();
+    expect(registry_at(&env, 0, &copy, &dead), SHD_OK);
+    ck_assert_int_eq(roster_silent_ms(&copy), -1);
+    roster_beat(&env);
+    expect(registry_at(&env, 0, &copy, &dead), SHD_OK);
+    ck_assert_int_ge(roster_silent_ms(&copy), 0);
+    clock_test_advance(5000);
+    ck_assert_int_ge(roster_silent_ms(&copy), 5000);
+    roster_beat(&env);
+    expect(registry_at(&env, 0, &copy, &dead), SHD_OK);
+    ck_assert_int_lt(roster_silent_ms(&copy), 5000);
+    expect(registry_leave(&env), SHD_OK);
+    env.incarnation = join();
+    expect(registry_at(&env, 0, &copy, &dead), SHD_OK);
+    ck_assert_int_eq(roster_silent_ms(&copy), -1);
+    expect_sound();
+}
+END_TEST
+
+START_TEST(a_phase_is_of_one_incarnation)
+{
+    struct registry_slot copy;
+    bool dead;
+
+    env.incarnation = join();
+    expect(registry_at(&env, 0, &copy, &dead), SHD_OK);
+    ck_assert_uint_eq(copy.phase, SHD_PHASE_NONE);
+    expect(roster_set_phase(&env, env.incarnation, SHD_PHASE_READY), SHD_OK);
+    expect(registry_at(&env, 0, &copy, &dead), SHD_OK);
+    ck_assert_uint_eq(copy.phase, SHD_PHASE_READY);
+    expect(roster_set_phase(&env, env.incarnation + 0x10000,
+                            SHD_PHASE_DRAINING),
+           SHD_NOTFOUND);
+    expect(roster_set_phase(&env, 0, SHD_PHASE_DRAINING), SHD_NOTFOUND);
+    expect(roster_set_phase(&env, 0x1ffff, SHD_PHASE_DRAINING),
+           SHD_NOTFOUND);
+    expect(registry_at(&env, 0, &copy, &dead), SHD_OK);
+    ck_assert_uint_eq(copy.phase, SHD_PHASE_READY);
+    expect_sound();
+}
+END_TEST
+
+START_TEST(generations_grow_and_older_workers_drain)
+{
+    struct registry_slot copy;
+    uint32_t generation, marked;
+    bool dead;
+
+    expect(roster_next_generation(&env, &generation), SHD_OK);
+    ck_assert_uint_eq(generation, 1);
+    env.incarnation = join(); /* of generation 3 */
+    expect(roster_next_generation(&env, &generation), SHD_OK);
+    ck_assert_uint_eq(generation, 4);
+    expect(roster_drain(&env, 3, &marked), SHD_OK);
+    ck_assert_uint_eq(marked, 0);
+    expect(roster_drain(&env, 4, &marked), SHD_OK);
+    ck_assert_uint_eq(marked, 1);
+    expect(roster_drain(&env, 4, &marked), SHD_OK);
+    ck_assert_uint_eq(marked, 0);
+    expect(registry_at(&env, 0, &copy, &dead), SHD_OK);
+    ck_assert_uint_eq(copy.phase, SHD_PHASE_DRAINING);
+    expect(registry_leave(&env), SHD_OK);
+    expect(roster_next_generation(&env, &generation), SHD_OK);
+    ck_assert_uint_eq(generation, 5);
+    segment_header(&segment)->generation = UINT32_MAX;
+    expect(roster_next_generation(&env, &generation), SHD_FULL);
 }
 END_TEST
 
@@ -534,6 +612,11 @@ static void damage_name(void)
 {
     memset(slot(0)->name, 'x', sizeof(slot(0)->name));
 }
+static void damage_phase(void)
+{
+    slot(0)->phase = SHD_PHASE_DRAINING + 1;
+}
+
 static void damage_deaths(void)
 {
     segment_header(&segment)->deaths = 3;
@@ -548,6 +631,7 @@ static const struct {
     {damage_counter_to_none, "slot 1: incarnation was never given"},
     {damage_counter_to_anothers, "incarnation 1 was given to two slots"},
     {damage_name, "slot 0: name"},
+    {damage_phase, "slot 0: no such phase"},
     {damage_deaths, "more workers have died"},
 };
 
@@ -591,6 +675,10 @@ int main(void)
     tcase_add_test(c, who_left_frees_nobody_elses_slot);
     tcase_add_test(c, a_slot_whose_byte_is_taken_is_passed_over);
     tcase_add_test(c, live_workers_fill_the_registry);
+    c = new_case(suite, "roster");
+    tcase_add_test(c, a_heartbeat_is_told_by_its_age);
+    tcase_add_test(c, a_phase_is_of_one_incarnation);
+    tcase_add_test(c, generations_grow_and_older_workers_drain);
     c = new_case(suite, "look");
     tcase_add_test(c, a_stopped_worker_lives_and_a_killed_one_is_dead);
     tcase_add_test(c, nobody_and_nonsense_are_dead_and_oneself_is_not);

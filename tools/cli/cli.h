@@ -68,7 +68,7 @@ struct cli_args {
 extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_set, verb_append, verb_touch, verb_pop, verb_delete, verb_incr,
     verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
-    verb_reap, verb_supervise;
+    verb_reap, verb_sidecar, verb_supervise;
 
 /* Reads argv[1..] (argv[0] is the verb). Prints the help and exits 0, or a
  * message and exits 2, where that is due. */
@@ -198,6 +198,8 @@ void cli_json_print(const struct cli_args *args, json_t *json);
 void cli_json_list_begin(void);
 void cli_json_list_next(void);
 void cli_json_list_end(void);
+/* "dict" ...; "segment" for 0. */
+const char *cli_kind_name(uint32_t kind);
 
 /* "string", "number", "boolean", "list". */
 const char *cli_type_name(uint32_t type);

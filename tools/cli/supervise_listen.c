@@ -7,6 +7,9 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <string.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -68,6 +71,57 @@ static int open_socket(const struct addrinfo *a)
     return -1;
 }
 
+static bool same_address(const struct sockaddr *wanted,
+                         const struct sockaddr *got)
+{
+    if (wanted->sa_family != got->sa_family)
+        return false;
+    if (wanted->sa_family == AF_INET) {
+        const struct sockaddr_in *a = (const void *)wanted;
+        const struct sockaddr_in *b = (const void *)got;
+        return a->sin_addr.s_addr == b->sin_addr.s_addr &&
+               (a->sin_port == 0 || a->sin_port == b->sin_port);
+    }
+    const struct sockaddr_in6 *a = (const void *)wanted;
+    const struct sockaddr_in6 *b = (const void *)got;
+    return wanted->sa_family == AF_INET6 &&
+           memcmp(&a->sin6_addr, &b->sin6_addr, sizeof(a->sin6_addr)) == 0 &&
+           (a->sin6_port == 0 || a->sin6_port == b->sin6_port);
+}
+
+static bool is_wanted(int fd, const struct addrinfo *wanted)
+{
+    struct sockaddr_storage got;
+    socklen_t len = sizeof(got), size = sizeof(int);
+    int listening = 0;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 ||
+        !listening || getsockname(fd, (struct sockaddr *)&got, &len) != 0)
+        return false;
+    for (const struct addrinfo *a = wanted; a; a = a->ai_next)
+        if (same_address(a->ai_addr, (struct sockaddr *)&got))
+            return true;
+    return false;
+}
+
+/* The very socket of the supervisor before us, from a worker of its. Where
+ * that is forbidden (ptrace rights) there is SO_REUSEPORT still. */
+static int take_over(struct supervisor *s, const struct addrinfo *wanted)
+{
+    const struct sup_worker *w;
+
+    TAILQ_FOREACH(w, &s->workers, link)
+    {
+        int fd = w->adopted ? pidfd_getfd(w->pidfd, SUP_LISTEN_FD, 0) : -1;
+        if (fd < 0)
+            continue;
+        if (is_wanted(fd, wanted))
+            return sup_move_fd(fd);
+        close(fd);
+    }
+    return -1;
+}
+
 static void log_address(const struct supervisor *s, int fd)
 {
     struct sockaddr_storage address;
@@ -84,7 +138,7 @@ static void log_address(const struct supervisor *s, int fd)
     sup_log_end();
 }
 
-int sup_listen(const struct supervisor *s, const char *address)
+int sup_listen(struct supervisor *s, const char *address)
 {
     struct addrinfo hints = {.ai_flags = AI_PASSIVE,
                              .ai_socktype = SOCK_STREAM};
@@ -100,7 +154,7 @@ int sup_listen(const struct supervisor *s, const char *address)
         cli_message(s->args, "--listen %s: %s", address, gai_strerror(error));
         return -1;
     }
-    int fd = -1;
+    int fd = take_over(s, found);
     for (const struct addrinfo *a = found; a && fd < 0; a = a->ai_next)
         fd = open_socket(a);
     if (fd < 0)
@@ -108,5 +162,30 @@ int sup_listen(const struct supervisor *s, const char *address)
     else
         log_address(s, fd);
     freeaddrinfo(found);
+    return fd;
+}
+
+static bool environment_is(const char *name, long value)
+{
+    const char *text = getenv(name);
+    char *end;
+
+    return text != NULL && text[0] != '\0' &&
+           strtol(text, &end, 10) == value && *end == '\0';
+}
+
+int sup_listen_passed(struct supervisor *s)
+{
+    if (!environment_is("LISTEN_PID", getpid()) ||
+        getenv("LISTEN_FDS") == NULL)
+        return -1;
+    if (!environment_is("LISTEN_FDS", 1)) {
+        cli_message(s->args, "LISTEN_FDS: workers get one socket, and that "
+                             "is not one");
+        exit(CLI_USAGE);
+    }
+    int fd = fcntl(SUP_LISTEN_FD, F_DUPFD_CLOEXEC, 10);
+    if (fd >= 0)
+        log_address(s, fd);
     return fd;
 }

@@ -17,7 +17,8 @@
  * before we do. */
 static int block_signals(struct supervisor *s, sigset_t *set)
 {
-    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGCHLD};
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2,
+                                  SIGCHLD};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     struct sigaction normal = {.sa_handler = SIG_DFL};
 
@@ -39,11 +40,15 @@ int sup_loop_open(struct supervisor *s)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     sigset_t set;
 
+    struct epoll_event told = {.events = EPOLLIN, .data.ptr = &s->watch};
+
     if (block_signals(s, &set) == 0) {
         s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
         s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         if (s->signal_fd >= 0 && s->epoll_fd >= 0 &&
-            epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->signal_fd, &event) == 0)
+            epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->signal_fd, &event) == 0 &&
+            epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, shd_watch_fd(s->watch),
+                      &told) == 0)
             return CLI_YES;
     }
     cli_message(s->args, "cannot watch for signals: %m");
@@ -61,6 +66,9 @@ static void take_signals(struct supervisor *s)
             break;
         case SIGHUP:
             sup_roll_begin(s);
+            break;
+        case SIGUSR2:
+            s->handover = true;
             break;
         default:
             sup_drain(s, CLI_YES,
@@ -140,7 +148,8 @@ static void do_due(struct supervisor *s)
             start(s, w);
             continue;
         }
-        sup_log_begin(s, "kill");
+        w->unready = w->role != SUP_OLD;
+        sup_log_begin(s, w->unready ? "not_ready" : "kill");
         sup_log_worker(w);
         sup_log_end();
         w->due_ms = 0;
@@ -176,6 +185,8 @@ static int wait_events(struct supervisor *s)
     for (int i = 0; i < n; i++) {
         if (events[i].data.ptr == NULL)
             take_signals(s);
+        else if (events[i].data.ptr == &s->watch)
+            sup_watch_take(s);
         else
             sup_worker_died(s, events[i].data.ptr);
     }
@@ -191,6 +202,12 @@ int sup_loop_run(struct supervisor *s)
             cli_message(s->args, "epoll_wait: %s; the workers go on",
                         strerror(error));
             return CLI_FAILED;
+        }
+        if (s->handover) {
+            sup_log_begin(s, "handover");
+            sup_log_number("generation", s->generation);
+            sup_log_end();
+            return CLI_YES;
         }
         do_due(s);
     }

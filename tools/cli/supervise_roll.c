@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What concerns all workers at once. In a roll both generations run side by
- * side until the new one has lived for grace_ms; a new generation that does
- * not come up never replaces one that runs. */
+ * side until the new one has lived for grace_ms, or says that it is ready; a
+ * new generation that does not come up never replaces one that runs. */
 #include "supervise.h"
 
 #include <errno.h>
@@ -15,9 +15,14 @@ void sup_roll_begin(struct supervisor *s)
     }
     if (s->phase == SUP_DRAINING)
         return;
+    if (shd_generation_next(s->segment, &s->generation_last) != SHD_OK) {
+        sup_log_begin(s, "roll_failed");
+        sup_log_text("error", shd_last_error());
+        sup_log_end();
+        return;
+    }
     s->phase = SUP_ROLLING;
     s->roll_again = false;
-    s->generation_last++;
     sup_log_begin(s, "roll");
     sup_log_number("generation", s->generation_last);
     sup_log_end();
@@ -65,16 +70,20 @@ void sup_roll_check(struct supervisor *s)
 {
     struct sup_worker *w;
 
-    if (s->phase != SUP_ROLLING || sup_now_ms() < s->roll_due_ms)
+    if (s->phase != SUP_ROLLING ||
+        (s->options.ready_ms == 0 && sup_now_ms() < s->roll_due_ms))
         return;
     TAILQ_FOREACH(w, &s->workers, link)
-    if (w->role == SUP_NEXT && w->pid == 0)
-        return; /* killed, and about to be started again */
+    if (w->role == SUP_NEXT &&
+        (w->pid == 0 || (s->options.ready_ms > 0 && !w->ready)))
+        return; /* killed, and about to be started again; or not ready */
     stop_role(s, SUP_CURRENT);
     TAILQ_FOREACH(w, &s->workers, link)
     if (w->role == SUP_NEXT)
         w->role = SUP_CURRENT;
     s->generation = s->generation_last;
+    /* Also those that others have started by our generation's number. */
+    (void)!shd_generation_drain(s->segment, s->generation, NULL);
     roll_end(s, "rolled");
     sup_log_end();
     if (s->roll_again)

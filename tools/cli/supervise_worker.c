@@ -10,6 +10,7 @@
 #include "supervise.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -68,7 +69,13 @@ static int child_environment(const struct supervisor *s,
 {
     if (setenv("SHDICT_SEGMENT", s->segment_name, 1) ||
         set_number("SHDICT_WORKER", w->id) ||
-        set_number("SHDICT_GENERATION", w->generation))
+        set_number("SHDICT_GENERATION", w->generation) ||
+        set_number("SHDICT_RESTARTS", w->restarts) ||
+        set_number("SHDICT_PID", getpid()) ||
+        setenv("SHDICT_SUPERVISED", s->token, 1))
+        return -1;
+    if (s->options.ready_ms > 0 ? setenv("SHDICT_PHASE", "starting", 1)
+                                : unsetenv("SHDICT_PHASE"))
         return -1;
     if (s->listen_fd < 0)
         return unsetenv("LISTEN_FDS") || unsetenv("LISTEN_PID") ||
@@ -97,6 +104,7 @@ static void child(const struct supervisor *s, const struct sup_worker *w,
     if (setpgid(0, 0) == 0 && child_descriptors(s) == 0 &&
         child_environment(s, w) == 0 &&
         sigaction(SIGPIPE, &normal, NULL) == 0 &&
+        setrlimit(RLIMIT_NOFILE, &s->descriptors) == 0 &&
         sigprocmask(SIG_SETMASK, &s->mask, NULL) == 0)
         execvp(s->options.command[0], s->options.command);
     int error = errno;
@@ -117,13 +125,13 @@ static int child_report(int fd)
     return n == 0 ? 0 : n == sizeof(error) ? error : EIO;
 }
 
-static int watch(struct supervisor *s, struct sup_worker *w)
+int sup_worker_watch(struct supervisor *s, struct sup_worker *w, int pidfd)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = w};
 
-    w->pidfd = pidfd_open(w->pid, 0);
-    if (w->pidfd < 0)
+    if (pidfd < 0)
         return errno;
+    w->pidfd = pidfd;
     if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, w->pidfd, &event) == 0)
         return 0;
     int error = errno;
@@ -158,14 +166,20 @@ int sup_worker_start(struct supervisor *s, struct sup_worker *w)
     if (w->pid > 0) {
         error = child_report(ends[0]);
         if (error == 0)
-            error = watch(s, w);
+            error = sup_worker_watch(s, w, pidfd_open(w->pid, 0));
         if (error != 0)
             undo(w);
     }
     close(ends[0]);
     w->started_ms = sup_now_ms();
+    w->adopted = w->ready = w->unready = false;
+    w->incarnation = 0;
+    w->recovered = w->recovery_us = -1;
+    if (s->options.ready_ms > 0 && w->role != SUP_OLD)
+        w->due_ms = w->started_ms + s->options.ready_ms;
     if (error != 0) {
         w->pid = 0;
+        w->due_ms = 0;
         return error;
     }
     sup_log_begin(s, "start");
@@ -176,13 +190,21 @@ int sup_worker_start(struct supervisor *s, struct sup_worker *w)
 
 /* ---- stop --------------------------------------------------------------- */
 
+static bool has_ended(int pidfd)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+
+    return poll(&p, 1, 0) != 0;
+}
+
 void sup_worker_signal(const struct sup_worker *w, int signal)
 {
     if (w->pid == 0)
         return;
-    /* Its group for SIGKILL: a shell's children go with it. It has not been
-     * waited for, so the number is still its own. */
-    if (signal == SIGKILL)
+    /* Its group for SIGKILL: a shell's children go with it. A child has not
+     * been waited for, so the number is still its own; that of an adopted one
+     * is while it has not ended. */
+    if (signal == SIGKILL && (!w->adopted || !has_ended(w->pidfd)))
         kill(-w->pid, SIGKILL);
     pidfd_send_signal(w->pidfd, signal, NULL, 0);
 }
@@ -193,11 +215,32 @@ void sup_worker_stop(struct supervisor *s, struct sup_worker *w)
         sup_worker_free(s, w);
         return;
     }
-    w->role = SUP_OLD;
     int64_t due = sup_now_ms() + s->options.drain_ms;
-    if (w->due_ms == 0 || due < w->due_ms)
+    if (w->role != SUP_OLD || w->due_ms == 0 || due < w->due_ms)
         w->due_ms = due;
+    w->role = SUP_OLD;
     sup_worker_signal(w, SIGTERM);
+    /* For the others to see, and for the next supervisor, should we die now.
+     * One that has just gone cannot be marked. */
+    if (w->incarnation != 0)
+        (void)!shd_worker_set_phase(s->segment, w->incarnation,
+                                    SHD_PHASE_DRAINING);
+}
+
+void sup_worker_phase(struct supervisor *s, struct sup_worker *w,
+                      uint32_t phase)
+{
+    if (phase != SHD_PHASE_READY || w->ready)
+        return;
+    w->ready = true;
+    if (w->role != SUP_OLD)
+        w->due_ms = 0;
+    if (s->options.ready_ms == 0)
+        return;
+    sup_log_begin(s, "ready");
+    sup_log_worker(w);
+    sup_log_number("after_ms", sup_now_ms() - w->started_ms);
+    sup_log_end();
 }
 
 /* ---- death -------------------------------------------------------------- */
@@ -249,14 +292,19 @@ static int64_t backoff(const struct supervisor *s, struct sup_worker *w,
 
 static void log_death(const struct supervisor *s, const struct sup_worker *w,
                       const siginfo_t *how, int64_t lived_ms,
-                      int64_t recovered, int64_t restart_in_ms)
+                      int64_t restart_in_ms)
 {
     sup_log_begin(s, restart_in_ms < 0 ? "exit" : "death");
     sup_log_worker(w);
-    sup_log_number(how->si_code == CLD_EXITED ? "status" : "signal",
-                   how->si_status);
+    if (how->si_code == 0)
+        sup_log_text("status", "unknown"); /* adopted */
+    else
+        sup_log_number(how->si_code == CLD_EXITED ? "status" : "signal",
+                       how->si_status);
     sup_log_number("lived_ms", lived_ms);
-    sup_log_number("recovered", recovered);
+    sup_log_number("recovered", w->recovered);
+    if (w->recovery_us >= 0)
+        sup_log_number("recovery_us", w->recovery_us);
     if (restart_in_ms >= 0) {
         sup_log_number("strikes", w->strikes);
         sup_log_number("restart_in_ms", restart_in_ms);
@@ -294,6 +342,7 @@ static void again(struct supervisor *s, struct sup_worker *w, int64_t delay)
         give_up_message(s);
         return;
     }
+    w->restarts++;
     w->due_ms = sup_now_ms() + delay; /* the loop starts what is due */
 }
 
@@ -302,17 +351,20 @@ void sup_worker_died(struct supervisor *s, struct sup_worker *w)
     int64_t lived_ms = sup_now_ms() - w->started_ms;
     siginfo_t how;
 
+    /* First the others' way is made free. */
+    sup_watch_take(s);
+    if (w->recovery_us < 0)
+        w->recovered = sup_reap(s); /* it had not joined, or has left */
     collect(s, w, &how);
-    int64_t recovered = sup_reap(s);
     if (w->role == SUP_OLD) {
-        log_death(s, w, &how, lived_ms, recovered, -1);
+        log_death(s, w, &how, lived_ms, -1);
         w->pid = 0;
         sup_worker_free(s, w);
         return;
     }
-    bool killed = was_killed(&how);
+    bool killed = was_killed(&how) && !w->unready;
     int64_t delay = backoff(s, w, killed, lived_ms);
-    log_death(s, w, &how, lived_ms, recovered, delay);
+    log_death(s, w, &how, lived_ms, delay);
     if (w->role == SUP_NEXT && !killed) {
         w->pid = 0;
         sup_roll_abort(s, "a new worker died");

@@ -119,7 +119,7 @@ static json_t *object_json(const struct shd_object_info *o,
     return json_pack(
         "{s:o, s:s, s:I, s:I, s:I, s:I, s:I}", "name",
         cli_json_bytes(o->name, strnlen(o->name, sizeof(o->name))), "kind",
-        o->kind == SHD_OBJECT_DICT ? "dict" : "unknown", "capacity_bytes",
+        cli_kind_name(o->kind), "capacity_bytes",
         (json_int_t)o->size_bytes, "free_bytes", (json_int_t)d->free_bytes,
         "entries", (json_int_t)d->entries, "created_ms",
         (json_int_t)o->created_ms, "generation", (json_int_t)o->generation);
@@ -132,7 +132,7 @@ static void object_row(FILE *out, const struct shd_object_info *o,
 
     cli_escape(out, o->name, strnlen(o->name, sizeof(o->name)));
     fprintf(out, "\t%s\t%s\t%s\t%llu\t%s\n",
-            o->kind == SHD_OBJECT_DICT ? "dict" : "unknown",
+            cli_kind_name(o->kind),
             cli_size_format(o->size_bytes, size, sizeof(size)),
             cli_size_format(d->free_bytes, room, sizeof(room)),
             (unsigned long long)d->entries,

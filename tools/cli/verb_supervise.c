@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#define TAKEOVER_MS 10000 /* for the one before us to leave */
 
 static int64_t seconds(const struct cli_args *args, const char *name,
                        int64_t otherwise_ms)
@@ -13,6 +16,16 @@ static int64_t seconds(const struct cli_args *args, const char *name,
     const char *text = cli_option(args, name);
 
     return text ? cli_seconds_ms(args, name, text) : otherwise_ms;
+}
+
+uint32_t sup_limit(const struct cli_args *args, const char *name,
+                   uint32_t otherwise_ms)
+{
+    int64_t ms = seconds(args, name, otherwise_ms);
+
+    if (ms > UINT32_MAX)
+        cli_usage(args, "--%s: at most 4294967 seconds", name);
+    return (uint32_t)ms;
 }
 
 static unsigned number(const struct cli_args *args, const char *name,
@@ -30,6 +43,10 @@ static void parse(const struct cli_args *args, struct sup_options *o)
     o->drain_ms = seconds(args, "drain", 10000);
     o->healthy_ms = seconds(args, "healthy-after", 1000);
     o->grace_ms = seconds(args, "grace", 1000);
+    o->ready_ms = seconds(args, "ready", 0);
+    o->hang_ms = sup_limit(args, "hang", 30000);
+    o->lock_ms = sup_limit(args, "lock-limit", 10000);
+    o->takeover = cli_option(args, "takeover") != NULL;
     o->listen = cli_option(args, "listen");
     o->command = args->words;
     if (o->workers == 0)
@@ -80,43 +97,82 @@ static int segment_open(struct supervisor *s)
     return status == CLI_YES ? segment_for_workers(s, name) : status;
 }
 
-/* As a worker, so that another supervisor, and `shdict workers`, sees it. */
-static int join(struct supervisor *s)
+struct rlimit sup_raise_descriptors(void)
 {
-    uint64_t incarnation;
+    struct rlimit was, most;
+
+    if (getrlimit(RLIMIT_NOFILE, &was) != 0)
+        return (struct rlimit){1024, 1024};
+    most = was;
+    most.rlim_cur = most.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &most) != 0)
+        return was; /* then fewer are watched, the rest once a second */
+    return was;
+}
+
+static int open_watch(struct supervisor *s)
+{
+    struct shd_watch_options o = {
+        .struct_size = sizeof(o),
+        .flags = SHD_WATCH_SUPERVISE | SHD_WATCH_HOLD_IN_CHILDREN,
+        .hang_ms = s->options.hang_ms,
+        .lock_ms = s->options.lock_ms};
+
+    return shd_watch_open(s->segment, &o, &s->watch);
+}
+
+/* The supervisor that lives. False: there is none. */
+static bool find_supervisor(struct supervisor *s, struct shd_worker_info *w)
+{
+    int code;
+
+    w->struct_size = sizeof(*w);
+    for (uint32_t i = 0;
+         (code = shd_worker_info(s->segment, i, w)) != SHD_INVAL; i++)
+        if (code == SHD_OK && w->supervisor != 0)
+            return true;
+    return false;
+}
+
+/* Is it worth waiting for the claim? It is where the supervisor that lives is
+ * one of ours and has been asked to leave; and where none lives: then a child
+ * of a dead one has the claim until it execs. */
+static bool will_be_free(struct supervisor *s, bool *asked)
+{
+    struct shd_worker_info w;
+
+    if (*asked || !find_supervisor(s, &w))
+        return true;
+    if (!s->options.takeover || strcmp(w.name, SUP_NAME) != 0)
+        return false;
+    *asked = shd_worker_signal(s->segment, w.incarnation, SIGUSR2) == SHD_OK;
+    return true; /* or it has gone by itself */
+}
+
+/* Be the supervisor: there is one. */
+static int claim(struct supervisor *s)
+{
+    int64_t end = sup_now_ms() + TAKEOVER_MS;
+    bool asked = false;
 
     sup_reap(s);
-    int code = shd_worker_join(s->segment, &incarnation);
+    int code = open_watch(s);
+    while (code == SHD_EXISTS && will_be_free(s, &asked) &&
+           sup_now_ms() < end) {
+        struct timespec pause = {.tv_nsec = 5000000};
+        nanosleep(&pause, NULL);
+        code = open_watch(s);
+    }
     if (code == SHD_OK)
         return CLI_YES;
-    cli_message(s->args, "cannot join as a worker: %s", shd_last_error());
+    cli_message(s->args, "cannot supervise: %s%s", shd_last_error(),
+                code == SHD_EXISTS && !s->options.takeover
+                    ? "; --takeover asks it to hand over"
+                    : "");
     return code == SHD_CORRUPT ? CLI_CORRUPT : CLI_FAILED;
 }
 
-/* Workers of a supervisor that died go on: our generation is a new one, so
- * that they can be told apart. */
-static void look_around(struct supervisor *s)
-{
-    struct shd_worker_info w = {.struct_size = sizeof(w)};
-    int code;
-
-    for (uint32_t i = 0;
-         (code = shd_worker_info(s->segment, i, &w)) != SHD_INVAL; i++) {
-        if (code != SHD_OK || w.state != SHD_WORKER_ALIVE ||
-            (pid_t)w.pid == getpid())
-            continue;
-        if (w.worker_id >= 0 && w.generation > s->generation)
-            s->generation = w.generation;
-        if (strcmp(w.name, SUP_NAME) != 0)
-            continue;
-        sup_log_begin(s, "other_supervisor");
-        sup_log_number("pid", w.pid);
-        sup_log_end();
-    }
-    s->generation_last = ++s->generation;
-}
-
-static void log_segment(const struct supervisor *s)
+void sup_log_segment(const struct supervisor *s)
 {
     char path[64];
 
@@ -132,10 +188,22 @@ static void log_segment(const struct supervisor *s)
     sup_log_end();
 }
 
+static bool is_there(const struct supervisor *s, unsigned id)
+{
+    const struct sup_worker *w;
+
+    TAILQ_FOREACH(w, &s->workers, link)
+    if (w->role == SUP_CURRENT && w->id == id)
+        return true;
+    return false;
+}
+
 /* The first of all tells whether the command can be run at all. */
 static int start_all(struct supervisor *s)
 {
     for (unsigned i = 0; i < s->options.workers; i++) {
+        if (is_there(s, i))
+            continue; /* adopted */
         struct sup_worker *w =
             sup_worker_new(s, SUP_CURRENT, i, s->generation);
         int error = w ? sup_worker_start(s, w) : ENOMEM;
@@ -156,24 +224,34 @@ static int run(struct cli_args *args)
 
     TAILQ_INIT(&s.workers);
     parse(args, &s.options);
+    s.descriptors = sup_raise_descriptors();
+    /* They are said of workers. */
+    if (unsetenv("SHDICT_PHASE") || unsetenv("SHDICT_RESTARTS"))
+        return CLI_FAILED;
     int status = segment_open(&s);
     if (status != CLI_YES)
         return status;
-    status = join(&s);
+    status = claim(&s);
+    if (status == CLI_YES)
+        status = sup_loop_open(&s);
     if (status != CLI_YES)
         return status;
-    if (s.options.listen) {
-        s.listen_fd = sup_listen(&s, s.options.listen);
-        if (s.listen_fd < 0)
-            return CLI_FAILED;
+    if (sup_token(&s) != 0) {
+        cli_message(args, "the segment's file: %m");
+        return CLI_FAILED;
     }
-    status = sup_loop_open(&s);
-    if (status != CLI_YES)
-        return status;
-    look_around(&s);
-    log_segment(&s);
+    sup_adopt(&s);
+    s.listen_fd = s.options.listen ? sup_listen(&s, s.options.listen)
+                                   : sup_listen_passed(&s);
+    if (s.options.listen && s.listen_fd < 0)
+        return CLI_FAILED;
+    if (sup_adopt_settle(&s) != 0) {
+        cli_message(args, "cannot begin: %s", shd_last_error());
+        return CLI_FAILED;
+    }
     start_all(&s);
     status = sup_loop_run(&s);
+    shd_watch_close(s.watch);
     shd_segment_close(s.segment);
     return status;
 }
@@ -193,6 +271,15 @@ static const struct cli_option options[] = {
      "A worker that lived so long has run, 1 by default"},
     {"grace", 0, "SECONDS",
      "New workers must live so long in a roll, 1 by default"},
+    {"ready", 0, "SECONDS",
+     "Workers must say within that time that they are ready"},
+    {"hang", 0, "SECONDS",
+     "Kill a worker whose heart has beaten and stops for so long, 30 by "
+     "default; 0: never"},
+    {"lock-limit", 0, "SECONDS",
+     "Kill a worker that sits on a lock for so long, 10 by default; 0: never"},
+    {"takeover", 0, NULL,
+     "Ask a supervisor that is there to hand over its workers"},
     {NULL}};
 
 const struct cli_verb verb_supervise = {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* shdict workers: who is attached read-write, and who has died unreaped. */
+/* shdict workers: who is attached read-write, how it is, what it holds, and
+ * who has died unreaped. */
 #include "cli.h"
 
 #include <stdlib.h>
@@ -12,30 +13,99 @@ static const char *state_name(uint32_t state)
                                       : "unknown";
 }
 
-static json_t *worker_json(uint32_t slot, const struct shd_worker_info *w)
+static const char *phase_name(uint32_t phase)
+{
+    static const char *const names[] = {"-", "starting", "ready", "draining"};
+
+    return phase < sizeof(names) / sizeof(names[0]) ? names[phase] : "?";
+}
+
+/* All that it holds, one object after the other: "pages 2, segment 1". */
+static json_t *holds_of(shd_segment *segment, uint64_t incarnation)
+{
+    struct shd_hold hold = {.struct_size = sizeof(hold)};
+    json_t *holds = json_array();
+    int code;
+
+    for (uint32_t i = 0;
+         (code = shd_worker_hold(segment, incarnation, i, &hold)) !=
+         SHD_INVAL;
+         i++) {
+        if (code != SHD_OK)
+            continue;
+        json_array_append_new(
+            holds,
+            json_pack("{s:s, s:o, s:I}", "kind", cli_kind_name(hold.kind),
+                      "object",
+                      cli_json_bytes(hold.object,
+                                     strnlen(hold.object,
+                                             sizeof(hold.object))),
+                      "count", (json_int_t)hold.count));
+    }
+    return holds;
+}
+
+static json_t *worker_json(uint32_t slot, const struct shd_worker_info *w,
+                           json_t *holds)
 {
     return json_pack(
-        "{s:i, s:I, s:I, s:o, s:I, s:s, s:I, s:I, s:I, s:I, s:o}", "slot",
+        "{s:i, s:I, s:I, s:o, s:I, s:s, s:o, s:I, s:o, s:b, s:I, s:o, s:I, "
+        "s:I, s:I, s:o}",
+        "slot",
         (int)slot, "incarnation", (json_int_t)w->incarnation, "pid",
         (json_int_t)w->pid, "worker",
         w->worker_id < 0 ? json_null() : json_integer(w->worker_id),
         "generation", (json_int_t)w->generation, "state", state_name(w->state),
-        "locks_held", (json_int_t)w->locks_held, "joined_ms",
+        "phase",
+        w->phase == SHD_PHASE_NONE ? json_null()
+                                   : json_string(phase_name(w->phase)),
+        "restarts", (json_int_t)w->restarts, "silent_ms",
+        w->silent_ms < 0 ? json_null() : json_integer(w->silent_ms),
+        "supervisor", (int)w->supervisor, "locks_held",
+        (json_int_t)w->locks_held, "holds", holds, "joined_ms",
         (json_int_t)w->joined_ms, "start_time", (json_int_t)w->start_time,
         "pid_namespace", (json_int_t)w->pid_namespace, "name",
         cli_json_bytes(w->name, strnlen(w->name, sizeof(w->name))));
 }
 
-static void worker_row(FILE *out, uint32_t slot,
-                       const struct shd_worker_info *w)
+static void put_holds(FILE *out, const json_t *holds)
 {
-    char joined[32], id[16] = "-";
+    const json_t *hold;
+    size_t i;
+
+    if (json_array_size(holds) == 0)
+        putc('-', out);
+    json_array_foreach(holds, i, hold)
+    {
+        const json_t *object = json_object_get(hold, "object");
+        const char *name = json_string_value(object);
+
+        fputs(i > 0 ? "," : "", out);
+        if (name != NULL && name[0] != '\0')
+            cli_escape(out, name, strlen(name));
+        else
+            fputs(json_string_value(json_object_get(hold, "kind")), out);
+        fprintf(out, ":%lld",
+                (long long)json_integer_value(json_object_get(hold,
+                                                              "count")));
+    }
+}
+
+static void worker_row(FILE *out, uint32_t slot,
+                       const struct shd_worker_info *w, const json_t *holds)
+{
+    char joined[32], id[16] = "-", silent[32] = "-";
 
     if (w->worker_id >= 0)
         snprintf(id, sizeof(id), "%d", w->worker_id);
-    fprintf(out, "%u\t%u\t%s\t%u\t%s\t%u\t%llu\t%s\t", slot, w->pid, id,
-            w->generation, state_name(w->state), w->locks_held,
-            (unsigned long long)w->incarnation,
+    if (w->silent_ms >= 0)
+        snprintf(silent, sizeof(silent), "%.3f", (double)w->silent_ms / 1e3);
+    fprintf(out, "%u\t%u\t%s\t%u\t%s\t%s\t%u\t%s\t", slot, w->pid, id,
+            w->generation, state_name(w->state),
+            w->supervisor ? "supervisor" : phase_name(w->phase), w->restarts,
+            silent);
+    put_holds(out, holds);
+    fprintf(out, "\t%llu\t%s\t", (unsigned long long)w->incarnation,
             cli_time_format(w->joined_ms, joined, sizeof(joined)));
     cli_escape(out, w->name, strnlen(w->name, sizeof(w->name)));
     putc('\n', out);
@@ -55,8 +125,8 @@ static int run(struct cli_args *args)
         cli_message(args, "out of memory");
         exit(CLI_FAILED);
     }
-    fputs("SLOT\tPID\tWORKER\tGENERATION\tSTATE\tLOCKS\tINCARNATION\tJOINED\t"
-          "NAME\n",
+    fputs("SLOT\tPID\tWORKER\tGENERATION\tSTATE\tPHASE\tRESTARTS\tSILENT\t"
+          "HOLDS\tINCARNATION\tJOINED\tNAME\n",
           table.out);
     for (uint32_t i = 0; status == CLI_YES; i++) {
         int code = shd_worker_info(segment, i, &worker);
@@ -64,12 +134,14 @@ static int run(struct cli_args *args)
             break;
         if (code == SHD_NOTFOUND)
             continue;
-        if (code != SHD_OK)
+        if (code != SHD_OK) {
             status = cli_answer(args, args->words[0], code);
-        else if (args->json)
-            json_array_append_new(list, worker_json(i, &worker));
-        else
-            worker_row(table.out, i, &worker);
+            continue;
+        }
+        json_t *holds = holds_of(segment, worker.incarnation);
+        json_array_append_new(list, worker_json(i, &worker, holds));
+        if (!args->json)
+            worker_row(table.out, i, &worker, holds);
     }
     shd_segment_close(segment);
     if (args->json) {
