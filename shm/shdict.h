@@ -115,10 +115,12 @@ SHD_API const char *shd_version(void);
     X(MISMATCH, -25, "exists with other properties")                         \
     X(UNSUPPORTED, -26, "not supported by this system")                      \
     X(CHANGED, -27, "changed")                                               \
-    X(NOTSTRING, -28, "not a string")
+    X(NOTSTRING, -28, "not a string")                                        \
+    X(DEAD, -29, "the other worker has died")                                \
+    X(LOST, -30, "no longer held: its time ran out, or it was given back")
 
 #define SHD_ERROR_ENUM_(name, code, text) SHD_##name = code,
-enum { SHD_OK = 0, SHD_ERRORS(SHD_ERROR_ENUM_) SHD_ERROR_LAST_ = -28 };
+enum { SHD_OK = 0, SHD_ERRORS(SHD_ERROR_ENUM_) SHD_ERROR_LAST_ = -30 };
 
 /* The sentence for a code. Never NULL. */
 SHD_API const char *shd_strerror(int code);
@@ -296,15 +298,42 @@ SHD_API SHD_MUST int shd_segment_repair(shd_segment *segment,
  * is taken, SHD_NOTFOUND when it is free, SHD_INVAL past the end. */
 struct shd_object_info {
     uint32_t struct_size; /* set by the caller */
-    uint32_t kind;        /* SHD_OBJECT_DICT */
+    uint32_t kind;        /* SHD_OBJECT_ */
     uint64_t generation;  /* never the same for two objects */
     uint64_t size_bytes;  /* capacity */
     uint64_t created_ms;  /* wall clock */
     char name[64];
 };
-enum { SHD_OBJECT_DICT = 1 };
+enum {
+    SHD_OBJECT_DICT = 1,
+    SHD_OBJECT_QUEUE = 2,
+    SHD_OBJECT_TOPIC = 3,
+    SHD_OBJECT_LOCK = 4,
+    SHD_OBJECT_SEMAPHORE = 5,
+    SHD_OBJECT_MAILBOX = 6,
+    SHD_OBJECT_LEADER = 7
+};
+
+/* "dict", "queue", ... Never NULL: "unknown". */
+SHD_API const char *shd_object_kind_name(uint32_t kind);
+
+/* Destroys the object of that name, whatever its kind. Who waits for something
+ * of it gets SHD_GONE. SHD_NOTFOUND. */
+SHD_API SHD_MUST int shd_object_destroy(shd_segment *segment,
+                                        const char *name);
+
 SHD_API SHD_MUST int shd_object_info(shd_segment *segment, uint32_t index,
                                      struct shd_object_info *info);
+
+/* ---- waiting ---------------------------------------------------------- */
+
+/* WAITING. Functions that may wait take wait_ms: 0 does not wait, SHD_FOREVER
+ * waits without an end, else it is the most ms to wait. A waiting thread
+ * sleeps in the kernel until it is woken, and looks by itself every 250 ms, in
+ * case the one to wake it died: so a missing supervisor costs time, never
+ * progress. Interrupting signals do not end a wait. An event loop does not
+ * wait in these functions but on shd_worker_fd. */
+enum { SHD_FOREVER = -1 };
 
 /* ---- workers ---------------------------------------------------------- */
 
@@ -343,6 +372,19 @@ SHD_API SHD_MUST int shd_worker_info(shd_segment *segment, uint32_t index,
  * *reaped, if not NULL, gets the number of workers freed. Bounded work: a
  * few hundred ns for each lock and each slot. */
 SHD_API SHD_MUST int shd_reap(shd_segment *segment, uint32_t *reaped);
+
+/* A descriptor that becomes readable when something this worker has armed its
+ * bell on (shd_queue_arm and its like) may have happened: for epoll, libuv,
+ * asyncio ... It belongs to this process and is
+ * shared with none: a child of fork asks for its own. The same one each time;
+ * never read from it, but call shd_worker_fd_clear, then look at the objects,
+ * arm again what turned out to be empty, and go back to the event loop. The
+ * bell may ring in vain. It is a socket in the abstract namespace: a worker in
+ * another network namespace cannot ring it. SHD_READONLY, SHD_SYS. */
+SHD_API SHD_MUST int shd_worker_fd(shd_segment *segment);
+
+/* Makes it unreadable until the next ring. */
+SHD_API SHD_MUST int shd_worker_fd_clear(shd_segment *segment);
 
 /* Ends this process's registration; the next change registers anew. */
 SHD_API int shd_worker_leave(shd_segment *segment);

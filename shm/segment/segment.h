@@ -32,7 +32,7 @@
 #define SEGMENT_UNIT 16u              /* offsets count units of 16 bytes */
 #define SEGMENT_SIZE_MAX (1ull << 36) /* 2^32 units: 64 GiB */
 #define SEGMENT_MAGIC 0x3154434944485353ull /* "SSHDICT1", little-endian */
-#define SEGMENT_LAYOUT_VERSION 3u
+#define SEGMENT_LAYOUT_VERSION 4u
 #define SEGMENT_BYTE_ORDER 0x01020304u
 
 #define SEGMENT_GUARD_BYTES 8192u
@@ -91,6 +91,7 @@ struct segment {
     uint32_t workers_max, objects_max, locks_max; /* copies, checked */
     uint64_t guards_at, catalogue_at, workers_at, extents_at;
     uint64_t hash_seed;
+    uint32_t ringer; /* worker/doorbell.h's socket + 1; 0: none yet */
     dev_t device; /* identity, for attaching twice */
     ino_t inode;
     char path[256];

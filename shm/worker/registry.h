@@ -27,7 +27,11 @@ struct registry_slot {
     uint32_t generation;    /* 40 */
     uint32_t reserved;      /* 44 */
     char name[32];          /* 48 NUL-terminated */
-    uint8_t pad[48];        /* 80 */
+    uint8_t pad[32];        /* 80 */
+    uint64_t doorbell;      /* 112 names its socket (worker/doorbell.h); 0:
+                               it has none */
+    struct guard_wait wait; /* 120 where its threads wait for what is meant
+                               for this worker alone */
 };
 static_assert(sizeof(struct registry_slot) == SEGMENT_WORKER_BYTES, "layout");
 
@@ -60,8 +64,19 @@ bool registry_has_dead(const struct guard_env *env);
 int registry_at(const struct guard_env *env, uint32_t index,
                 struct registry_slot *copy, bool *dead);
 
+/* The place of the worker in slot `index`, or NULL past the end. */
+struct guard_wait *registry_wait(const struct segment *s, uint32_t index);
+
+/* The doorbell word of a slot, 0: none; and env's own. SHD_INVAL: env is no
+ * registered worker any more. */
+uint64_t registry_doorbell(const struct segment *s, uint32_t index);
+int registry_set_doorbell(const struct guard_env *env, uint64_t number);
+
+/* Slot number of an incarnation, which may not be there. */
+uint32_t registry_index(uint64_t incarnation);
+
 /* Recovers every guard a dead worker held, frees the slots of the dead, and
- * wakes all waiters of all guards. `guards`: how many are in use. Call it
+ * wakes all waiters of all guards and workers. `guards`: how many are in use. Call it
  * without a lock. */
 int registry_reap(const struct guard_env *env, uint32_t guards,
                   uint32_t *reaped);

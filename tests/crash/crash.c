@@ -345,6 +345,7 @@ static void mask(const struct run *r)
         struct guard *g = guard_at(s, i);
 
         trace_mask(g, offsetof(struct guard, object));
+        trace_mask(g->wait, sizeof(g->wait));
         trace_mask(&g->recoveries, 8);
         trace_mask(g->claims, sizeof(*g) - offsetof(struct guard, claims));
     }

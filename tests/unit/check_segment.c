@@ -691,7 +691,7 @@ START_TEST(another_layout_is_refused_and_says_what_differs)
     struct segment s;
 
     patch_field(layout_version, SEGMENT_LAYOUT_VERSION + 1);
-    expect_refused(SHD_LAYOUT, "layout version 4");
+    expect_refused(SHD_LAYOUT, "layout version 5");
     patch_field(fingerprint, 0x1234);
     expect_refused(SHD_LAYOUT, "fingerprint 0000000000001234");
     /* What the floors above say of their structs counts. */
