@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The kinds of objects: what each does for a check and for a reap. */
 #include "shm/ipc/object.h"
+#include "shm/ipc/queue.h"
 
 static const struct object_kind KINDS[] = {
+    {SHD_OBJECT_QUEUE, queue_check, queue_reap},
     {0, NULL, NULL},
 };
 
