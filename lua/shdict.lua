@@ -422,9 +422,7 @@ function Segment.objects(self)
     local objects, err, code = slots(segment, read_object_info,
                                      lib.shd_object_info)
     for _, object in ipairs(objects or {}) do
-        if object.kind == lib.SHD_OBJECT_DICT then
-            object.kind = "dict"
-        end
+        object.kind = ffi.string(lib.shd_object_kind_name(object.kind))
     end
     return objects, err, code
 end

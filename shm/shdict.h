@@ -115,10 +115,12 @@ SHD_API const char *shd_version(void);
     X(MISMATCH, -25, "exists with other properties")                         \
     X(UNSUPPORTED, -26, "not supported by this system")                      \
     X(CHANGED, -27, "changed")                                               \
-    X(NOTSTRING, -28, "not a string")
+    X(NOTSTRING, -28, "not a string")                                        \
+    X(DEAD, -29, "the other worker has died")                                \
+    X(LOST, -30, "no longer held: its time ran out, or it was given back")
 
 #define SHD_ERROR_ENUM_(name, code, text) SHD_##name = code,
-enum { SHD_OK = 0, SHD_ERRORS(SHD_ERROR_ENUM_) SHD_ERROR_LAST_ = -28 };
+enum { SHD_OK = 0, SHD_ERRORS(SHD_ERROR_ENUM_) SHD_ERROR_LAST_ = -30 };
 
 /* The sentence for a code. Never NULL. */
 SHD_API const char *shd_strerror(int code);
@@ -296,15 +298,42 @@ SHD_API SHD_MUST int shd_segment_repair(shd_segment *segment,
  * is taken, SHD_NOTFOUND when it is free, SHD_INVAL past the end. */
 struct shd_object_info {
     uint32_t struct_size; /* set by the caller */
-    uint32_t kind;        /* SHD_OBJECT_DICT */
+    uint32_t kind;        /* SHD_OBJECT_ */
     uint64_t generation;  /* never the same for two objects */
     uint64_t size_bytes;  /* capacity */
     uint64_t created_ms;  /* wall clock */
     char name[64];
 };
-enum { SHD_OBJECT_DICT = 1 };
+enum {
+    SHD_OBJECT_DICT = 1,
+    SHD_OBJECT_QUEUE = 2,
+    SHD_OBJECT_TOPIC = 3,
+    SHD_OBJECT_LOCK = 4,
+    SHD_OBJECT_SEMAPHORE = 5,
+    SHD_OBJECT_MAILBOX = 6,
+    SHD_OBJECT_LEADER = 7
+};
+
+/* "dict", "queue", ... Never NULL: "unknown". */
+SHD_API const char *shd_object_kind_name(uint32_t kind);
+
+/* Destroys the object of that name, whatever its kind. Who waits for something
+ * of it gets SHD_GONE. SHD_NOTFOUND. */
+SHD_API SHD_MUST int shd_object_destroy(shd_segment *segment,
+                                        const char *name);
+
 SHD_API SHD_MUST int shd_object_info(shd_segment *segment, uint32_t index,
                                      struct shd_object_info *info);
+
+/* ---- waiting ---------------------------------------------------------- */
+
+/* WAITING. Functions that may wait take wait_ms: 0 does not wait, SHD_FOREVER
+ * waits without an end, else it is the most ms to wait. A waiting thread
+ * sleeps in the kernel until it is woken, and looks by itself every 250 ms, in
+ * case the one to wake it died: so a missing supervisor costs time, never
+ * progress. Interrupting signals do not end a wait. An event loop does not
+ * wait in these functions but on shd_worker_fd. */
+enum { SHD_FOREVER = -1 };
 
 /* ---- workers ---------------------------------------------------------- */
 
@@ -403,6 +432,18 @@ SHD_API SHD_MUST int shd_generation_next(shd_segment *segment,
 SHD_API SHD_MUST int shd_generation_drain(shd_segment *segment,
                                           uint32_t generation,
                                           uint32_t *marked);
+/* A descriptor that becomes readable when something this worker has armed its
+ * bell on (shd_queue_arm and its like) may have happened: for epoll, libuv,
+ * asyncio ... It belongs to this process and is
+ * shared with none: a child of fork asks for its own. The same one each time;
+ * never read from it, but call shd_worker_fd_clear, then look at the objects,
+ * arm again what turned out to be empty, and go back to the event loop. The
+ * bell may ring in vain. It is a socket in the abstract namespace: a worker in
+ * another network namespace cannot ring it. SHD_READONLY, SHD_SYS. */
+SHD_API SHD_MUST int shd_worker_fd(shd_segment *segment);
+
+/* Makes it unreadable until the next ring. */
+SHD_API SHD_MUST int shd_worker_fd_clear(shd_segment *segment);
 
 /* Ends this process's registration; the next change registers anew. */
 SHD_API int shd_worker_leave(shd_segment *segment);
@@ -951,6 +992,171 @@ SHD_API uint64_t shd_keys_count(const shd_keys *keys);
 SHD_API const char *shd_keys_at(const shd_keys *keys, uint64_t index,
                                 size_t *len);
 SHD_API void shd_keys_free(shd_keys *keys);
+
+/* ---- queues ------------------------------------------------------------- */
+
+/* A queue carries messages of any length from any number of producers to any
+ * number of consumers. What push has returned for is there whoever dies
+ * afterwards, and is handed out first in, first out.
+ *
+ *   At most once: shd_queue_pop takes a message out.
+ *   At least once: shd_queue_take gives it out on a *lease*. It is gone when
+ * the consumer acknowledges it (shd_queue_ack), and comes back, to the front
+ * of the queue, when the consumer says so (shd_queue_nack), when its lease
+ * ends (if the queue has lease_ms), or at once when the consumer is dead: as
+ * soon as anybody reaps, and else when a consumer that finds nothing else
+ * looks, which one that waits does every 250 ms. Exactly once, if nobody dies
+ * and no lease ends. A message that has been delivered deliveries_max times
+ * without being acknowledged becomes a *dead letter*, which stays in the
+ * queue's memory until it is drained or put back (shd_queue_requeue).
+ *
+ * A queue is bounded, by bytes and if wanted by messages, and never drops
+ * anything: who pushes to a full one waits, or gets SHD_FULL. */
+
+typedef struct shd_queue shd_queue;
+
+/* Every field may be 0 for its default. */
+struct shd_queue_options {
+    uint32_t struct_size;    /* sizeof(struct shd_queue_options) */
+    uint32_t deliveries_max; /* a message that came back so many times is a
+                                dead letter; 0: never */
+    uint64_t capacity_bytes; /* memory for messages, up to 64 GiB; default 1
+                                MiB; taken from the system as it is needed */
+    uint64_t message_bytes;  /* a message up to that length takes one cell, a
+                                longer one as many as it needs; default 160.
+                                A cell has 96 bytes more, rounded up to 64 */
+    uint64_t messages_max;   /* no more than so many, dead letters not
+                                counted; 0: as many as fit */
+    uint64_t lease_ms;       /* leases end after that; 0: only with the death
+                                of the consumer */
+};
+
+enum { /* struct shd_message.state, and `which` */
+    SHD_MESSAGE_READY = 1,
+    SHD_MESSAGE_DELAYED = 2,
+    SHD_MESSAGE_LEASED = 3,
+    SHD_MESSAGE_RESERVED = 4,
+    SHD_MESSAGE_DEAD = 5
+};
+
+struct shd_message {
+    uint64_t len;       /* bytes */
+    uint64_t id;        /* 1, 2 ... in the order of pushing */
+    uint64_t lease;     /* for shd_queue_ack and its like */
+    uint64_t from;      /* incarnation of the worker that pushed it */
+    uint64_t holder;    /* leased: incarnation of the consumer; else 0 */
+    uint64_t pushed_ms; /* wall clock */
+    int64_t when_ms;    /* delayed: ms until it is ready; leased: ms until the
+                           lease ends; -1: no such time */
+    uint32_t attempts;  /* deliveries so far, this one included */
+    uint32_t state;     /* SHD_MESSAGE_ */
+};
+
+struct shd_queue_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t cell_bytes;
+    uint64_t generation;
+    uint64_t capacity_bytes, message_bytes, messages_max, lease_ms;
+    uint64_t cells, cells_used;
+    uint64_t bytes;       /* of all messages in it */
+    uint32_t deliveries_max;
+    uint32_t reserved;    /* messages reserved and not committed */
+    uint32_t ready, delayed, leased, dead; /* messages */
+    uint64_t pushed;      /* so far, and what became of them: */
+    uint64_t popped;
+    uint64_t acked;
+    uint64_t drained;
+    uint64_t buried;      /* became dead letters */
+    uint64_t redelivered; /* came back and were handed out again, */
+    uint64_t expired;     /* of those that came back: by the end of a lease, */
+    uint64_t orphaned;    /* by the death of the consumer */
+    char name[64];
+};
+
+/* Opens the queue of that name, and makes it if it is not there and o is
+ * given. SHD_MISMATCH: it is there and one of the options that are not 0 is
+ * another; or it is no queue. SHD_NOTFOUND, SHD_NOMEM, SHD_FULL, SHD_NAME as
+ * of shd_dict_open. */
+SHD_API SHD_MUST int shd_queue_open(shd_segment *segment, const char *name,
+                                    const struct shd_queue_options *o,
+                                    shd_queue **out);
+SHD_API int shd_queue_close(shd_queue *queue);
+
+/* Who waits for something of it gets SHD_GONE. */
+SHD_API SHD_MUST int shd_queue_destroy(shd_segment *segment, const char *name);
+
+/* One state of the queue; takes no lock. */
+SHD_API SHD_MUST int shd_queue_info(shd_queue *queue,
+                                    struct shd_queue_info *info);
+
+/* Pushes a message, which can be taken after delay_ms (0: at once). *id, if
+ * not NULL, gets its number. SHD_FULL: there was no room within wait_ms (see
+ * WAITING). SHD_TOOBIG: larger than the queue. SHD_NOMEM: the system has no
+ * memory. Takes the queue's lock; one that dies has pushed it wholly or not at
+ * all. More than 16 KiB are copied without holding the lock. */
+SHD_API SHD_MUST int shd_queue_push(shd_queue *queue, const void *data,
+                                    size_t len, int64_t delay_ms,
+                                    int64_t wait_ms, uint64_t *id);
+
+/* The same in steps: room for a message of len bytes (as push), its bytes in
+ * any number of pieces, then commit, which hands it on, or cancel. *lease
+ * names it until then. Bytes that are never written are anything. A reservation
+ * ends with its worker. SHD_LOST: it is not this worker's reservation. */
+SHD_API SHD_MUST int shd_queue_reserve(shd_queue *queue, size_t len,
+                                       int64_t wait_ms, uint64_t *lease);
+SHD_API SHD_MUST int shd_queue_write(shd_queue *queue, uint64_t lease,
+                                     uint64_t at, const void *data,
+                                     size_t len);
+SHD_API SHD_MUST int shd_queue_commit(shd_queue *queue, uint64_t lease,
+                                      int64_t delay_ms, uint64_t *id);
+SHD_API SHD_MUST int shd_queue_cancel(shd_queue *queue, uint64_t lease);
+
+/* Takes the first message out, or on a lease. SHD_NOTFOUND: none came within
+ * wait_ms. SHD_SPACE: size is too small, m->len tells the need, nothing was
+ * taken. A popper that dies has taken it or not; it is given to nobody twice. A
+ * long one (over 16 KiB) is leased while it is copied, so it comes back if the
+ * popper dies before it had it. */
+SHD_API SHD_MUST int shd_queue_pop(shd_queue *queue, void *buf, size_t size,
+                                   int64_t wait_ms, struct shd_message *m);
+SHD_API SHD_MUST int shd_queue_take(shd_queue *queue, void *buf, size_t size,
+                                    int64_t wait_ms, struct shd_message *m);
+
+/* What becomes of a message that this worker has on that lease: it is done;
+ * it goes back (after delay_ms); its lease ends in lease_ms from now, whatever
+ * the queue's is (0: only with this worker). SHD_LOST: the lease is not this
+ * worker's any more (it ended, was acknowledged, or is of another process),
+ * and nothing has changed. */
+SHD_API SHD_MUST int shd_queue_ack(shd_queue *queue, uint64_t lease);
+SHD_API SHD_MUST int shd_queue_nack(shd_queue *queue, uint64_t lease,
+                                    int64_t delay_ms);
+SHD_API SHD_MUST int shd_queue_extend(shd_queue *queue, uint64_t lease,
+                                      int64_t lease_ms);
+
+/* Looks at message number index (from 0) of those that are ready, delayed,
+ * leased, reserved or dead, the next in turn first, and changes nothing. As
+ * many of its bytes as fit are copied. SHD_NOTFOUND: there are no more. Takes
+ * no lock; walks there from the first. */
+SHD_API SHD_MUST int shd_queue_peek(shd_queue *queue, uint32_t which,
+                                    uint64_t index, void *buf, size_t size,
+                                    struct shd_message *m);
+
+/* Throws away messages that are ready, delayed or dead (`which`; 0: ready and
+ * delayed), at most max (0: all). *n, if not NULL, gets the number. Small
+ * steps: nobody is held up. */
+SHD_API SHD_MUST int shd_queue_drain(shd_queue *queue, uint32_t which,
+                                     uint64_t max, uint64_t *n);
+
+/* Puts dead letters back to the end of the queue, as if never delivered. */
+SHD_API SHD_MUST int shd_queue_requeue(shd_queue *queue, uint64_t max,
+                                       uint64_t *n);
+
+/* For an event loop: 1 if there is a message to be taken just now (with `room`
+ * not 0: a free place to push to); else 0, and shd_worker_fd() becomes readable
+ * when there may be one. Once: arm again after each look. *again_ms, if not
+ * NULL, gets the ms after which to look in any case, for a delayed message or
+ * the end of a lease, for which nobody rings; -1: no need. */
+SHD_API SHD_MUST int shd_queue_arm(shd_queue *queue, int room,
+                                   int64_t *again_ms);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
  * well, so that a child never starts with a half-changed table.
  */
 #include "shm/api/handle.h"
+#include "shm/api/object.h"
 #include "shm/base/error.h"
 #include "shm/segment/header.h"
 #include "shm/segment/name.h"
@@ -50,6 +51,10 @@ static void child_after_fork(void)
         atomic_store64(&h->env.incarnation, 0);
         h->forked = true;
         handle_watches_after_fork(h);
+        /* The parent's bell is the parent's alone. */
+        if (h->bell_fd >= 0)
+            (void)close(h->bell_fd);
+        h->bell_fd = -1;
         if (h->segment.writable)
             segment_after_fork(&h->segment);
     }
@@ -126,6 +131,7 @@ static uint64_t fingerprint(void)
 
     h = h * 1000003 + sizeof(struct guard);
     h = h * 1000003 + sizeof(struct catalogue_object);
+    h = h * 1000003 + object_fingerprint();
     return h * 1000003 + sizeof(struct registry_slot);
 }
 
@@ -184,6 +190,7 @@ static int intern(struct segment *s, const struct shd_segment_options *o,
     } else {
         h->segment = *s;
         h->shared_fd = -1;
+        h->bell_fd = -1;
         h->forked = false;
         h->env.segment = &h->segment;
         h->env.incarnation = 0;
@@ -273,6 +280,7 @@ static void close_last(shd_segment *segment)
     atomic_store32_release(&segment->open, 0);
     for (struct shd_dict *d = segment->dicts; d != NULL; d = d->next)
         atomic_store32_release(&d->open, 0);
+    handle_objects_close(segment);
     /* If the slot cannot be freed now (its lock is busy), closing the file
      * frees the liveness byte, and a reap the slot. */
     (void)handle_leave(segment);
@@ -281,6 +289,9 @@ static void close_last(shd_segment *segment)
     if (segment->shared_fd >= 0)
         (void)close(segment->shared_fd);
     segment->shared_fd = -1;
+    if (segment->bell_fd >= 0)
+        (void)close(segment->bell_fd);
+    segment->bell_fd = -1;
     segment->closed = ++closes;
 }
 

@@ -38,6 +38,8 @@ struct shd_dict {
 
 struct shd_segment {
     uint32_t open;   /* attaches given out; 0: closed */
+    int bell_fd;     /* for shd_worker_fd, of bell_of; -1 */
+    uint64_t bell_of; /* the incarnation it is published for */
     int shared_fd;   /* for shd_segment_fd: a description without our file
                         locks, so that who inherits it keeps none alive; -1 */
     uint64_t closed; /* the how-manieth close of the process it was */
@@ -48,6 +50,7 @@ struct shd_segment {
     struct registry_self self;
     struct shd_dict *dicts;
     struct shd_watch *watches;
+    struct handle_object *objects; /* api/object.h */
 };
 
 /* Before any read: SHD_OK or SHD_CLOSED (with the sentence). NULL is

@@ -3,6 +3,7 @@
 #include "shm/base/error.h"
 #include "shm/dict/check.h"
 #include "shm/dict/repair.h"
+#include "shm/ipc/object.h"
 #include "shm/segment/placing.h"
 
 #include <errno.h>
@@ -279,7 +280,7 @@ static int check_object(shd_segment *h, const struct catalogue_object *o,
         if (kinds[k].kind == o->kind && kinds[k].check != NULL)
             return kinds[k].check(&h->env, o, report, size);
     }
-    return SHD_OK;
+    return object_check(&h->env, o, report, size);
 }
 
 static int check_objects(shd_segment *h, char *report, size_t size)

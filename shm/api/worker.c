@@ -2,6 +2,7 @@
 #include "shm/api/handle.h"
 #include "shm/api/holds.h"
 #include "shm/base/error.h"
+#include "shm/ipc/object.h"
 #include "shm/worker/roster.h"
 
 #include <errno.h>
@@ -57,7 +58,7 @@ int shd_worker_info(shd_segment *segment, uint32_t index,
 int shd_reap(shd_segment *segment, uint32_t *reaped)
 {
     uint32_t n = 0;
-    int swept;
+    int swept, given;
     int rc = handle_reader(segment);
 
     if (rc != SHD_OK)
@@ -76,7 +77,9 @@ int shd_reap(shd_segment *segment, uint32_t *reaped)
     swept = catalogue_sweep(&segment->env);
     if (rc == SHD_OK && swept != SHD_BUSY)
         rc = swept;
-    return rc;
+    /* And what the dead held of queues, locks ... */
+    given = object_reap_all(&segment->env);
+    return rc == SHD_OK ? given : rc;
 }
 
 int shd_worker_leave(shd_segment *segment)

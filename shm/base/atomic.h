@@ -81,6 +81,12 @@ static inline bool atomic_cas32(uint32_t *p, uint32_t old, uint32_t new)
     return AO_int_compare_and_swap_full((volatile unsigned *)p, old, new) != 0;
 }
 
+/* With a full fence. */
+static inline void atomic_add32(uint32_t *p, uint32_t n)
+{
+    (void)AO_int_fetch_and_add_full((volatile unsigned *)p, n);
+}
+
 static inline uint8_t atomic_load8(const uint8_t *p)
 {
     return AO_char_load((const volatile unsigned char *)p);

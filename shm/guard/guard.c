@@ -255,6 +255,18 @@ void guard_kick(struct guard *g)
 {
     /* It can fail only for an address outside the mapping. */
     (void)syscall(SYS_futex, &g->lock, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    for (uint32_t i = 0; i < GUARD_WAITS; i++)
+        if (atomic_load32(&g->wait[i].armed) != 0)
+            guard_wait_kick(&g->wait[i]);
+}
+
+void guard_wait_kick(struct guard_wait *w)
+{
+    atomic_store32(&w->armed, 0);
+    /* Who armed before that finds another turn; who arms after it is seen by
+     * the next one to wake. */
+    atomic_add32(&w->turn, 1);
+    (void)syscall(SYS_futex, &w->turn, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 uint64_t guard_holder(const struct guard *g)

@@ -48,6 +48,15 @@ struct guard_claim {
     uint64_t tag;      /* 24 over the fields above and the transaction */
 };
 
+/* Somewhere to wait for what is done under a guard (ipc/wait.h): in memory
+ * that is never anything else, so that a late sleeper or waker finds it. */
+struct guard_wait {
+    uint32_t turn;  /* 0 a futex: moves on when somebody is to wake */
+    uint32_t armed; /* 4 not 0: somebody may be asleep */
+};
+
+#define GUARD_WAITS 4u
+
 struct guard {
     uint32_t lock;       /*   0 guard/robust.h */
     uint8_t pad1[44];    /*   4 */
@@ -55,7 +64,10 @@ struct guard {
     uint64_t waits;      /*  56 acquisitions that had to wait */
     uint64_t seq;        /*  64 odd while a transaction is open */
     uint64_t object;     /*  72 generation of the object it guards, 0: none */
-    uint8_t pad2[48];    /*  80 */
+    struct guard_wait wait[GUARD_WAITS]; /*  80 hints: changed without a log,
+                                            any prefix of their stores only
+                                            wakes somebody in vain */
+    uint8_t pad2[16];    /* 112 */
     uint64_t state;      /* 128 undo | claims << 16 | releases << 32 */
     uint64_t recoveries; /* 136 dead holders answered for */
     uint64_t damaged;    /* 144 not 0: its log could not be trusted */
@@ -67,6 +79,7 @@ struct guard {
 static_assert(offsetof(struct guard, lock) == 0, "layout");
 static_assert(offsetof(struct guard, owner) == 48, "layout");
 static_assert(offsetof(struct guard, seq) == 64, "layout");
+static_assert(offsetof(struct guard, wait) == 80, "layout");
 static_assert(offsetof(struct guard, state) == 128, "layout");
 static_assert(offsetof(struct guard, undo) == 576, "layout");
 static_assert(sizeof(struct guard) == SEGMENT_GUARD_BYTES, "layout");
@@ -112,8 +125,12 @@ void guard_fence(struct guard *g);
  * is even, not less than `seq`, and goes forward. */
 void guard_mend(struct guard *g, uint64_t seq);
 
-/* Wakes every waiter, for those that a killed waiter has left asleep. */
+/* Wakes every waiter, for those that a killed waiter has left asleep: those
+ * for the lock, and those at its places. */
 void guard_kick(struct guard *g);
+
+/* Moves a place's turn on and wakes all that sleep there. */
+void guard_wait_kick(struct guard_wait *w);
 
 /* Is the lock taken just now, and by which worker? 0: free. For looking. */
 uint64_t guard_holder(const struct guard *g);

@@ -522,6 +522,8 @@ static int clear_guards(const struct guard_env *env,
             txn_commit(&t);
         }
         guard_unlock(g);
+        /* Who waits for something of the object is to find it gone. */
+        guard_kick(g);
     }
     return SHD_OK;
 }

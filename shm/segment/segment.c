@@ -513,6 +513,8 @@ void segment_close(struct segment *s)
     s->base = NULL;
     close_quietly(s->fd);
     s->fd = -1;
+    close_quietly((int)s->ringer - 1);
+    s->ringer = 0;
 }
 
 void segment_after_fork(struct segment *s)

@@ -95,6 +95,7 @@ struct segment {
     uint32_t workers_max, objects_max, locks_max; /* copies, checked */
     uint64_t guards_at, catalogue_at, workers_at, extents_at;
     uint64_t hash_seed;
+    uint32_t ringer; /* worker/doorbell.h's socket + 1; 0: none yet */
     dev_t device; /* identity, for attaching twice */
     ino_t inode;
     char path[256];

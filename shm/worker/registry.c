@@ -150,6 +150,8 @@ static uint64_t publish(const struct guard_env *env, uint32_t index,
     struct txn t;
 
     copy->incarnation = counter << INDEX_BITS | index;
+    copy->wait.turn =
+        atomic_load32(&slot_at(env->segment, index)->wait.turn) + 1;
     memcpy(words, copy, sizeof(words));
     txn_begin(&t, env->segment, own_guard(env), SLOT_WORDS + 1);
     txn_store64(&t, &h->incarnations, counter);
@@ -229,6 +231,40 @@ int registry_leave(const struct guard_env *env)
     /* The byte goes last: a slot in use never has a free one while its
      * worker lives. */
     return segment_liveness_unlock(env->segment, index);
+}
+
+struct guard_wait *registry_wait(const struct segment *s, uint32_t index)
+{
+    return index >= s->workers_max ? NULL : &slot_at(s, index)->wait;
+}
+
+uint64_t registry_doorbell(const struct segment *s, uint32_t index)
+{
+    return index >= s->workers_max ? 0
+                                   : atomic_load64(&slot_at(s, index)->doorbell);
+}
+
+int registry_set_doorbell(const struct guard_env *env, uint64_t number)
+{
+    uint32_t index = env->incarnation & INDEX_MASK;
+    struct txn t;
+    int rc;
+
+    if (env->incarnation == 0 || index >= env->segment->workers_max)
+        return error_set(SHD_INVAL, "this process is not registered");
+    rc = guard_lock(env, own_guard(env));
+    if (rc != SHD_OK)
+        return rc;
+    if (atomic_load64(&slot_at(env->segment, index)->incarnation) !=
+        env->incarnation) {
+        rc = error_set(SHD_INVAL, "this process is not registered any more");
+    } else {
+        txn_begin(&t, env->segment, own_guard(env), 1);
+        txn_store64(&t, &slot_at(env->segment, index)->doorbell, number);
+        txn_commit(&t);
+    }
+    guard_unlock(own_guard(env));
+    return rc;
 }
 
 /* ---- looking ---------------------------------------------------------- */
@@ -350,6 +386,9 @@ int registry_reap(const struct guard_env *env, uint32_t guards,
         note(&rc, free_dead(env, dead, reaped));
     for (uint32_t i = 0; i < guards; i++)
         guard_kick(guard_at(env->segment, i));
+    for (uint32_t i = 0; i < env->segment->workers_max; i++)
+        if (atomic_load32(&registry_wait(env->segment, i)->armed) != 0)
+            guard_wait_kick(registry_wait(env->segment, i));
     return rc;
 }
 

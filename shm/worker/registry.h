@@ -29,7 +29,11 @@ struct registry_slot {
     char name[32];          /* 48 NUL-terminated */
     uint32_t phase;         /* 80 SHD_PHASE_ */
     uint32_t reserved;      /* 84 */
-    uint8_t pad1[40];       /* 88 */
+    uint64_t doorbell;      /* 88 names its socket (worker/doorbell.h); 0:
+                               it has none */
+    struct guard_wait wait; /* 96 where its threads wait for what is meant
+                               for this worker alone */
+    uint8_t pad1[24];       /* 104 */
     /* Stored by the worker itself, without a lock: worker/roster.h. */
     uint64_t heartbeat_ms; /* 128 monotonic; 0: it has never beaten */
     uint8_t pad2[56];      /* 136 */
@@ -80,9 +84,17 @@ bool registry_has_dead(const struct guard_env *env);
 int registry_at(const struct guard_env *env, uint32_t index,
                 struct registry_slot *copy, bool *dead);
 
+/* The place of the worker in slot `index`, or NULL past the end. */
+struct guard_wait *registry_wait(const struct segment *s, uint32_t index);
+
+/* The doorbell word of a slot, 0: none; and env's own. SHD_INVAL: env is no
+ * registered worker any more. */
+uint64_t registry_doorbell(const struct segment *s, uint32_t index);
+int registry_set_doorbell(const struct guard_env *env, uint64_t number);
+
 /* Recovers every guard a dead worker held, frees the slots of the dead, and
- * wakes all waiters of all guards. `guards`: how many are in use. Call it
- * without a lock. */
+ * wakes all waiters of all guards and workers. `guards`: how many are in use.
+ * Call it without a lock. */
 int registry_reap(const struct guard_env *env, uint32_t guards,
                   uint32_t *reaped);
 

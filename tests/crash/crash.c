@@ -345,6 +345,7 @@ static void mask(const struct run *r)
         struct guard *g = guard_at(s, i);
 
         trace_mask(g, offsetof(struct guard, object));
+        trace_mask(g->wait, sizeof(g->wait));
         trace_mask(&g->recoveries, 8);
         trace_mask(g->claims, sizeof(*g) - offsetof(struct guard, claims));
     }
@@ -459,13 +460,13 @@ static bool workers_add_up(struct run *r)
 /* The other dict goes too, and its room is there again. */
 static bool room_is_back(struct run *r)
 {
-    static const char *const OTHERS[] = {"other", "next"};
+    static const char *const OTHERS[] = {"other", "next", "q"};
     struct shd_dict_options o = {.struct_size = sizeof(o)};
     shd_dict *d;
     int rc;
 
-    for (size_t i = 0; i < 2; i++) {
-        rc = shd_dict_destroy(r->world.segment, OTHERS[i]);
+    for (size_t i = 0; i < 3; i++) {
+        rc = shd_object_destroy(r->world.segment, OTHERS[i]);
         if (rc != SHD_OK && rc != SHD_NOTFOUND)
             return failed_call(r, "destroy", rc);
     }
@@ -478,6 +479,43 @@ static bool room_is_back(struct run *r)
     (void)shd_dict_close(d);
     rc = shd_dict_destroy(r->world.segment, "rest");
     return rc == SHD_OK ? true : failed_call(r, "destroy", rc);
+}
+
+/* Drained, the queue is as it was made. */
+static bool queue_is_empty(struct run *r)
+{
+    struct shd_queue_info info = {.struct_size = sizeof(info)};
+    shd_queue *q;
+    int rc = shd_queue_open(r->world.segment, "q", NULL, &q);
+
+    if (rc == SHD_NOTFOUND)
+        return true;
+    if (rc == SHD_OK)
+        rc = shd_queue_drain(q, 0, 0, NULL);
+    if (rc == SHD_OK)
+        rc = shd_queue_drain(q, SHD_MESSAGE_DEAD, 0, NULL);
+    if (rc == SHD_OK)
+        rc = shd_queue_info(q, &info);
+    if (rc != SHD_OK)
+        return failed_call(r, "draining the queue", rc);
+    (void)shd_queue_close(q);
+    if (info.cells_used == 0 && info.bytes == 0)
+        return check(r, "with an empty queue");
+    say(r, "a leak: cells of the queue are in use");
+    return false;
+}
+
+/* Something under the queue's lock, if there is one. */
+static int touch_queue(struct run *r)
+{
+    shd_queue *q;
+    int rc = shd_queue_open(r->world.segment, "q", NULL, &q);
+
+    if (rc != SHD_OK)
+        return rc;
+    rc = shd_queue_ack(q, 0);
+    (void)shd_queue_close(q);
+    return rc == SHD_LOST ? SHD_NOTFOUND : rc;
 }
 
 static bool nothing_leaks(struct run *r)
@@ -516,7 +554,7 @@ static bool nothing_leaks(struct run *r)
         say(r, what);
         return false;
     }
-    return room_is_back(r) && workers_are_free(r) && check(r, "when empty");
+    return queue_is_empty(r) && room_is_back(r) && workers_are_free(r) && check(r, "when empty");
 }
 
 static uint64_t content_of(const struct state *s)
@@ -694,6 +732,8 @@ static bool recover(struct run *r, enum way way)
 
     if (way == CHANGE || way == UNMARKED) {
         rc = shd_delete(r->world.dict, "never there", 11);
+        if (rc == SHD_NOTFOUND)
+            rc = touch_queue(r);
     } else if (way == JOIN) {
         /* One that was forked looks for the dead when it joins. */
         r->world.segment->env.incarnation = 0;
@@ -1025,8 +1065,10 @@ static bool prepare(struct run *r)
     measure_room(r);
     /* Else its values would depend on the case before. */
     script_seed(0);
+    r->world.holder = r->incarnation[OPERATOR];
     if (script_run(&r->world, r->setup) != 0)
         return false;
+    r->world.holder = 0;
     keep(r, r->image);
     r->left = workers_left(r);
     r->dict = r->world.dict->dict;

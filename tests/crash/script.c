@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "shm/api/handle.h"
 #include "shm/base/clock.h"
 #include "tests/crash/trace.h"
 
@@ -285,6 +286,88 @@ static int on_world(struct world *w, const struct words *c, bool *known)
     return SHD_OK;
 }
 
+/* ---- the queue ------------------------------------------------------------ */
+
+static uint64_t lease; /* the last one given */
+
+static int take(shd_queue *q, const struct words *c)
+{
+    struct shd_message m = {.lease = 0};
+    int rc;
+
+    if (strcmp(c->word[0], "qtake") == 0) {
+        rc = shd_queue_take(q, bytes, sizeof(bytes), 0, &m);
+        if (rc == SHD_OK)
+            lease = m.lease;
+    } else {
+        rc = shd_queue_reserve(q, (size_t)number(c, 1), 0, &lease);
+        if (rc == SHD_OK)
+            rc = shd_queue_write(q, lease, 0, value((size_t)number(c, 1)),
+                                 (size_t)number(c, 1));
+    }
+    return rc;
+}
+
+static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
+{
+    const char *verb = c->word[0];
+    struct shd_message m;
+
+    if (strcmp(verb, "qpush") == 0)
+        return shd_queue_push(q, value((size_t)number(c, 1)),
+                              (size_t)number(c, 1), number(c, 2), 0, NULL);
+    if (strcmp(verb, "qpop") == 0)
+        return shd_queue_pop(q, bytes, sizeof(bytes), 0, &m);
+    if (strcmp(verb, "qtake") == 0 || strcmp(verb, "qreserve") == 0)
+        return take(q, c);
+    if (strcmp(verb, "qack") == 0)
+        return shd_queue_ack(q, lease);
+    if (strcmp(verb, "qnack") == 0)
+        return shd_queue_nack(q, lease, number(c, 1));
+    if (strcmp(verb, "qextend") == 0)
+        return shd_queue_extend(q, lease, number(c, 1));
+    if (strcmp(verb, "qcommit") == 0)
+        return shd_queue_commit(q, lease, number(c, 1), NULL);
+    if (strcmp(verb, "qcancel") == 0)
+        return shd_queue_cancel(q, lease);
+    if (strcmp(verb, "qdrain") == 0)
+        return shd_queue_drain(q, (uint32_t)number(c, 1), 0, NULL);
+    if (strcmp(verb, "qrequeue") == 0)
+        return shd_queue_requeue(q, 0, NULL);
+    *known = false;
+    return SHD_OK;
+}
+
+static int on_queue(struct world *w, const struct words *c, bool *known)
+{
+    struct shd_queue_options o = {.struct_size = sizeof(o)};
+    struct guard_env *env = &w->segment->env;
+    uint64_t own = env->incarnation;
+    shd_queue *q;
+    int rc;
+
+    *known = c->word[0][0] == 'q';
+    if (!*known)
+        return SHD_OK;
+    if (strcmp(c->word[0], "qdestroy") == 0)
+        return shd_queue_destroy(w->segment, "q");
+    o.capacity_bytes = (uint64_t)number(c, 1) * 1024;
+    o.deliveries_max = (uint32_t)number(c, 2);
+    o.lease_ms = (uint64_t)number(c, 3);
+    rc = shd_queue_open(w->segment, "q",
+                        strcmp(c->word[0], "qopen") == 0 ? &o : NULL, &q);
+    if (rc != SHD_OK)
+        return rc;
+    /* As the worker that is to die with what it holds. */
+    if (w->holder != 0)
+        env->incarnation = w->holder;
+    if (strcmp(c->word[0], "qopen") != 0)
+        rc = on_open_queue(q, c, known);
+    env->incarnation = own;
+    (void)shd_queue_close(q);
+    return rc;
+}
+
 static int dead_worker(struct world *w, const char *command, size_t len)
 {
     char text[160];
@@ -320,6 +403,8 @@ static int command(struct world *w, const char *text, size_t len)
     rc = on_key(w, &c, &known);
     if (!known)
         rc = on_world(w, &c, &known);
+    if (!known)
+        rc = on_queue(w, &c, &known);
     if (!known) {
         printf("    no such command: %.*s\n", (int)len, text);
         return -1;
@@ -376,6 +461,7 @@ static _Noreturn void child(struct world *w, const char *script,
         fflush(stdout);
         _exit(CHILD_FAILED);
     }
+    w->holder = 0;
     trace_begin(stop, at_death);
     int rc = script_run(w, script);
     *shared_count() = trace_end();
@@ -535,14 +621,46 @@ static int read_objects(struct world *w, struct state *s)
     return 0;
 }
 
+/* Each message by its number: its bytes, state, deliveries; and their order. */
+static int read_queue(struct world *w, struct state *s)
+{
+    struct shd_message m;
+    shd_queue *q;
+    int rc = shd_queue_open(w->segment, "q", NULL, &q);
+
+    if (rc != SHD_OK)
+        return rc == SHD_NOTFOUND ? 0 : complain("queue_open", rc);
+    for (uint32_t which = SHD_MESSAGE_READY; which <= SHD_MESSAGE_DEAD;
+         which++) {
+        for (uint64_t i = 0; s->entries < STATE_ENTRIES; i++) {
+            struct state_entry *e = &s->entry[s->entries];
+
+            rc = shd_queue_peek(q, which, i, bytes, sizeof(bytes), &m);
+            if (rc != SHD_OK)
+                break;
+            memset(e->key, 0, sizeof(e->key));
+            snprintf(e->key, sizeof(e->key), "message %u", (unsigned)m.id);
+            s->order = mix(s->order, &m.id, sizeof(m.id));
+            e->content = mix(which, bytes, m.len);
+            e->content = mix(e->content, &m.attempts, sizeof(m.attempts));
+            e->content = mix(e->content, &m.when_ms, sizeof(m.when_ms));
+            s->entries++;
+        }
+        if (rc != SHD_NOTFOUND)
+            return complain("queue_peek", rc);
+    }
+    (void)shd_queue_close(q);
+    return 0;
+}
+
 int state_read(struct world *w, struct state *s)
 {
     s->entries = 0;
     s->order = s->objects = 0;
     if (read_objects(w, s) != 0 || read_order(w, s) != 0 ||
-        read_entries(w, s) != 0)
+        read_entries(w, s) != 0 || read_lists(w, s) != 0)
         return -1;
-    return read_lists(w, s);
+    return read_queue(w, s);
 }
 
 /* States are in the order of a scan: what is looked for is most often near

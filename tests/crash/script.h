@@ -19,6 +19,11 @@
  *   open NAME BYTES   destroy NAME      another dict
  *   join   leave   reap   beat
  *   phase N   generation   drain GENERATION   of workers
+ *   join   leave   reap
+ *   qopen KIB [DELIVERIES [LEASE]]      the queue "q"; all below are on it
+ *   qpush LEN [DELAY]   qpop   qtake   qack   qnack [DELAY]   qextend MS
+ *   qreserve LEN   qcommit   qcancel    qack and its like: of the last taken
+ *   qdrain WHICH   qrequeue   qdestroy
  *   dead STORE COMMAND          a worker that died at that store of COMMAND
  */
 #ifndef SHD_TESTS_CRASH_SCRIPT_H
@@ -46,6 +51,8 @@ struct world {
     shd_segment *segment;
     shd_dict *dict;
     uint64_t fresh_free;
+    uint64_t holder; /* what is taken on a lease is this worker's; 0: one's
+                        own */
 };
 
 /* 0, or -1 having printed what went wrong. */

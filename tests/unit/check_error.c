@@ -42,7 +42,7 @@ END_TEST
 
 START_TEST(the_list_ends_where_the_header_says)
 {
-    ck_assert_int_eq(SHD_ERROR_LAST_, SHD_NOTSTRING);
+    ck_assert_int_eq(SHD_ERROR_LAST_, SHD_LOST);
 }
 END_TEST
 

@@ -198,8 +198,6 @@ void cli_json_print(const struct cli_args *args, json_t *json);
 void cli_json_list_begin(void);
 void cli_json_list_next(void);
 void cli_json_list_end(void);
-/* "dict" ...; "segment" for 0. */
-const char *cli_kind_name(uint32_t kind);
 
 /* "string", "number", "boolean", "list". */
 const char *cli_type_name(uint32_t type);

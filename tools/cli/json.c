@@ -59,13 +59,6 @@ json_t *cli_json_ttl(int64_t ttl_ms)
     return ttl_ms == 0 ? json_null() : cli_json_number((double)ttl_ms / 1000);
 }
 
-const char *cli_kind_name(uint32_t kind)
-{
-    return kind == SHD_OBJECT_DICT ? "dict"
-           : kind == 0             ? "segment"
-                                   : "unknown";
-}
-
 const char *cli_type_name(uint32_t type)
 {
     static const char *const names[] = {"nil", "string", "number", "boolean",

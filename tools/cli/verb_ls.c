@@ -116,23 +116,36 @@ static int list_segments(struct cli_args *args)
 static json_t *object_json(const struct shd_object_info *o,
                            const struct shd_dict_info *d)
 {
+    bool dict = o->kind == SHD_OBJECT_DICT;
+
     return json_pack(
-        "{s:o, s:s, s:I, s:I, s:I, s:I, s:I}", "name",
+        "{s:o, s:s, s:I, s:o, s:o, s:I, s:I}", "name",
         cli_json_bytes(o->name, strnlen(o->name, sizeof(o->name))), "kind",
-        cli_kind_name(o->kind), "capacity_bytes",
-        (json_int_t)o->size_bytes, "free_bytes", (json_int_t)d->free_bytes,
-        "entries", (json_int_t)d->entries, "created_ms",
+        shd_object_kind_name(o->kind), "capacity_bytes",
+        (json_int_t)o->size_bytes, "free_bytes",
+        dict ? json_integer((json_int_t)d->free_bytes) : json_null(),
+        "entries", dict ? json_integer((json_int_t)d->entries) : json_null(),
+        "created_ms",
         (json_int_t)o->created_ms, "generation", (json_int_t)o->generation);
 }
 
+/* What other verbs tell of what is no dict: `shdict queues` ... */
 static void object_row(FILE *out, const struct shd_object_info *o,
                        const struct shd_dict_info *d)
 {
     char size[16], room[16], made[32];
 
+    if (o->kind != SHD_OBJECT_DICT) {
+        cli_escape(out, o->name, strnlen(o->name, sizeof(o->name)));
+        fprintf(out, "\t%s\t%s\t-\t-\t%s\n", shd_object_kind_name(o->kind),
+                cli_size_format(o->size_bytes, size, sizeof(size)),
+                cli_time_format(o->created_ms, made, sizeof(made)));
+        return;
+    }
+
     cli_escape(out, o->name, strnlen(o->name, sizeof(o->name)));
     fprintf(out, "\t%s\t%s\t%s\t%llu\t%s\n",
-            cli_kind_name(o->kind),
+            shd_object_kind_name(o->kind),
             cli_size_format(o->size_bytes, size, sizeof(size)),
             cli_size_format(d->free_bytes, room, sizeof(room)),
             (unsigned long long)d->entries,
@@ -178,7 +191,7 @@ static int list_objects(struct cli_args *args)
         code = shd_object_info(segment, i, &object);
         if (code == SHD_INVAL)
             break;
-        if (code == SHD_OK)
+        if (code == SHD_OK && object.kind == SHD_OBJECT_DICT)
             code = dict_info(segment, object.name, &info);
         if (code == SHD_NOTFOUND || code == SHD_GONE)
             continue;
@@ -208,6 +221,6 @@ static int run(struct cli_args *args)
 const struct cli_verb verb_ls = {
     .name = "ls",
     .words = "[SEGMENT]",
-    .summary = "List the segments in " SHM_DIRECTORY ", or a segment's dicts",
+    .summary = "List the segments in " SHM_DIRECTORY ", or a segment's objects",
     .words_max = 1,
     .run = run};

@@ -35,7 +35,9 @@ static json_t *holds_of(shd_segment *segment, uint64_t incarnation)
             continue;
         json_array_append_new(
             holds,
-            json_pack("{s:s, s:o, s:I}", "kind", cli_kind_name(hold.kind),
+            json_pack("{s:s, s:o, s:I}", "kind",
+                      hold.kind == 0 ? "segment"
+                                     : shd_object_kind_name(hold.kind),
                       "object",
                       cli_json_bytes(hold.object,
                                      strnlen(hold.object,

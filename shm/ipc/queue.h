@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* ipc/queue.h - a queue whose messages come back when their consumer dies.
+ *
+ * OWNS   the own part of an object of kind SHD_OBJECT_QUEUE: this header, then
+ *        the cells.
+ * HOLDS  a message is in one place: ready (a list, first in first out),
+ *        delayed (the tree of times), leased or reserved (the list of what is
+ *        held, with its holder; leased ones that end are in the tree too), or
+ *        dead (a list).
+ * LOCK   guard 0 of the object; functions take it themselves. Long messages
+ *        are copied without it, reserved or leased meanwhile.
+ * CRASH  each of the moves is one transaction. What a dead worker held is given
+ *        back by whoever comes next: reap, a waiter, a consumer that finds
+ *        nothing.
+ * COST   O(1), or O(log n) for what has a time.
+ */
+#ifndef SHD_IPC_QUEUE_H
+#define SHD_IPC_QUEUE_H
+
+#include "shm/ipc/cells.h"
+
+enum { /* struct message.state */
+    QUEUE_READY = 1,
+    QUEUE_DELAYED = 2,
+    QUEUE_LEASED = 3,
+    QUEUE_RESERVED = 4,
+    QUEUE_DEAD = 5
+};
+
+enum { QUEUE_WAIT_MESSAGES = 0, QUEUE_WAIT_ROOM = 1 }; /* places */
+
+struct queue_header {
+    uint64_t messages_max;      /*   0 0: as many as fit */
+    uint64_t lease_ms;          /*   8 0: leases end with their holder */
+    uint32_t deliveries_max;    /*  16 0: no end of deliveries */
+    uint32_t reserved;          /*  20 */
+    uint64_t looked_ms;         /*  24 when a consumer last looked for dead
+                                       holders; a hint, without a log */
+    uint64_t capacity_bytes;    /*  32 as asked for */
+    uint64_t message_bytes;     /*  40 */
+    uint8_t pad[16];            /*  48 */
+    struct cells_header cells;  /*  64 */
+    struct message_list ready;  /* 128 */
+    struct message_list held;   /* 136 */
+    struct message_list dead;   /* 144 */
+    uint32_t timed;             /* 152 tree */
+    uint32_t pad2;              /* 156 */
+    uint32_t n_ready;           /* 160 */
+    uint32_t n_delayed;         /* 164 */
+    uint32_t n_leased;          /* 168 */
+    uint32_t n_reserved;        /* 172 */
+    uint32_t n_dead;            /* 176 */
+    uint32_t pad3;              /* 180 */
+    uint64_t bytes;             /* 184 of all messages */
+    uint64_t ids;               /* 192 the last number given */
+    uint64_t leases;            /* 200 the last one given */
+    uint64_t pushed;            /* 208 */
+    uint64_t popped;            /* 216 taken out at once */
+    uint64_t acked;             /* 224 */
+    uint64_t redelivered;       /* 232 came back: nack, end of lease, death */
+    uint64_t expired;           /* 240 of them by the end of their lease */
+    uint64_t orphaned;          /* 248 of them by the death of the holder */
+    uint64_t buried;            /* 256 became dead letters */
+    uint64_t drained;           /* 264 */
+    uint8_t pad4[48];           /* 272 */
+};
+static_assert(sizeof(struct queue_header) == 320, "layout");
+static_assert(offsetof(struct queue_header, cells) == 64, "layout");
+static_assert(offsetof(struct queue_header, ready) == 128, "layout");
+static_assert(offsetof(struct queue_header, bytes) == 184, "layout");
+
+/* This process's view, constant. */
+struct queue {
+    struct object object;
+    struct queue_header *header;
+    struct cells cells;
+};
+
+/* Opens the queue of that name; with create, makes it as o says if there is
+ * none. SHD_MISMATCH: it is there with other properties. */
+int queue_open(const struct guard_env *env, const char *name,
+               const struct shd_queue_options *o, bool create,
+               struct queue *out);
+int queue_view(const struct object *o, struct queue *out);
+
+/* As shdict.h's, with checked arguments. */
+int queue_push(const struct queue *q, const void *data, size_t len,
+               int64_t delay_ms, int64_t wait_ms, uint64_t *id);
+int queue_reserve(const struct queue *q, size_t len, int64_t wait_ms,
+                  uint64_t *lease);
+int queue_write(const struct queue *q, uint64_t lease, uint64_t at,
+                const void *data, size_t len);
+int queue_commit(const struct queue *q, uint64_t lease, int64_t delay_ms,
+                 uint64_t *id);
+int queue_cancel(const struct queue *q, uint64_t lease);
+int queue_take(const struct queue *q, void *buf, size_t size, int64_t wait_ms,
+               bool lease, struct shd_message *m);
+int queue_ack(const struct queue *q, uint64_t lease);
+int queue_nack(const struct queue *q, uint64_t lease, int64_t delay_ms);
+int queue_extend(const struct queue *q, uint64_t lease, int64_t lease_ms);
+int queue_peek(const struct queue *q, uint32_t which, uint64_t index,
+               void *buf, size_t size, struct shd_message *m);
+int queue_drain(const struct queue *q, uint32_t which, uint64_t max,
+                uint64_t *n);
+int queue_requeue(const struct queue *q, uint64_t max, uint64_t *n);
+int queue_arm(const struct queue *q, uint32_t place, int64_t *again_ms);
+int queue_info(const struct queue *q, struct shd_queue_info *info);
+
+/* For the table of kinds. */
+int queue_check(const struct object *o, char *report, size_t size);
+int queue_reap(const struct object *o);
+
+#endif
