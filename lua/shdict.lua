@@ -17,6 +17,8 @@ local ffi = require "ffi"
 local library = require "shdict_library"
 local dicts = require "shdict_dict"
 local watches = require "shdict_watch"
+local locks = require "shdict_lock"
+local topics = require "shdict_topic"
 
 local ffi_gc = ffi.gc
 local ffi_istype = ffi.istype
@@ -71,11 +73,17 @@ local function owner_close(owner)
         lib.shd_dict_close(handle)
         token, handle = next(open)
     end
+    local releases = owner.releases
+    local _, release = next(releases)
+    while release do
+        release()
+        _, release = next(releases)
+    end
     return lib.shd_segment_close(segment)
 end
 
 local function segment_new(handle, options)
-    local owner = { segment = handle, open = {} }
+    local owner = { segment = handle, open = {}, releases = {} }
     -- Runs once nobody refers to the segment or to a dict of it any more.
     local collected = ffi_gc(ffi_new(segment_ctype, handle), function()
         owner_close(owner)
@@ -169,6 +177,27 @@ function Segment.dict(self, name, options)
     self.dicts[dict] = true
     return dict
 end
+
+function Segment.topic(self, name, options)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    return topics.open(segment, self, name, options)
+end
+
+local function lock_opener(what, kind)
+    return function(self, name, options)
+        local segment = segment_of(self)
+        if segment == nil then
+            return closed()
+        end
+        return locks.open(kind, what, segment, self, name, options)
+    end
+end
+
+Segment.lock = lock_opener("lock", lib.SHD_OBJECT_LOCK)
+Segment.semaphore = lock_opener("semaphore", lib.SHD_OBJECT_SEMAPHORE)
 
 -- Closes the dicts that were opened through this object as well.
 function Segment.close(self)

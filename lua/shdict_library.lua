@@ -141,6 +141,9 @@ local function of_type(expected)
     end
 end
 
+M.whole = whole
+M.of_type = of_type
+
 local UINT32_MAX = 0xffffffff
 
 M.OPEN_OPTIONS = {

@@ -381,6 +381,11 @@ SHD_API SHD_MUST int shd_worker_join(shd_segment *segment,
 SHD_API SHD_MUST int shd_worker_info(shd_segment *segment, uint32_t index,
                                      struct shd_worker_info *info);
 
+/* 1: that worker is registered, and its process is there. 0: it has left or
+ * died, for certain. Takes no lock; one system call. */
+SHD_API SHD_MUST int shd_worker_is_alive(shd_segment *segment,
+                                         uint64_t incarnation);
+
 /* For a supervisor, or anybody: finds workers whose process is gone (proved
  * by a file lock the kernel drops at death, never by a timeout), undoes
  * what they were in the middle of, frees their slots and wakes all waiters.
@@ -1157,6 +1162,261 @@ SHD_API SHD_MUST int shd_queue_requeue(shd_queue *queue, uint64_t max,
  * the end of a lease, for which nobody rings; -1: no need. */
 SHD_API SHD_MUST int shd_queue_arm(shd_queue *queue, int room,
                                    int64_t *again_ms);
+
+/* ---- topics ----------------------------------------------------------- */
+
+/* A TOPIC is a ring of events that any worker publishes and all subscribers
+ * get: each of them every event, or exactly how many it missed. "One of the
+ * workers handles this" is a queue. Events have numbers, 1, 2, 3 ..., which are
+ * their one order. An event is published for all or, when its publisher is
+ * killed, for nobody.
+ *   The ring keeps the newest events that fit: 16 bytes, and the data padded
+ * to 16, each. A subscriber that falls further behind misses the oldest; it
+ * never holds a publisher up, alive, stopped or dead. In a lossless topic it
+ * does while it lives: a publisher waits until the slowest has read what would
+ * have to go. */
+typedef struct shd_topic shd_topic;
+typedef struct shd_subscription shd_subscription;
+
+enum { /* struct shd_topic_options.flags */
+    SHD_TOPIC_CREATE = 1,  /* make it if it is not there */
+    SHD_TOPIC_LOSSLESS = 2 /* publishers wait for subscribers that live */
+};
+
+struct shd_topic_options {
+    uint32_t struct_size;     /* sizeof(struct shd_topic_options) */
+    uint32_t flags;
+    uint64_t capacity_bytes;  /* of the ring, 4096 .. 4 GiB, default 1 MiB;
+                                 taken from the system at once */
+    uint32_t subscribers_max; /* cursors: names, and in a lossless topic all
+                                 subscribers; default 4 times the segment's
+                                 workers_max and at least 64, at most 65535 */
+    uint32_t reserved;        /* 0 */
+};
+
+/* Opens the topic of that name (as shd_dict_open has them), o NULL: only if it
+ * is there. SHD_NOTFOUND. SHD_MISMATCH: no topic, or made with another
+ * capacity or another mode. SHD_NOMEM, SHD_FULL, SHD_NAME. Opening it again
+ * gives the same handle; each open wants its own close. */
+SHD_API SHD_MUST int shd_topic_open(shd_segment *segment, const char *name,
+                                    const struct shd_topic_options *o,
+                                    shd_topic **out);
+
+SHD_API int shd_topic_close(shd_topic *topic);
+
+/* Publishes len bytes (0 or more); *seq, if not NULL, gets the event's number.
+ * Wakes who waits. In a lossless topic that is full it waits for wait_ms, else
+ * wait_ms does not matter. SHD_FULL: a live subscriber has not read what would
+ * have to go. SHD_TOOBIG: more than the capacity less 16. */
+SHD_API SHD_MUST int shd_topic_publish(shd_topic *topic, const void *data,
+                                       size_t len, int64_t wait_ms,
+                                       uint64_t *seq);
+
+struct shd_topic_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t lossless;    /* 1: yes */
+    uint64_t generation;
+    uint64_t capacity_bytes;
+    uint64_t kept_bytes;  /* of the capacity, in use */
+    uint64_t published;   /* events so far: the number of the newest */
+    uint64_t oldest;      /* number of the oldest that is kept; published + 1:
+                             none is */
+    uint32_t cursors;     /* in use */
+    uint32_t cursors_max;
+    char name[64];
+};
+SHD_API SHD_MUST int shd_topic_info(shd_topic *topic,
+                                    struct shd_topic_info *info);
+
+/* The cursors that are in the segment: of the names, and of all subscribers to
+ * a lossless topic. index 0 .. cursors_max - 1: 0, SHD_NOTFOUND: free,
+ * SHD_INVAL: past the end. */
+struct shd_cursor_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t dead;        /* 1: its subscriber is proved dead */
+    uint64_t owner;       /* incarnation of its subscriber; 0: none just now */
+    uint64_t next;        /* number of the next event it wants */
+    uint64_t behind;      /* events published that it has not done with */
+    char name[64];        /* "": none */
+};
+SHD_API SHD_MUST int shd_topic_cursor(shd_topic *topic, uint32_t index,
+                                      struct shd_cursor_info *info);
+
+enum { /* shd_topic_subscribe */
+    SHD_FROM_NOW = 0,   /* what is published from now on */
+    SHD_FROM_OLDEST = 1 /* and what is kept */
+};
+
+/* Subscribes. With a name (1..63 bytes; NULL: none) the place is kept in the
+ * segment, also when its worker dies or closes: who subscribes by that name
+ * next goes on after the last event that was done with, and `from` counts only
+ * the first time. SHD_EXISTS: a live worker is subscribed by that name.
+ * SHD_FULL: subscribers_max. Without a name, and unless the topic is lossless,
+ * it costs the segment nothing and works on a read-only attachment.
+ *   A subscription is used by one thread at a time. A child of fork goes on
+ * with a copy of its parent's, unless it is one that is kept in the segment:
+ * that is the parent's alone (SHD_LOST). */
+SHD_API SHD_MUST int shd_topic_subscribe(shd_topic *topic, const char *name,
+                                         uint32_t from,
+                                         shd_subscription **out);
+
+/* Ends it: a name keeps its place, after what was given last. */
+SHD_API int shd_subscription_close(shd_subscription *subscription);
+
+struct shd_event {
+    uint64_t seq; /* its number */
+    uint64_t at;  /* where its data lies in buf */
+    uint64_t len; /* of the data */
+};
+
+/* The next events, up to `max`, oldest first, as many as fit: their data one
+ * after the other in buf, and *count of them. If there are none, waits for
+ * wait_ms. *missed: so many were published before the first of these, and were
+ * gone before this subscriber came for them; received and missed together are
+ * always what was published. 0 with *count 0: something was missed, and what
+ * comes after it is not there yet. SHD_NOTFOUND: nothing came in time.
+ * SHD_SPACE: the next one does not fit, events[0].len tells the need; call
+ * again. Takes no lock, but to sleep, and to keep a place in the segment:
+ *   what a call gave is done with when the next one is made, or acknowledged,
+ * or closed. So after a death a name gets again what its worker was given
+ * last. */
+SHD_API SHD_MUST int shd_subscription_next(shd_subscription *subscription,
+                                           void *buf, size_t size,
+                                           int64_t wait_ms,
+                                           struct shd_event *events,
+                                           uint32_t max, uint32_t *count,
+                                           uint64_t *missed);
+
+/* What was given is done with. */
+SHD_API SHD_MUST int shd_subscription_acknowledge(shd_subscription *s);
+
+/* The worker's bell (shd_worker_fd) rings once, as soon as there is something:
+ * 0. 1: there is already, and it will not ring. */
+SHD_API SHD_MUST int shd_subscription_arm(shd_subscription *subscription);
+
+/* Forgets a name that nobody is subscribed by. SHD_NOTFOUND. SHD_EXISTS: a
+ * live worker is. */
+SHD_API SHD_MUST int shd_topic_forget(shd_topic *topic, const char *name);
+
+/* ---- locks and semaphores --------------------------------------------- */
+
+/* A LOCK is held by one worker at a time, a SEMAPHORE's permits by as many as
+ * there are. What a worker holds is its own until it gives it back or dies: a death is proved,
+ * never guessed from a timeout, and then the next in line has it, and is told
+ * that its predecessor died. Only who asks for a time to live can lose a permit
+ * while alive.
+ *   Who waits gets its turn in the order of asking. With each permit comes a
+ * *token*, larger than all before it of this object: a store that refuses
+ * tokens smaller than the largest it has seen is safe from holders that come
+ * too late. It also names the permit: a token is good for one release. A
+ * worker is a process: its threads, and coroutines, exclude each other, and who
+ * has the token may release. Tokens fit 53 bits for 2^53 / permits
+ * acquisitions. */
+typedef struct shd_lock shd_lock;
+
+enum { /* struct shd_lock_options.flags */
+    SHD_LOCK_CREATE = 1 /* make it if it is not there */
+};
+
+struct shd_lock_options {
+    uint32_t struct_size; /* sizeof(struct shd_lock_options) */
+    uint32_t flags;
+    uint32_t permits;     /* of a semaphore, up to 65535; 0: as many as it has,
+                             or 1 */
+    uint32_t waiters_max; /* create: as many can wait at once; default 4 times
+                             the segment's workers_max and at least 64, at most
+                             65535 */
+};
+
+/* Opens the object of that name and kind, SHD_OBJECT_LOCK or _SEMAPHORE. o NULL: only if it is there. SHD_NOTFOUND. SHD_MISMATCH: another
+ * kind, or another number of permits. SHD_NOMEM, SHD_FULL, SHD_NAME. As
+ * shd_topic_open. */
+SHD_API SHD_MUST int shd_lock_open(shd_segment *segment, const char *name,
+                                   uint32_t kind,
+                                   const struct shd_lock_options *o,
+                                   shd_lock **out);
+
+SHD_API int shd_lock_close(shd_lock *lock);
+
+enum { /* struct shd_grant.former: how the permit's last holder parted */
+    SHD_FORMER_RELEASED = 0, /* gave it back, or there was none */
+    SHD_FORMER_DIED = 1,     /* what it was working on may be half done */
+    SHD_FORMER_EXPIRED = 2   /* its time was up: it may still be at it */
+};
+
+struct shd_grant {
+    uint64_t token;
+    uint32_t former;
+    uint32_t reserved;
+};
+
+/* Acquires a permit, waiting for wait_ms. ttl_ms 0: for as long as this worker
+ * lives; else it can be taken away after that long. SHD_BUSY: not in time.
+ * SHD_FULL: waiters_max wait. */
+SHD_API SHD_MUST int shd_lock_acquire(shd_lock *lock, int64_t wait_ms,
+                                      int64_t ttl_ms, struct shd_grant *grant);
+
+/* Gives it back, to the next in line if there is one. SHD_LOST: this worker
+ * does not hold it by that token (any more); nothing was changed. */
+SHD_API SHD_MUST int shd_lock_release(shd_lock *lock, uint64_t token);
+
+/* Does this worker still hold it? SHD_OK, and *ttl_ms, if not NULL, gets the
+ * ms left, 0: no limit. SHD_LOST. Takes no lock. */
+SHD_API SHD_MUST int shd_lock_check(shd_lock *lock, uint64_t token,
+                                    int64_t *ttl_ms);
+
+/* From now on it can be taken away after ttl_ms; 0: not while this worker
+ * lives. SHD_LOST. */
+SHD_API SHD_MUST int shd_lock_extend(shd_lock *lock, uint64_t token,
+                                     int64_t ttl_ms);
+
+/* For event loops: acquires without waiting, or gets in line. 0: *grant.
+ * 1: in line; *ticket names the place, and the worker's bell (shd_worker_fd)
+ * rings when it is granted. A permit that is granted is held, whether it was
+ * looked for or not: so each ticket wants shd_lock_poll until it says 0, or
+ * shd_lock_cancel. Errors as shd_lock_acquire. */
+SHD_API SHD_MUST int shd_lock_request(shd_lock *lock, int64_t ttl_ms,
+                                      struct shd_grant *grant,
+                                      uint64_t *ticket);
+
+/* Has it been granted? 0: yes, *grant. 1: not yet. SHD_LOST: no such ticket of
+ * this worker. Takes back what the dead hold, so
+ * call it now and then, say every 250 ms, also when no bell rings. */
+SHD_API SHD_MUST int shd_lock_poll(shd_lock *lock, uint64_t ticket,
+                                   struct shd_grant *grant);
+
+/* Leaves the line. 1: done. 0: it was granted in the meantime, *grant. */
+SHD_API SHD_MUST int shd_lock_cancel(shd_lock *lock, uint64_t ticket,
+                                     struct shd_grant *grant);
+
+struct shd_lock_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t kind;        /* SHD_OBJECT_LOCK, ... */
+    uint64_t generation;
+    uint32_t permits;
+    uint32_t taken;
+    uint32_t waiting;     /* in line */
+    uint32_t waiters_max;
+    uint64_t grants;      /* permits given out so far */
+    uint64_t deaths;      /* taken back from the dead */
+    uint64_t expirations; /* taken away because their time was up */
+    char name[64];
+};
+SHD_API SHD_MUST int shd_lock_info(shd_lock *lock,
+                                   struct shd_lock_info *info);
+
+/* The holder of permit number index, 0 .. permits - 1. 0, SHD_NOTFOUND: it is
+ * free, SHD_INVAL: past the end. */
+struct shd_holder {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t dead;        /* 1: it is proved dead; nobody has wanted it since */
+    uint64_t owner;       /* incarnation */
+    uint64_t token;
+    int64_t held_ms;
+    int64_t ttl_ms;       /* left; 0: no limit; negative: time is up */
+};
+SHD_API SHD_MUST int shd_lock_holder(shd_lock *lock, uint32_t index,
+                                     struct shd_holder *holder);
 
 #ifdef __cplusplus
 }

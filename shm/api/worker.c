@@ -55,6 +55,13 @@ int shd_worker_info(shd_segment *segment, uint32_t index,
     return SHD_OK;
 }
 
+int shd_worker_is_alive(shd_segment *segment, uint64_t incarnation)
+{
+    int rc = handle_reader(segment);
+
+    return rc == SHD_OK ? !registry_is_dead(&segment->env, incarnation) : rc;
+}
+
 int shd_reap(shd_segment *segment, uint32_t *reaped)
 {
     uint32_t n = 0;

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The kinds of objects: what each does for a check and for a reap. */
 #include "shm/ipc/object.h"
+#include "shm/ipc/permits.h"
 #include "shm/ipc/queue.h"
+#include "shm/ipc/topic.h"
 
 static const struct object_kind KINDS[] = {
     {SHD_OBJECT_QUEUE, queue_check, queue_reap},
+    {SHD_OBJECT_TOPIC, topic_check, topic_reap},
+    {SHD_OBJECT_LOCK, permits_check, permits_reap},
+    {SHD_OBJECT_SEMAPHORE, permits_check, permits_reap},
     {0, NULL, NULL},
 };
 

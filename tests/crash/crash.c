@@ -236,6 +236,7 @@ static bool enlist_all(struct run *r)
     if (r->holder < 0 ||
         shd_worker_join(r->world.segment, &r->incarnation[BUILDER]) != SHD_OK)
         return false;
+    r->world.incarnation = r->incarnation;
     kernel_forget_bytes();
     kernel_give_byte(r->incarnation[BUILDER] & 0xffff, BUILDER);
     for (uint32_t w = OPERATOR; w <= RECOVERER + LEVELS; w++) {
@@ -457,7 +458,7 @@ static bool workers_add_up(struct run *r)
     return false;
 }
 
-/* The other dict goes too, and its room is there again. */
+/* The other objects go too, and their room is there again. */
 static bool room_is_back(struct run *r)
 {
     static const char *const OTHERS[] = {"other", "next", "q"};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "tests/crash/script.h"
+#include "tests/crash/script_ipc.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -386,6 +387,20 @@ static int dead_worker(struct world *w, const char *command, size_t len)
     return -1;
 }
 
+static int command(struct world *w, const char *text, size_t len);
+
+/* "N COMMAND" as that worker, which is there from the start. */
+static int as_worker(struct world *w, const char *text, size_t len)
+{
+    uint64_t own = w->segment->env.incarnation;
+    int rc;
+
+    w->segment->env.incarnation = w->incarnation[text[0] - '0'];
+    rc = command(w, text + 2, len - 2);
+    w->segment->env.incarnation = own;
+    return rc;
+}
+
 static int command(struct world *w, const char *text, size_t len)
 {
     struct words c;
@@ -396,6 +411,8 @@ static int command(struct world *w, const char *text, size_t len)
         text++, len--;
     if (len > 5 && strncmp(text, "dead ", 5) == 0)
         return dead_worker(w, text + 5, len - 5);
+    if (len > 5 && strncmp(text, "as ", 3) == 0)
+        return as_worker(w, text + 3, len - 3);
     any = len > 0 && *text == '?';
     split(&c, text + any, len - any);
     if (c.count == 0)
@@ -405,6 +422,8 @@ static int command(struct world *w, const char *text, size_t len)
         rc = on_world(w, &c, &known);
     if (!known)
         rc = on_queue(w, &c, &known);
+    if (!known)
+        rc = script_ipc(w, c.word, c.count, &known);
     if (!known) {
         printf("    no such command: %.*s\n", (int)len, text);
         return -1;
@@ -660,7 +679,7 @@ int state_read(struct world *w, struct state *s)
     if (read_objects(w, s) != 0 || read_order(w, s) != 0 ||
         read_entries(w, s) != 0 || read_lists(w, s) != 0)
         return -1;
-    return read_queue(w, s);
+    return read_queue(w, s) != 0 ? -1 : state_read_ipc(w, s);
 }
 
 /* States are in the order of a scan: what is looked for is most often near

@@ -24,6 +24,8 @@
  *   qpush LEN [DELAY]   qpop   qtake   qack   qnack [DELAY]   qextend MS
  *   qreserve LEN   qcommit   qcancel    qack and its like: of the last taken
  *   qdrain WHICH   qrequeue   qdestroy
+ *   as WORKER COMMAND           another worker of the test, 1: the operator
+ *   topic, lock ...             see script_ipc.h
  *   dead STORE COMMAND          a worker that died at that store of COMMAND
  */
 #ifndef SHD_TESTS_CRASH_SCRIPT_H
@@ -53,6 +55,7 @@ struct world {
     uint64_t fresh_free;
     uint64_t holder; /* what is taken on a lease is this worker's; 0: one's
                         own */
+    const uint64_t *incarnation; /* of the workers of the test */
 };
 
 /* 0, or -1 having printed what went wrong. */

@@ -11,6 +11,8 @@
 #include "tests/unit/support.h"
 
 static struct segment segment;
+#define THING 77u /* a kind of which nobody asks what is in it */
+
 static struct guard_env env;
 static const struct registry_self self = {.worker_id = 1, .name = "unit"};
 
@@ -24,7 +26,7 @@ static int initialize(const struct object *o, void *context)
 
 static struct object_spec spec_of(uint64_t *first)
 {
-    return (struct object_spec){.kind = SHD_OBJECT_TOPIC,
+    return (struct object_spec){.kind = THING,
                                 .guards = 1,
                                 .places = 2,
                                 .size_bytes = 100,
@@ -45,7 +47,7 @@ static void set_up(void)
     (void)unlink(support_file);
     support_segment(support_name, &segment, &env);
     expect(registry_join(&env, &self, &env.incarnation), SHD_OK);
-    expect(object_open(&env, "thing", SHD_OBJECT_TOPIC, &spec, &object,
+    expect(object_open(&env, "thing", THING, &spec, &object,
                        &created),
            SHD_OK);
     ck_assert(created);
@@ -68,7 +70,7 @@ static void become_worker(void)
     env.segment = &own;
     env.incarnation = 0;
     if (registry_join(&env, &self, &env.incarnation) != SHD_OK ||
-        object_open(&env, "thing", SHD_OBJECT_TOPIC, NULL, &object, NULL) !=
+        object_open(&env, "thing", THING, NULL, &object, NULL) !=
             SHD_OK)
         _exit(2);
 }
@@ -102,7 +104,7 @@ START_TEST(an_object_is_filled_before_it_is_found)
     uint64_t other = 43;
     struct object_spec spec = spec_of(&other);
 
-    expect(object_open(&env, "thing", SHD_OBJECT_TOPIC, &spec, &o, &created),
+    expect(object_open(&env, "thing", THING, &spec, &o, &created),
            SHD_OK);
     ck_assert(!created);
     ck_assert_uint_eq(*(uint64_t *)object_own(&o, 0, 8), 42);
@@ -119,10 +121,10 @@ START_TEST(what_is_of_another_kind_or_not_there_is_not_opened)
 
     expect(object_open(&env, "thing", SHD_OBJECT_QUEUE, NULL, &o, NULL),
            SHD_MISMATCH);
-    expect_said("is a topic, no queue");
-    expect(object_open(&env, "nothing", SHD_OBJECT_TOPIC, NULL, &o, NULL),
+    expect_said("is a unknown, no queue");
+    expect(object_open(&env, "nothing", THING, NULL, &o, NULL),
            SHD_NOTFOUND);
-    expect(object_open(&env, "a/b", SHD_OBJECT_TOPIC, NULL, &o, NULL),
+    expect(object_open(&env, "a/b", THING, NULL, &o, NULL),
            SHD_NAME);
 }
 END_TEST
@@ -140,11 +142,11 @@ START_TEST(a_damaged_header_opens_nothing)
 
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         ((unsigned char *)object.header)[words[i] + 3] ^= 0x5a;
-        expect(object_open(&env, "thing", SHD_OBJECT_TOPIC, NULL, &o, NULL),
+        expect(object_open(&env, "thing", THING, NULL, &o, NULL),
                SHD_CORRUPT);
         *object.header = kept;
     }
-    expect(object_open(&env, "thing", SHD_OBJECT_TOPIC, NULL, &o, NULL),
+    expect(object_open(&env, "thing", THING, NULL, &o, NULL),
            SHD_OK);
 }
 END_TEST
@@ -153,7 +155,7 @@ START_TEST(a_destroyed_object_is_gone_for_who_has_it_open)
 {
     expect(object_destroy(&env, "thing"), SHD_OK);
     expect(object_lock(&object, 0), SHD_GONE);
-    expect_said("topic 'thing' has been destroyed");
+    expect_said("unknown 'thing' has been destroyed");
     expect(object_destroy(&env, "thing"), SHD_NOTFOUND);
 }
 END_TEST

@@ -68,7 +68,8 @@ struct cli_args {
 extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_set, verb_append, verb_touch, verb_pop, verb_delete, verb_incr,
     verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
-    verb_reap, verb_sidecar, verb_supervise;
+    verb_reap, verb_sidecar, verb_supervise, verb_topics, verb_publish,
+    verb_follow, verb_locks;
 
 /* Reads argv[1..] (argv[0] is the verb). Prints the help and exits 0, or a
  * message and exits 2, where that is due. */

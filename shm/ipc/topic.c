@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Publishing, under the lock:
+ *
+ *   1  If the ring is full, a transaction moves the tail. It commits before a
+ *      byte of the events that went is overwritten: a reader that is in the
+ *      middle of one finds that the tail has passed it.
+ *   2  The event is written at the head, where nobody looks.
+ *   3  A transaction moves the head.
+ *
+ * Reading, without it: a subscriber learns where the head is in a read section
+ * of the guard, so it never sees a head that is not committed, and believes it
+ * until it gets there: the head only grows. It copies an event, and then looks
+ * at the tail. A tail beyond the event, even one that is not committed yet,
+ * sends it back to look at both in a read section; only what that says counts.
+ */
+#include "shm/ipc/topic.h"
+#include "shm/base/clock.h"
+#include "shm/base/error.h"
+#include "shm/guard/reading.h"
+#include "shm/memory/cell.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define SPAN_WORDS 2u
+
+uint64_t topic_event_bytes(uint64_t len)
+{
+    return TOPIC_UNIT +
+           (len + TOPIC_UNIT - 1) / TOPIC_UNIT * TOPIC_UNIT;
+}
+
+static uint32_t event_check(uint64_t at, uint64_t seq, uint32_t len)
+{
+    uint64_t h = (at * 0x9e3779b97f4a7c15ull) ^ (seq * 0xc2b2ae3d27d4eb4full) ^
+                 (len * 0x165667b19e3779f9ull);
+
+    return (uint32_t)(h >> 32) ^ (uint32_t)h;
+}
+
+/* ---- the ring's bytes -------------------------------------------------- */
+
+/* at is a multiple of 16, as is the ring's size: the head of an event lies in
+ * one piece. */
+static unsigned char *ring_place(const struct topic *t, uint64_t at)
+{
+    return t->ring + at % t->ring_bytes;
+}
+
+/* How many of len bytes at `at` lie before the ring's end. */
+static size_t ring_piece(const struct topic *t, uint64_t at, size_t len)
+{
+    uint64_t left = t->ring_bytes - at % t->ring_bytes;
+
+    return left < len ? (size_t)left : len;
+}
+
+static void ring_write(const struct topic *t, uint64_t at, const void *data,
+                       size_t len)
+{
+    size_t piece = ring_piece(t, at, len);
+
+    cell_fill(ring_place(t, at), data, piece);
+    if (piece < len)
+        cell_fill(t->ring, (const unsigned char *)data + piece, len - piece);
+}
+
+static void ring_read(const struct topic *t, uint64_t at, void *to, size_t len)
+{
+    size_t piece = ring_piece(t, at, len);
+
+    cell_copy_out(to, ring_place(t, at), piece);
+    if (piece < len)
+        cell_copy_out((unsigned char *)to + piece, t->ring, len - piece);
+}
+
+void topic_event_at(const struct topic *t, uint64_t at,
+                    struct topic_event *event)
+{
+    reading_copy(event, ring_place(t, at), sizeof(*event));
+}
+
+/* Is that the event number seq, before `end`? */
+bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
+                          uint64_t end, const struct topic_event *event)
+{
+    return event->seq == seq &&
+           event->check == event_check(at, seq, event->len) &&
+           event->len <= t->ring_bytes - TOPIC_UNIT &&
+           topic_event_bytes(event->len) <= end - at;
+}
+
+/* ---- head and tail ----------------------------------------------------- */
+
+static void span_load(const struct topic *t, struct topic_span *span)
+{
+    reading_copy(span, &t->header->span, sizeof(*span));
+}
+
+bool topic_span_is_sound(const struct topic *t, const struct topic_span *s)
+{
+    return s->head_at % TOPIC_UNIT == 0 && s->tail_at % TOPIC_UNIT == 0 &&
+           s->tail_at <= s->head_at &&
+           s->head_at - s->tail_at <= t->ring_bytes &&
+           s->tail_seq <= s->head_seq + 1 &&
+           (s->tail_at == s->head_at) == (s->tail_seq == s->head_seq + 1);
+}
+
+static int span_corrupt(const struct topic *t)
+{
+    return error_set(SHD_CORRUPT, "topic '%s': head and tail contradict",
+                     t->object.name);
+}
+
+int topic_look(const struct topic *t, struct topic_span *span)
+{
+    struct reading r;
+    uint64_t object;
+
+    reading_begin(&r, t->object.env, topic_guard(t));
+    do {
+        int rc = reading_try(&r);
+
+        if (rc != SHD_OK)
+            return rc;
+        span_load(t, span);
+        object = atomic_load64(&topic_guard(t)->object);
+    } while (!reading_done(&r));
+    if (object != t->object.generation)
+        return object_gone_error(&t->object);
+    return topic_span_is_sound(t, span) ? SHD_OK : span_corrupt(t);
+}
+
+/* ---- publishing -------------------------------------------------------- */
+
+static int event_corrupt(const struct topic *t, uint64_t at)
+{
+    return error_set(SHD_CORRUPT, "topic '%s': no event at %llu",
+                     t->object.name, (unsigned long long)at);
+}
+
+/* Moves span's tail until `need` bytes are free, not past `bound`. SHD_FULL:
+ * the bound is in the way. */
+static int span_make_room(const struct topic *t, struct topic_span *span,
+                          uint64_t need, uint64_t bound)
+{
+    while (t->ring_bytes - (span->head_at - span->tail_at) < need) {
+        struct topic_event event;
+
+        topic_event_at(t, span->tail_at, &event);
+        if (!topic_event_is_sound(t, span->tail_at, span->tail_seq, span->head_at,
+                            &event))
+            return event_corrupt(t, span->tail_at);
+        if (span->tail_at >= bound)
+            return SHD_FULL;
+        span->tail_at += topic_event_bytes(event.len);
+        span->tail_seq++;
+    }
+    return SHD_OK;
+}
+
+/* Stores two words of the span in a transaction. */
+static void span_move(const struct topic *t, uint64_t *at, uint64_t at_to,
+                      uint64_t *seq, uint64_t seq_to)
+{
+    struct txn txn;
+
+    txn_begin(&txn, t->object.env->segment, topic_guard(t), SPAN_WORDS);
+    txn_store64(&txn, at, at_to);
+    txn_store64(&txn, seq, seq_to);
+    txn_commit(&txn);
+}
+
+/* With the lock. */
+static int publish(const struct topic *t, const void *data, size_t len,
+                   uint64_t *seq)
+{
+    struct topic_header *h = t->header;
+    uint64_t need = topic_event_bytes(len), bound = UINT64_MAX;
+    struct topic_span span, was;
+    struct topic_event event;
+    int rc;
+
+    span_load(t, &was);
+    if (!topic_span_is_sound(t, &was))
+        return span_corrupt(t);
+    if ((t->flags & SHD_TOPIC_LOSSLESS) != 0)
+        bound = topic_cursors_bound(t);
+    span = was;
+    rc = span_make_room(t, &span, need, bound);
+    if (rc != SHD_OK)
+        return rc;
+    if (span.tail_at != was.tail_at) {
+        span_move(t, &h->span.tail_at, span.tail_at, &h->span.tail_seq,
+                  span.tail_seq);
+        /* Readers see the tail before what is written over the events. */
+        atomic_fence_release();
+    }
+    event.seq = span.head_seq + 1;
+    event.len = (uint32_t)len;
+    event.check = event_check(span.head_at, event.seq, event.len);
+    ring_write(t, span.head_at, &event, sizeof(event));
+    ring_write(t, span.head_at + TOPIC_UNIT, data, len);
+    span_move(t, &h->span.head_at, span.head_at + need, &h->span.head_seq,
+              event.seq);
+    *seq = event.seq;
+    return SHD_OK;
+}
+
+int topic_publish(const struct topic *t, const void *data, size_t len,
+                  uint64_t *seq)
+{
+    struct object_notice notice;
+    uint64_t number = 0;
+    int rc;
+
+    if (len > t->ring_bytes - TOPIC_UNIT)
+        return error_set(SHD_TOOBIG,
+                         "an event of %zu bytes: topic '%s' holds %llu", len,
+                         t->object.name,
+                         (unsigned long long)(t->ring_bytes - TOPIC_UNIT));
+    rc = object_lock(&t->object, 0);
+    if (rc != SHD_OK)
+        return rc;
+    rc = publish(t, data, len, &number);
+    object_notice_begin(&notice);
+    if (rc == SHD_OK)
+        object_post(&t->object, TOPIC_NEWS, WAIT_ALL, &notice);
+    object_unlock(&t->object, 0);
+    if (rc == SHD_FULL)
+        return error_set(SHD_FULL,
+                         "a subscriber of topic '%s' has not read what would "
+                         "have to go",
+                         t->object.name);
+    if (rc != SHD_OK)
+        return rc;
+    object_deliver(&t->object, &notice);
+    if (seq != NULL)
+        *seq = number;
+    return SHD_OK;
+}
+
+/* ---- reading ----------------------------------------------------------- */
+
+/* Looks at head and tail, and counts what has been lost. */
+static int catch_up(const struct topic *t, struct topic_subscriber *s)
+{
+    struct topic_span span;
+    int rc = topic_look(t, &span);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (s->seq > span.head_seq + 1 || s->at > span.head_at)
+        return error_set(SHD_CORRUPT,
+                         "topic '%s': a subscriber is past the head",
+                         t->object.name);
+    if (s->at < span.tail_at) {
+        s->missed += span.tail_seq - s->seq;
+        s->at = span.tail_at;
+        s->seq = span.tail_seq;
+    }
+    s->known_at = span.head_at;
+    return SHD_OK;
+}
+
+/* Has what was copied from `at` on been there all the time? */
+static bool still_there(const struct topic *t, uint64_t at)
+{
+    bool kept;
+
+    atomic_fence_acquire();
+    kept = atomic_load64(&t->header->span.tail_at) <= at;
+    /* What is destroyed loses its guard before its memory. */
+    atomic_fence_acquire();
+    return kept && !object_gone(&t->object, 0);
+}
+
+/* The event that s wants, if it lies before known_at. SHD_CHANGED: look
+ * again. */
+static int read_event(const struct topic *t, const struct topic_subscriber *s,
+                      unsigned char *buf, size_t size, struct shd_event *got)
+{
+    struct topic_event event;
+    bool sound;
+
+    topic_event_at(t, s->at, &event);
+    sound = topic_event_is_sound(t, s->at, s->seq, s->known_at, &event);
+    if (sound && event.len <= size)
+        ring_read(t, s->at + TOPIC_UNIT, buf, event.len);
+    if (!still_there(t, s->at))
+        return SHD_CHANGED;
+    if (!sound)
+        return event_corrupt(t, s->at);
+    got->seq = s->seq;
+    got->len = event.len;
+    return event.len <= size ? SHD_OK : SHD_SPACE;
+}
+
+static int read_events(const struct topic *t, struct topic_subscriber *s,
+                       unsigned char *buf, size_t size, struct shd_event *got,
+                       uint32_t max, uint32_t *count)
+{
+    uint64_t used = 0;
+
+    while (*count < max && s->at < s->known_at) {
+        struct shd_event *g = &got[*count];
+        int rc = read_event(t, s, buf + used, size - used, g);
+
+        if (rc == SHD_SPACE && *count > 0)
+            return SHD_OK;
+        if (rc != SHD_OK)
+            return rc;
+        g->at = used;
+        used += g->len;
+        s->at += topic_event_bytes(g->len);
+        s->seq++;
+        (*count)++;
+    }
+    return SHD_OK;
+}
+
+static int subscriber_check(const struct topic *t,
+                            const struct topic_subscriber *s)
+{
+    if (s->cursor != 0 &&
+        s->owner != atomic_load64(&t->object.env->incarnation))
+        return error_set(SHD_LOST,
+                         "a subscription to '%s' that another worker made, "
+                         "before a fork or before leaving",
+                         t->object.name);
+    return SHD_OK;
+}
+
+int topic_next(const struct topic *t, struct topic_subscriber *s, void *buf,
+               size_t size, struct shd_event *got, uint32_t max,
+               uint32_t *count, uint64_t *missed)
+{
+    int rc = subscriber_check(t, s);
+
+    *count = 0;
+    *missed = 0;
+    if (rc == SHD_OK)
+        rc = topic_acknowledge(t, s);
+    for (int i = 0; rc == SHD_OK && i < READ_TRIES; i++) {
+        if (s->at >= s->known_at || i > 0)
+            rc = catch_up(t, s);
+        if (rc == SHD_OK)
+            rc = read_events(t, s, buf, size, got, max, count);
+        if (rc != SHD_CHANGED)
+            break;
+        rc = SHD_OK;
+        /* What comes after the gap is for the next call. */
+        if (*count > 0)
+            break;
+    }
+    if (rc == SHD_OK || rc == SHD_SPACE) {
+        *missed = s->missed;
+        s->missed = 0;
+    }
+    return rc;
+}
+
+bool topic_has_news(const struct topic *t, const struct topic_subscriber *s)
+{
+    return s->missed > 0 || s->at < s->known_at ||
+           s->at < atomic_load64(&t->header->span.head_at) ||
+           object_gone(&t->object, 0);
+}
+
+/* ---- waiting ----------------------------------------------------------- */
+
+int topic_wait_news(const struct topic *t, const struct topic_subscriber *s,
+                    uint64_t until_ms)
+{
+    struct guard_wait *place = object_place(&t->object, TOPIC_NEWS);
+    uint32_t turn = 0;
+    bool asleep = false;
+    int rc = object_lock(&t->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (!topic_has_news(t, s)) {
+        turn = wait_arm(place);
+        asleep = true;
+    }
+    object_unlock(&t->object, 0);
+    if (asleep)
+        wait_sleep(place, turn, until_ms);
+    return SHD_OK;
+}
+
+/* With the lock: what publish would look at. */
+static bool has_room(const struct topic *t, size_t len)
+{
+    struct topic_span span;
+
+    span_load(t, &span);
+    return !topic_span_is_sound(t, &span) ||
+           span_make_room(t, &span, topic_event_bytes(len),
+                          topic_cursors_bound(t)) != SHD_FULL;
+}
+
+int topic_wait_room(const struct topic *t, size_t len, uint64_t until_ms)
+{
+    struct guard_wait *place = object_place(&t->object, TOPIC_ROOM);
+    uint32_t turn = 0;
+    bool asleep = false;
+    int rc = object_lock(&t->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (!has_room(t, len)) {
+        turn = wait_arm(place);
+        asleep = true;
+    }
+    object_unlock(&t->object, 0);
+    if (asleep)
+        wait_sleep(place, turn, until_ms);
+    return SHD_OK;
+}
+
+void topic_nap(const struct topic *t, const struct topic_subscriber *s,
+               uint64_t until_ms)
+{
+    long ms = 1;
+
+    while (!topic_has_news(t, s) && clock_now_ms() < until_ms) {
+        const struct timespec nap = {.tv_nsec = ms * 1000000};
+
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+        ms = 2 * ms < (long)TOPIC_NAP_MS ? 2 * ms : (long)TOPIC_NAP_MS;
+    }
+}
+
+int topic_arm(const struct topic *t, const struct topic_subscriber *s)
+{
+    int rc = object_lock(&t->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    rc = topic_has_news(t, s) ? 1 : object_arm_bell(&t->object, TOPIC_NEWS);
+    object_unlock(&t->object, 0);
+    return rc;
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* ipc/topic.h - a broadcast ring of events of any size.
+ *
+ *      tail                                head
+ *       v                                   v
+ *   ... | 17 | 18      | 19 | 20       | 21 | (the next one goes here) ...
+ *         ^                  ^
+ *       lapped if it        a cursor: the place and the number of the next
+ *       falls behind        event that its subscriber wants
+ *
+ * Places count bytes since the topic was made and never go back; place modulo
+ * the ring's size is where it lies. An event is 16 bytes (struct topic_event)
+ * and its data, padded to 16; it may go round the end.
+ *
+ * OWNS   the object's extent: header, cursors, ring.
+ * HOLDS  from tail to head lie whole events with ascending numbers. Nothing
+ *        between them changes before a transaction has moved the tail past
+ *        it; nothing from the head on is seen before one has moved the head.
+ * LOCK   publishing, and moving a cursor that is shared: the object's guard,
+ *        taken here. Reading takes none: an event was whole if the tail had
+ *        not passed it after it was copied.
+ * CRASH  an event is published, with one number, for all or for nobody. A
+ *        publisher that dies may have made room for nothing: subscribers are
+ *        told of what went as of any event they missed.
+ * COST   publishing: two transactions of two words, and the copy; making room
+ *        looks at the head of each event that goes.
+ *
+ * A cursor is the subscriber's own private memory, unless it has a name or the
+ * topic is lossless: then it is in the table as well, and is moved there when
+ * the subscriber asks for what comes next, or says so (topic_acknowledge).
+ * Publishers of a lossless topic make no room past the cursor of a subscriber
+ * that lives.
+ */
+#ifndef SHD_IPC_TOPIC_H
+#define SHD_IPC_TOPIC_H
+
+#include "shm/guard/txn.h"
+#include "shm/ipc/object.h"
+
+#define TOPIC_BYTES_MIN 4096u
+#define TOPIC_BYTES_MAX (1ull << 32)
+#define TOPIC_UNIT 16u
+#define TOPIC_CURSORS_MAX 65535u
+
+/* An event in the ring, at a multiple of 16. */
+struct topic_event {
+    uint64_t seq;   /* 0 */
+    uint32_t len;   /* 8 of the data, which follows */
+    uint32_t check; /* 12 over the above and the place */
+};
+static_assert(sizeof(struct topic_event) == TOPIC_UNIT, "layout");
+
+/* Two places, with the numbers of the events that are there. */
+struct topic_span {
+    uint64_t head_at;  /*  0 */
+    uint64_t head_seq; /*  8 of the last one published, from 0 */
+    uint64_t tail_at;  /* 16 */
+    uint64_t tail_seq; /* 24 of the oldest one kept; head_seq + 1: none */
+};
+
+struct topic_header {
+    uint64_t ring_bytes;   /*   0 constant */
+    uint32_t flags;        /*   8 constant: SHD_TOPIC_LOSSLESS */
+    uint32_t cursors_max;  /*  12 constant */
+    uint8_t pad1[48];      /*  16 */
+    struct topic_span span; /* 64 */
+    uint32_t cursors_used; /*  96 that ever were; they have memory */
+    uint32_t cursors_free; /* 100 the first free one + 1; 0: none */
+    uint32_t subscribers;  /* 104 cursors in use */
+    uint32_t pad2;         /* 108 */
+    uint64_t full;         /* 112 times a publisher found no room */
+    uint64_t pad3;         /* 120 */
+};
+static_assert(offsetof(struct topic_header, span) == 64, "layout");
+static_assert(sizeof(struct topic_header) == 128, "layout");
+
+enum { /* struct topic_cursor.state */
+       TOPIC_CURSOR_FREE = 0,
+       TOPIC_CURSOR_PLAIN = 1, /* of a live subscriber to a lossless topic */
+       TOPIC_CURSOR_NAMED = 2  /* stays when its subscriber goes */
+};
+
+struct topic_cursor {
+    uint64_t owner;  /*  0 incarnation of the subscriber; 0: nobody just now */
+    uint64_t at;     /*  8 the next event it wants */
+    uint64_t seq;    /* 16 */
+    uint32_t state;  /* 24 */
+    uint32_t next;   /* 28 of the free ones, + 1 */
+    uint8_t pad[32]; /* 32 */
+    char name[64];   /* 64 NUL-terminated */
+};
+static_assert(sizeof(struct topic_cursor) == 128, "layout");
+
+/* A topic as this process sees it: private memory. */
+struct topic {
+    struct object object;
+    struct topic_header *header;
+    struct topic_cursor *cursors;
+    unsigned char *ring;
+    uint64_t ring_bytes;
+    uint32_t cursors_max;
+    uint32_t flags;
+};
+
+static inline struct guard *topic_guard(const struct topic *t)
+{
+    return object_guard(&t->object, 0);
+}
+
+/* A subscription: private memory of one thread at a time. */
+struct topic_subscriber {
+    uint64_t at, seq;  /* the next event it wants */
+    uint64_t known_at; /* events before this are published */
+    uint64_t missed;   /* not told yet */
+    uint64_t owner;    /* the incarnation that subscribed */
+    uint32_t cursor;   /* its number + 1 in the table; 0: private */
+    uint64_t saved_at; /* where the cursor in the table is */
+};
+
+/* Opens the topic of that name, and makes it if it is not there and `make`. As
+ * the public shd_topic_open. */
+int topic_open(const struct guard_env *env, const char *name,
+               const struct shd_topic_options *o, bool make,
+               struct topic *out);
+
+/* Publishes; *seq, if not NULL, gets the event's number. SHD_TOOBIG: larger
+ * than the ring. SHD_FULL: lossless, and a live subscriber has not read what
+ * would have to go. Who waits for events is woken. */
+int topic_publish(const struct topic *t, const void *data, size_t len,
+                  uint64_t *seq);
+
+/* Subscribes at the head, or the tail, or by name where that cursor is.
+ * SHD_EXISTS: the name's subscriber lives. SHD_FULL: no cursor is left. */
+int topic_subscribe(const struct topic *t, const char *name, uint32_t from,
+                    struct topic_subscriber *s);
+
+/* Ends it. A named cursor stays. */
+int topic_unsubscribe(const struct topic *t, struct topic_subscriber *s);
+
+/* Removes a named cursor that nobody uses. SHD_NOTFOUND, SHD_EXISTS. */
+int topic_forget(const struct topic *t, const char *name);
+
+/* What comes next, up to `max` events, into buf; *missed gets how many were
+ * missed before the first of them. SHD_OK with *count 0 if there is nothing
+ * (or only *missed). SHD_SPACE: the next one does not fit, got[0].len tells.
+ * What was given by the last call counts as done with. */
+int topic_next(const struct topic *t, struct topic_subscriber *s, void *buf,
+               size_t size, struct shd_event *got, uint32_t max,
+               uint32_t *count, uint64_t *missed);
+
+/* What was given so far is done with: whoever takes the named cursor over
+ * starts after it. */
+int topic_acknowledge(const struct topic *t, struct topic_subscriber *s);
+
+/* Where those wait who want events, and who want room (guard_wait places). */
+enum { TOPIC_NEWS = 0, TOPIC_ROOM = 1, TOPIC_PLACES = 2 };
+
+/* Is there anything that topic_next would give? It may turn out not to be
+ * there. */
+bool topic_has_news(const struct topic *t, const struct topic_subscriber *s);
+
+/* Sleeps until there may be news, or room, or until_ms is over, or a slice of
+ * wait.h. */
+int topic_wait_news(const struct topic *t, const struct topic_subscriber *s,
+                    uint64_t until_ms);
+int topic_wait_room(const struct topic *t, size_t len, uint64_t until_ms);
+
+/* The same for news on a read-only attachment, where nobody can be asked to
+ * wake one: looks again and again, with pauses of up to TOPIC_NAP_MS. */
+#define TOPIC_NAP_MS 20u
+void topic_nap(const struct topic *t, const struct topic_subscriber *s,
+               uint64_t until_ms);
+
+/* This worker's bell rings once there are news: 0. 1: there are already. */
+int topic_arm(const struct topic *t, const struct topic_subscriber *s);
+
+/* Head and tail as they are at one moment. */
+int topic_look(const struct topic *t, struct topic_span *span);
+
+/* A consistent copy of a cursor in the table. SHD_NOTFOUND: free. SHD_INVAL:
+ * past the end. */
+int topic_cursor_at(const struct topic *t, uint32_t index,
+                    struct topic_cursor *copy);
+
+/* Takes the cursors of a worker that is proved dead from it, or those of all
+ * who are; gives how many, or an error. */
+int topic_bury(const struct topic *t, uint64_t incarnation);
+int topic_bury_all(const struct topic *t);
+
+/* The place of the live subscriber that is furthest behind; UINT64_MAX: there
+ * is none. With the lock. */
+uint64_t topic_cursors_bound(const struct topic *t);
+
+/* ---- for topic_*.c ----------------------------------------------------- */
+
+/* What an event of len bytes takes in the ring. */
+uint64_t topic_event_bytes(uint64_t len);
+
+/* The event at a place, as it may be; and is it number seq, before `end`? */
+void topic_event_at(const struct topic *t, uint64_t at,
+                    struct topic_event *event);
+bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
+                          uint64_t end, const struct topic_event *event);
+bool topic_span_is_sound(const struct topic *t, const struct topic_span *s);
+
+/* The place of the live subscriber that is furthest behind; UINT64_MAX: there
+ * is none. With the lock. */
+uint64_t topic_cursors_bound(const struct topic *t);
+
+/* For ipc/kinds.c. */
+int topic_check(const struct object *o, char *report, size_t size);
+int topic_reap(const struct object *o);
+
+/* A view of the topic behind an object. SHD_CORRUPT. */
+int topic_view(const struct object *o, struct topic *out);
+
+#endif

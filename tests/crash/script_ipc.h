@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tests/crash/script_ipc.h - commands of scripts on topics and locks, and what
+ * is in them as states. They go by the inner functions, and keep nothing
+ * between two commands but what is in the segment.
+ *
+ *   topic T BYTES [lossless]   makes it, with room for 3 cursors
+ *   pub T LEN [COUNT]
+ *   sub T NAME    read T NAME N    unsub T NAME    forget T NAME
+ *                              NAME "-" is a cursor without one
+ *   sub T NAME N               and publishes N events then: to die after it
+ *   lock L [PERMITS]   makes it, with room for 4 waiters
+ *   acquire L [COUNT]   acquirettl L TTL
+ *   release L           one of this worker's permits
+ *   request L           takes, or gets in line   cancel L   leaves it, or takes
+ *   extend L TTL        expireall L
+ *   drop OBJECT         destroys it
+ */
+#ifndef SHD_TESTS_CRASH_SCRIPT_IPC_H
+#define SHD_TESTS_CRASH_SCRIPT_IPC_H
+
+#include "tests/crash/script.h"
+
+/* The result of a command of these words; *known: it is one. */
+int script_ipc(struct world *w, char *const word[], int count, bool *known);
+
+/* Adds an entry for each event, cursor and lock. 0 or -1. */
+int state_read_ipc(struct world *w, struct state *s);
+
+#endif
