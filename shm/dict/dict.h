@@ -96,6 +96,8 @@ struct dict {
     struct shard *shard; /* [shards] */
     uint32_t *roots;     /* [shards << root_bits] */
     struct pages pages;
+    uint64_t counters; /* address of this process's line (counters.h); 0: it
+                          counts nothing */
     char name[64];
 };
 
