@@ -491,6 +491,20 @@ struct shd_dict_info {
 SHD_API SHD_MUST int shd_dict_info(shd_dict *dict,
                                    struct shd_dict_info *info);
 
+/* One shard of a dict, index 0 .. shards - 1; SHD_INVAL past the end. Takes no
+ * lock. */
+struct shd_shard_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t pages;       /* it owns */
+    uint64_t entries;
+    uint64_t changes;     /* transactions */
+    uint64_t evictions;
+    uint64_t lock_waits;
+    uint64_t holder;      /* incarnation of who has its lock now; 0: nobody */
+};
+SHD_API SHD_MUST int shd_shard_info(shd_dict *dict, uint32_t index,
+                                    struct shd_shard_info *info);
+
 /* Where every byte of a dict is. */
 struct shd_dict_account {
     uint32_t struct_size; /* set by the caller */

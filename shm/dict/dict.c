@@ -631,6 +631,23 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
     return SHD_OK;
 }
 
+int dict_shard_info(const struct dict *d, uint32_t shard,
+                    struct shd_shard_info *info)
+{
+    const struct shard *s = &d->shard[shard];
+    const struct guard *g = dict_guard(d, shard);
+
+    if (dict_gone(d, shard))
+        return dict_gone_error(d);
+    info->pages = atomic_load32(&s->slab.pages);
+    info->entries = atomic_load64(&s->entries);
+    info->changes = atomic_load64(&g->seq) / 2;
+    info->evictions = atomic_load64(&s->evictions);
+    info->lock_waits = atomic_load64(&g->waits);
+    info->holder = guard_holder(g);
+    return dict_gone(d, shard) ? dict_gone_error(d) : SHD_OK;
+}
+
 uint64_t dict_fingerprint(void)
 {
     const uint64_t sizes[] = {sizeof(struct guard),

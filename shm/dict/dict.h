@@ -233,4 +233,8 @@ int dict_prefault(const struct dict *d);
 
 int dict_info(const struct dict *d, struct shd_dict_info *info);
 
+/* As shd_shard_info. */
+int dict_shard_info(const struct dict *d, uint32_t shard,
+                    struct shd_shard_info *info);
+
 #endif

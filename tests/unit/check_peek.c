@@ -142,6 +142,34 @@ START_TEST(an_entry_tells_all_it_knows)
 }
 END_TEST
 
+START_TEST(a_shard_tells_what_it_holds)
+{
+    struct shd_shard_info i = {.struct_size = sizeof(i)};
+    uint64_t entries = 0;
+
+    start_named(NULL, 4 << 20, 4, 0);
+    for (int k = 0; k < 100; k++) {
+        char key[16];
+
+        snprintf(key, sizeof(key), "k%d", k);
+        expect(set(key, 5, 1), SHD_OK);
+    }
+    for (uint32_t n = 0; n < 4; n++) {
+        expect(shd_shard_info(dict, n, &i), SHD_OK);
+        entries += i.entries;
+        ck_assert_uint_ge(i.changes, i.entries);
+        ck_assert_uint_ge(i.pages, i.entries > 0);
+        ck_assert_uint_eq(i.holder, 0);
+    }
+    ck_assert_uint_eq(entries, 100);
+    expect(guard_lock(inner->env, dict_guard(inner, 2)), SHD_OK);
+    expect(shd_shard_info(dict, 2, &i), SHD_OK);
+    ck_assert_uint_eq(i.holder, inner->env->incarnation);
+    guard_unlock(dict_guard(inner, 2));
+    expect(shd_shard_info(dict, 4, &i), SHD_INVAL);
+}
+END_TEST
+
 /* ---- counters --------------------------------------------------------- */
 
 static void counts(uint64_t hits, uint64_t misses)
@@ -231,6 +259,7 @@ int main(void)
     tcase_add_test(tests, what_is_no_list_is_told);
     tcase_add_test(tests, a_damaged_list_is_corrupt);
     tcase_add_test(tests, an_entry_tells_all_it_knows);
+    tcase_add_test(tests, a_shard_tells_what_it_holds);
     tcase_add_test(tests, hits_and_misses_are_counted);
     tcase_add_test(tests, a_child_counts_in_a_line_of_its_own);
     tcase_add_test(tests, another_dict_in_its_place_begins_at_zero);

@@ -68,7 +68,8 @@ struct cli_args {
 extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_set, verb_append, verb_touch, verb_pop, verb_delete, verb_incr,
     verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
-    verb_reap, verb_supervise, verb_export, verb_flush, verb_completion;
+    verb_reap, verb_supervise, verb_export, verb_flush, verb_completion,
+    verb_top;
 
 /* All of them, in the order of the help; NULL after the last. */
 const struct cli_verb *const *cli_verbs(void);
