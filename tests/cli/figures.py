@@ -150,6 +150,33 @@ def flush_removes_all_or_the_expired():
 
 
 @case
+def watch_prints_what_changes():
+    name = segment()
+    p = subprocess.Popen([SHDICT, "watch", name, "d", "k", "-i", "0.005"],
+                         env=environment, stdout=subprocess.PIPE)
+    try:
+        assert p.stdout.readline() == b"-\n"
+        for words, line in ((["v\n"], b"string\tv\\n\n"),
+                            (["7", "-n"], b"number\t7\n"),
+                            (["7", "-n", "-f", "1"], b"number\t7\n"),
+                            (["true", "-b"], b"boolean\ttrue\n")):
+            expect(0, "set", name, "d", "k", *words)
+            assert p.stdout.readline() == line, words
+        expect(0, "delete", name, "d", "k")
+        assert p.stdout.readline() == b"-\n"
+    finally:
+        p.kill()
+        p.wait()
+    expect(0, "set", name, "d", "k", "v")
+    assert answer("watch", name, "d", "k", "--count", "1") == {
+        "key": "k", "found": True, "type": "string", "value": "v", "flags": 0,
+        "ttl": None}
+    expect(2, "watch", name, "d", "")
+    expect(2, "watch", name, "d", "k", "--interval", "0")
+    expect(3, "watch", name, "none", "k")
+
+
+@case
 def completion_is_a_script_that_knows_the_verbs():
     verbs = re.findall(r"^  ([a-z]+) {2,}\S",
                        expect(0, "--help").out.decode(), re.M)

@@ -69,7 +69,7 @@ extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_set, verb_append, verb_touch, verb_pop, verb_delete, verb_incr,
     verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
     verb_reap, verb_supervise, verb_export, verb_flush, verb_completion,
-    verb_top;
+    verb_top, verb_watch;
 
 /* All of them, in the order of the help; NULL after the last. */
 const struct cli_verb *const *cli_verbs(void);
@@ -143,9 +143,6 @@ struct cli_object {
     unsigned figures;
     struct cli_figure figure[CLI_FIGURES_MAX];
 };
-
-/* "dict", or "unknown". */
-const char *cli_kind_name(uint32_t kind);
 
 /* The object in that slot: SHD_NOTFOUND there is none, SHD_INVAL past the
  * end. */

@@ -5,14 +5,19 @@
 
 #include <string.h>
 
-#define DICT(member, unit, help)                                              \
-    {#member, help, unit, offsetof(struct shd_dict_info, member)}
-
-static const struct {
+struct from {
     const char *name, *help;
     enum cli_unit unit;
-    size_t at; /* of an uint64_t */
-} dict_figures[] = {
+    size_t at, size; /* of an uint64_t or an uint32_t */
+};
+
+#define FROM(type, member, unit, help)                                        \
+    {#member, help, unit, offsetof(struct type, member),                      \
+     sizeof(((struct type *)0)->member)}
+#define DICT(member, unit, help) FROM(shd_dict_info, member, unit, help)
+#define QUEUE(member, unit, help) FROM(shd_queue_info, member, unit, help)
+
+static const struct from dict_figures[] = {
     DICT(entries, CLI_GAUGE, "Entries stored, expired ones included"),
     DICT(capacity_bytes, CLI_BYTES, "Capacity, all overhead included"),
     DICT(free_bytes, CLI_BYTES, "Free pages and free cells"),
@@ -29,8 +34,43 @@ static const struct {
     DICT(recoveries, CLI_COUNTER, "Operations of dead workers undone"),
     DICT(resizes, CLI_COUNTER, "Changes of the capacity")};
 
-#define DICT_FIGURES (sizeof(dict_figures) / sizeof(dict_figures[0]))
-_Static_assert(DICT_FIGURES <= CLI_FIGURES_MAX, "room for the figures");
+static const struct from queue_figures[] = {
+    QUEUE(capacity_bytes, CLI_BYTES, "Capacity, all overhead included"),
+    QUEUE(bytes, CLI_BYTES, "Of all messages in it"),
+    QUEUE(ready, CLI_GAUGE, "Messages that can be taken"),
+    QUEUE(delayed, CLI_GAUGE, "Messages whose time has not come"),
+    QUEUE(leased, CLI_GAUGE, "Messages that a consumer is at"),
+    QUEUE(dead, CLI_GAUGE, "Dead letters"),
+    QUEUE(pushed, CLI_COUNTER, "Messages pushed"),
+    QUEUE(popped, CLI_COUNTER, "Messages taken out"),
+    QUEUE(acked, CLI_COUNTER, "Messages acknowledged"),
+    QUEUE(redelivered, CLI_COUNTER, "Messages handed out again"),
+    QUEUE(buried, CLI_COUNTER, "Messages that became dead letters")};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+_Static_assert(COUNT(dict_figures) <= CLI_FIGURES_MAX, "room");
+_Static_assert(COUNT(queue_figures) <= CLI_FIGURES_MAX, "room");
+
+static void fill(struct cli_object *object, const struct from *from, size_t n,
+                 const void *info)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct cli_figure *f = &object->figure[i];
+        uint32_t half;
+
+        f->name = from[i].name;
+        f->help = from[i].help;
+        f->unit = from[i].unit;
+        if (from[i].size == sizeof(half)) {
+            memcpy(&half, (const char *)info + from[i].at, sizeof(half));
+            f->value = half;
+        } else {
+            memcpy(&f->value, (const char *)info + from[i].at,
+                   sizeof(f->value));
+        }
+    }
+    object->figures = (unsigned)n;
+}
 
 static int figures_of_dict(shd_segment *segment, const char *name,
                            struct cli_object *object)
@@ -43,34 +83,32 @@ static int figures_of_dict(shd_segment *segment, const char *name,
         return code;
     code = shd_dict_info(dict, &info);
     shd_dict_close(dict);
-    for (size_t i = 0; i < DICT_FIGURES; i++) {
-        struct cli_figure *f = &object->figure[i];
-        f->name = dict_figures[i].name;
-        f->help = dict_figures[i].help;
-        f->unit = dict_figures[i].unit;
-        memcpy(&f->value, (const char *)&info + dict_figures[i].at,
-               sizeof(f->value));
-    }
-    object->figures = DICT_FIGURES;
+    fill(object, dict_figures, COUNT(dict_figures), &info);
+    return code;
+}
+
+static int figures_of_queue(shd_segment *segment, const char *name,
+                            struct cli_object *object)
+{
+    struct shd_queue_info info = {.struct_size = sizeof(info)};
+    shd_queue *queue;
+    int code = shd_queue_open(segment, name, NULL, &queue);
+
+    if (code != SHD_OK)
+        return code;
+    code = shd_queue_info(queue, &info);
+    shd_queue_close(queue);
+    fill(object, queue_figures, COUNT(queue_figures), &info);
     return code;
 }
 
 static const struct {
     uint32_t kind;
-    const char *name;
     int (*figures)(shd_segment *segment, const char *name,
                    struct cli_object *object);
-} kinds[] = {{SHD_OBJECT_DICT, "dict", figures_of_dict}};
+} kinds[] = {{SHD_OBJECT_DICT, figures_of_dict},
+             {SHD_OBJECT_QUEUE, figures_of_queue}};
 
-#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
-
-const char *cli_kind_name(uint32_t kind)
-{
-    for (size_t i = 0; i < KINDS; i++)
-        if (kinds[i].kind == kind)
-            return kinds[i].name;
-    return "unknown";
-}
 
 int cli_object_at(shd_segment *segment, uint32_t index,
                   struct cli_object *object)
@@ -85,7 +123,7 @@ int cli_object_at(shd_segment *segment, uint32_t index,
     object->kind = info.kind;
     object->generation = info.generation;
     object->figures = 0;
-    for (size_t i = 0; i < KINDS; i++)
+    for (size_t i = 0; i < COUNT(kinds); i++)
         if (kinds[i].kind == info.kind)
             code = kinds[i].figures(segment, info.name, object);
     /* Destroyed since. */

@@ -9,7 +9,7 @@
 static const struct cli_verb *const verbs[] = {
     &verb_ls,     &verb_stat,      &verb_top,    &verb_export, &verb_workers, &verb_get,
     &verb_set,    &verb_append,    &verb_touch,  &verb_pop,     &verb_delete,
-    &verb_incr,   &verb_keys,      &verb_dump,   &verb_load,    &verb_flush,
+    &verb_incr,   &verb_keys, &verb_watch,      &verb_dump,   &verb_load,    &verb_flush,
     &verb_check,  &verb_create,    &verb_resize, &verb_rm,      &verb_reap,
     &verb_supervise, &verb_completion, NULL};
 

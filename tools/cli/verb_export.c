@@ -138,7 +138,7 @@ static void write_figure(FILE *out, const char *segment,
             label(out, "segment", segment);
             putc(',', out);
             label(out, "object", o->name);
-            fprintf(out, ",kind=\"%s\"} %llu\n", cli_kind_name(o->kind),
+            fprintf(out, ",kind=\"%s\"} %llu\n", shd_object_kind_name(o->kind),
                     (unsigned long long)o->figure[k].value);
         }
     }

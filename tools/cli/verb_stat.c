@@ -80,7 +80,7 @@ static json_t *object_json(const struct cli_object *o)
 
     json_object_set_new(json, "name", cli_json_bytes(o->name,
                                                      strlen(o->name)));
-    json_object_set_new(json, "kind", json_string(cli_kind_name(o->kind)));
+    json_object_set_new(json, "kind", json_string(shd_object_kind_name(o->kind)));
     for (unsigned i = 0; i < o->figures; i++)
         json_object_set_new(json, o->figure[i].name,
                             json_integer((json_int_t)o->figure[i].value));
@@ -93,7 +93,7 @@ static void object_row(FILE *out, const struct cli_object *o)
 
     cli_escape(out, o->name, strlen(o->name));
     fprintf(out, "\t%s\t%llu\t%s\t%s\t%llu\t%llu\t%s\t%llu\t%llu\t%llu\n",
-            cli_kind_name(o->kind),
+            shd_object_kind_name(o->kind),
             (unsigned long long)cli_figure(o, "entries"),
             cli_size_format(cli_figure(o, "capacity_bytes"), capacity,
                             sizeof(capacity)),

@@ -258,7 +258,7 @@ static void draw_objects(struct top *t)
                      100 * hits / (hits + misses));
         line(t, warning(t, rate(t, o, "evictions") > 0),
              "%-20s %-7s %10.0f %6s %10.0f %9.0f %9.0f %8.0f %9llu %5.0f%%",
-             name_of(o->name, name, sizeof(name)), cli_kind_name(o->kind),
+             name_of(o->name, name, sizeof(name)), shd_object_kind_name(o->kind),
              hits + misses, hit, rate(t, o, "changes"),
              rate(t, o, "evictions"), rate(t, o, "expirations"),
              rate(t, o, "lock_waits"),
