@@ -46,7 +46,8 @@
  *   clone() without libc's set-up are not supported: the kernel keeps no
  *   list of robust locks for them. exec() ends a worker as death does.
  *
- * READS take no lock and write nothing shared on a repeated hit. A read that
+ * READS take no lock and write nothing shared on a repeated hit, but a counter
+ *   in a line of the worker's own (`shdict stat`). A read that
  *   keeps colliding with changes takes the lock after a few tries, so it
  *   never waits longer than wait_ms. A read-only attachment never takes it:
  *   past a writer that is stopped, or dead and not recovered from, it reads
@@ -619,9 +620,28 @@ struct shd_dict_info {
     uint64_t capacity_max_bytes; /* what shd_dict_resize can make of it */
     uint64_t resizes;         /* times its capacity was changed */
     uint64_t resizing;        /* 1: a resize is going on, or was cut off */
+    uint64_t hits;            /* reads that found a live value; those of threads
+                                 of one process that count at one moment may
+                                 count as one */
+    uint64_t misses;          /* reads that found none */
+    uint64_t changes;         /* transactions: a few for each store */
 };
 SHD_API SHD_MUST int shd_dict_info(shd_dict *dict,
                                    struct shd_dict_info *info);
+
+/* One shard of a dict, index 0 .. shards - 1; SHD_INVAL past the end. Takes no
+ * lock. */
+struct shd_shard_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t pages;       /* it owns */
+    uint64_t entries;
+    uint64_t changes;     /* transactions */
+    uint64_t evictions;
+    uint64_t lock_waits;
+    uint64_t holder;      /* incarnation of who has its lock now; 0: nobody */
+};
+SHD_API SHD_MUST int shd_shard_info(shd_dict *dict, uint32_t index,
+                                    struct shd_shard_info *info);
 
 /* Where every byte of a dict is. */
 struct shd_dict_account {

@@ -7,6 +7,7 @@
 #include "shm/api/handle.h"
 #include "shm/api/object.h"
 #include "shm/base/error.h"
+#include "shm/dict/counters.h"
 #include "shm/segment/header.h"
 #include "shm/segment/name.h"
 
@@ -43,12 +44,21 @@ void handle_tables_unlock(void)
 
 /* ---- fork ------------------------------------------------------------- */
 
+/* Counts go to the line of that number from now on. */
+static void count_in(shd_segment *h, uint64_t number)
+{
+    h->env.stripe = counters_stripe(number);
+    for (struct shd_dict *d = h->dicts; d != NULL; d = d->next)
+        counters_move(&d->dict);
+}
+
 static void child_after_fork(void)
 {
     for (shd_segment *h = segments; h != NULL; h = h->next) {
         if (h->open == 0)
             continue;
         atomic_store64(&h->env.incarnation, 0);
+        count_in(h, (uint64_t)getpid());
         h->forked = true;
         handle_watches_after_fork(h);
         /* The parent's bell is the parent's alone. */
@@ -194,6 +204,7 @@ static int intern(struct segment *s, const struct shd_segment_options *o,
         h->forked = false;
         h->env.segment = &h->segment;
         h->env.incarnation = 0;
+        h->env.stripe = counters_stripe((uint64_t)getpid());
         h->env.wait_ms =
             o != NULL && o->wait_ms != 0 ? o->wait_ms : GUARD_WAIT_MS_DEFAULT;
         describe_self(o, &h->self);
@@ -332,6 +343,8 @@ static int register_worker(shd_segment *segment)
     if (segment->env.incarnation == 0) {
         rc = registry_join(&segment->env, &segment->self, &incarnation);
         if (rc == SHD_OK) {
+            /* Its lower half is the worker's slot, which nobody shares. */
+            count_in(segment, incarnation & 0xffff);
             atomic_store64_release(&segment->env.incarnation, incarnation);
             look = segment->forked && registry_has_dead(&segment->env);
             segment->forked = false;

@@ -38,3 +38,22 @@ int shd_list_read(shd_dict *dict, const void *key, size_t key_len,
     return peek_list(&dict->dict, key, key_len, flags != 0, from, max, buf,
                      size, values, at, count, length);
 }
+
+int shd_shard_info(shd_dict *dict, uint32_t index, struct shd_shard_info *info)
+{
+    struct shd_shard_info found = {.struct_size = sizeof(found)};
+    int rc = reader(dict);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (info == NULL || info->struct_size != sizeof(*info))
+        return error_set(SHD_INVAL, "shd_shard_info: info is NULL, or its "
+                                    "struct_size is not set");
+    if (index >= dict->dict.shards)
+        return error_set(SHD_INVAL, "there are %u shards, no shard %u",
+                         dict->dict.shards, index);
+    rc = dict_shard_info(&dict->dict, index, &found);
+    if (rc == SHD_OK)
+        *info = found;
+    return rc;
+}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/dict/dict.h"
 #include "shm/base/error.h"
+#include "shm/dict/counters.h"
 #include "shm/dict/entry.h"
 
 #include <stdio.h>
@@ -434,6 +435,8 @@ static int open_once(const struct guard_env *env, const char *name,
                        "%llu (`shdict resize` or shd_dict_resize changes it)",
                        name, (unsigned long long)dict_capacity(out),
                        (unsigned long long)o->capacity_bytes);
+    if (rc == SHD_OK)
+        counters_open(out);
     *again = (rc == SHD_CORRUPT || rc == SHD_MISMATCH) &&
              has_moved_on(env, name, object.generation);
     return rc;
@@ -601,12 +604,14 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
     info->moves = 0;
     info->recoveries = 0;
     info->lock_waits = 0;
+    info->changes = 0;
     for (uint32_t i = 0; i < d->shards; i++) {
         const struct shard *s = &d->shard[i];
         const struct guard *g = dict_guard(d, i);
 
         cells += atomic_load64(&s->slab.bytes);
         info->entries += atomic_load64(&s->entries);
+        info->changes += atomic_load64(&g->seq) / 2;
         info->evictions += atomic_load64(&s->evictions);
         info->expirations += atomic_load64(&s->expirations);
         info->moves += atomic_load64(&s->moves);
@@ -621,8 +626,26 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
                            ? info->pages * PAGE_BYTES - cells
                            : 0;
     info->value_max_bytes = dict_value_max(d, 1);
+    counters_sum(d, &info->hits, &info->misses);
     memcpy(info->name, d->name, sizeof(info->name));
     return SHD_OK;
+}
+
+int dict_shard_info(const struct dict *d, uint32_t shard,
+                    struct shd_shard_info *info)
+{
+    const struct shard *s = &d->shard[shard];
+    const struct guard *g = dict_guard(d, shard);
+
+    if (dict_gone(d, shard))
+        return dict_gone_error(d);
+    info->pages = atomic_load32(&s->slab.pages);
+    info->entries = atomic_load64(&s->entries);
+    info->changes = atomic_load64(&g->seq) / 2;
+    info->evictions = atomic_load64(&s->evictions);
+    info->lock_waits = atomic_load64(&g->waits);
+    info->holder = guard_holder(g);
+    return dict_gone(d, shard) ? dict_gone_error(d) : SHD_OK;
 }
 
 uint64_t dict_fingerprint(void)

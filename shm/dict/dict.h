@@ -96,6 +96,8 @@ struct dict {
     struct shard *shard; /* [shards] */
     uint32_t *roots;     /* [shards << root_bits] */
     struct pages pages;
+    uint64_t counters; /* address of this process's line (counters.h); 0: it
+                          counts nothing */
     char name[64];
 };
 
@@ -230,5 +232,9 @@ uint64_t dict_value_max_of(uint64_t pages, size_t key_len);
 int dict_prefault(const struct dict *d);
 
 int dict_info(const struct dict *d, struct shd_dict_info *info);
+
+/* As shd_shard_info. */
+int dict_shard_info(const struct dict *d, uint32_t shard,
+                    struct shd_shard_info *info);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/dict/read.h"
 #include "shm/base/error.h"
+#include "shm/dict/counters.h"
 #include "shm/dict/forest.h"
 
 /* What every get runs through is inlined into both read_value and read_at. */
@@ -170,6 +171,7 @@ INLINED int read_placed(const struct dict *d, const struct place *at,
         rc = rc == 1 ? read_long_value(d, at, key, len, buf, size, how, v,
                                        &live, &ref)
                      : failed(d, rc);
+    counters_read(d, how, rc);
     if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
         !dict_is_marked(d, ref))
         mark(d, at, ref);

@@ -89,6 +89,7 @@ struct guard_env {
     struct segment *segment;
     uint64_t incarnation; /* 0 until this process is a registered worker */
     uint32_t wait_ms;
+    uint32_t stripe; /* which line of counters is this process's own */
 };
 
 /* Guard number index, or NULL if there is no such. It must be committed. */

@@ -27,6 +27,12 @@ static uint64_t round_to_page(uint64_t bytes)
     return (bytes + SEGMENT_PAGE - 1) & ~(uint64_t)(SEGMENT_PAGE - 1);
 }
 
+uint64_t header_counters_at(uint64_t workers_at, uint32_t workers_max)
+{
+    return workers_at +
+           round_to_page((uint64_t)workers_max * SEGMENT_WORKER_BYTES);
+}
+
 /* The one place that knows the order of the parts. */
 static struct parts parts_of(uint32_t workers, uint32_t objects,
                              uint32_t locks)
@@ -37,8 +43,8 @@ static struct parts parts_of(uint32_t workers, uint32_t objects,
     p.catalogue_at = p.guards_at + (uint64_t)locks * SEGMENT_GUARD_BYTES;
     p.workers_at = p.catalogue_at +
                    round_to_page((uint64_t)objects * SEGMENT_OBJECT_BYTES);
-    p.extents_at =
-        p.workers_at + round_to_page((uint64_t)workers * SEGMENT_WORKER_BYTES);
+    p.extents_at = header_counters_at(p.workers_at, workers) +
+                   (uint64_t)locks * SEGMENT_COUNTERS_BYTES;
     return p;
 }
 

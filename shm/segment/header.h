@@ -15,7 +15,10 @@
 #define SEGMENT_OBJECTS_DEFAULT 256u
 #define SEGMENT_LOCKS_DEFAULT 4096u
 #define SEGMENT_COUNT_MAX 65535u
-#define SEGMENT_LOCKS_MIN 3u /* two of the segment's own, and one to use */
+#define SEGMENT_LOCKS_MIN 3u /* Where the counters are: behind the workers. */
+uint64_t header_counters_at(uint64_t workers_at, uint32_t workers_max);
+
+/* two of the segment's own, and one to use */
 
 /* The options' own limits, whatever is done with them. NULL is all defaults.
  * SHD_INVAL. */

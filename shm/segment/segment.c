@@ -257,6 +257,7 @@ static void take_over(struct segment *s, const struct segment_header *h)
     s->guards_at = h->guards_at;
     s->catalogue_at = h->catalogue_at;
     s->workers_at = h->workers_at;
+    s->counters_at = header_counters_at(h->workers_at, h->workers_max);
     s->extents_at = h->extents_at;
     s->hash_seed = h->hash_seed;
 }
@@ -308,7 +309,7 @@ static int build(struct building *b, const struct shd_segment_options *o,
         rc = segment_commit(out, 0, sizeof(*h));
     if (rc == SHD_OK)
         rc = segment_commit(out, out->catalogue_at,
-                            out->extents_at - out->catalogue_at);
+                            out->counters_at - out->catalogue_at);
     if (rc == SHD_OK)
         rc = map(out, o != NULL ? o->flags : 0, "the new segment");
     if (rc == SHD_OK && o != NULL && (o->flags & SHD_INTERLEAVE) != 0)

@@ -14,6 +14,7 @@
  *   guards   | locks_max * 8192         (guard/guard.h)
  *   catalogue| objects_max * 128        (memory/catalogue.h)
  *   workers  | workers_max * 192        (worker/registry.h)
+ *   counters | locks_max * 4096         (dict/counters.h)
  *   extents  | up to size_bytes         (memory/catalogue.h hands them out)
  * Only what has been committed (segment_commit) may be touched.
  */
@@ -38,6 +39,7 @@
 #define SEGMENT_GUARD_BYTES 8192u
 #define SEGMENT_OBJECT_BYTES 128u
 #define SEGMENT_WORKER_BYTES 192u
+#define SEGMENT_COUNTERS_BYTES 4096u
 
 /* Offset 0 of the file. */
 struct segment_header {
@@ -93,7 +95,7 @@ struct segment {
     bool huge;     /* SHD_HUGE_PAGES */
     bool prefault; /* SHD_PREFAULT */
     uint32_t workers_max, objects_max, locks_max; /* copies, checked */
-    uint64_t guards_at, catalogue_at, workers_at, extents_at;
+    uint64_t guards_at, catalogue_at, workers_at, counters_at, extents_at;
     uint64_t hash_seed;
     uint32_t ringer; /* worker/doorbell.h's socket + 1; 0: none yet */
     dev_t device; /* identity, for attaching twice */

@@ -847,9 +847,9 @@ START_TEST(a_reap_finishes_what_a_dead_process_was_destroying)
     expect(shd_object_info(segment, 0, &object), SHD_NOTFOUND);
     expect(shd_reap(segment, NULL), SHD_OK);
     ck_assert_uint_eq(slot->state, CATALOGUE_FREE);
-    /* Its lock stays for the next object. */
+    /* Its lock and its counters stay for the next object. */
     ck_assert_uint_eq(info_of(segment).committed_bytes,
-                      before + SEGMENT_GUARD_BYTES);
+                      before + SEGMENT_GUARD_BYTES + SEGMENT_COUNTERS_BYTES);
     expect_clean(segment);
 }
 END_TEST

@@ -142,6 +142,112 @@ START_TEST(an_entry_tells_all_it_knows)
 }
 END_TEST
 
+START_TEST(a_shard_tells_what_it_holds)
+{
+    struct shd_shard_info i = {.struct_size = sizeof(i)};
+    uint64_t entries = 0;
+
+    start_named(NULL, 4 << 20, 4, 0);
+    for (int k = 0; k < 100; k++) {
+        char key[16];
+
+        snprintf(key, sizeof(key), "k%d", k);
+        expect(set(key, 5, 1), SHD_OK);
+    }
+    for (uint32_t n = 0; n < 4; n++) {
+        expect(shd_shard_info(dict, n, &i), SHD_OK);
+        entries += i.entries;
+        ck_assert_uint_ge(i.changes, i.entries);
+        ck_assert_uint_ge(i.pages, i.entries > 0);
+        ck_assert_uint_eq(i.holder, 0);
+    }
+    ck_assert_uint_eq(entries, 100);
+    expect(guard_lock(inner->env, dict_guard(inner, 2)), SHD_OK);
+    expect(shd_shard_info(dict, 2, &i), SHD_OK);
+    ck_assert_uint_eq(i.holder, inner->env->incarnation);
+    guard_unlock(dict_guard(inner, 2));
+    expect(shd_shard_info(dict, 4, &i), SHD_INVAL);
+}
+END_TEST
+
+/* ---- counters --------------------------------------------------------- */
+
+static void counts(uint64_t hits, uint64_t misses)
+{
+    struct shd_dict_info i = info();
+
+    ck_assert_uint_eq(i.hits, hits);
+    ck_assert_uint_eq(i.misses, misses);
+}
+
+START_TEST(hits_and_misses_are_counted)
+{
+    const void *keys[3] = {"a", "none", "a"};
+    size_t lens[3] = {1, 4, 1}, offsets[3];
+    struct shd_value v, vs[3];
+    int32_t codes[3];
+    int64_t ttl;
+
+    start(1 << 20);
+    counts(0, 0);
+    expect(get("a", &v), SHD_NOTFOUND);
+    expect(set("a", 5, 1), SHD_OK);
+    expect(get("a", &v), SHD_OK);
+    expect(shd_get(dict, "a", 1, bytes_out, 1, &v), SHD_SPACE);
+    counts(2, 1);
+    /* Only looked at. */
+    expect(shd_ttl(dict, "a", 1, &ttl), SHD_OK);
+    ck_assert_uint_eq(llen("b"), 0);
+    counts(2, 1);
+    expect(shd_get_multi(dict, 3, keys, lens, bytes_out, 100, vs, offsets,
+                         codes),
+           SHD_OK);
+    counts(4, 2);
+    ck_assert_uint_ge(info().changes, 1);
+}
+END_TEST
+
+START_TEST(a_child_counts_in_a_line_of_its_own)
+{
+    struct shd_value v;
+
+    start(1 << 20);
+    expect(set("a", 5, 1), SHD_OK);
+    expect(get("a", &v), SHD_OK);
+    dying_worker({
+        expect(get("a", &v), SHD_OK);
+        expect(get("none", &v), SHD_NOTFOUND);
+        expect(set("a", 5, 1), SHD_OK); /* registered: another line */
+        expect(get("a", &v), SHD_OK);
+    });
+    counts(3, 1);
+    expect(get("a", &v), SHD_OK);
+    counts(4, 1);
+    sound();
+}
+END_TEST
+
+START_TEST(another_dict_in_its_place_begins_at_zero)
+{
+    struct shd_dict_options o = dict_options(1 << 20, 1, 0);
+    uint64_t *late;
+    struct shd_value v;
+
+    start(1 << 20);
+    expect(set("a", 5, 1), SHD_OK);
+    expect(get("a", &v), SHD_OK);
+    counts(1, 0);
+    late = (uint64_t *)(uintptr_t)inner->counters;
+    expect(shd_dict_destroy(segment, "d"), SHD_OK);
+    expect(shd_dict_open(segment, "e", &o, &dict), SHD_OK);
+    counts(0, 0);
+    /* A count that comes too late hits nothing but counters. */
+    late[0]++;
+    late[1]++;
+    sound();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("peek");
@@ -153,6 +259,10 @@ int main(void)
     tcase_add_test(tests, what_is_no_list_is_told);
     tcase_add_test(tests, a_damaged_list_is_corrupt);
     tcase_add_test(tests, an_entry_tells_all_it_knows);
+    tcase_add_test(tests, a_shard_tells_what_it_holds);
+    tcase_add_test(tests, hits_and_misses_are_counted);
+    tcase_add_test(tests, a_child_counts_in_a_line_of_its_own);
+    tcase_add_test(tests, another_dict_in_its_place_begins_at_zero);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }

@@ -253,7 +253,8 @@ START_TEST(the_room_asked_for_comes_on_top_of_the_tables)
     ck_assert_uint_eq(s.guards_at, 4096);
     ck_assert_uint_eq(s.catalogue_at, 4096 + 12 * 8192);
     ck_assert_uint_eq(s.workers_at, s.catalogue_at + 4096);
-    ck_assert_uint_eq(s.extents_at, s.workers_at + 4096);
+    ck_assert_uint_eq(s.counters_at, s.workers_at + 4096);
+    ck_assert_uint_eq(s.extents_at, s.counters_at + 12 * 4096);
 }
 END_TEST
 

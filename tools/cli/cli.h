@@ -69,7 +69,11 @@ extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_set, verb_append, verb_touch, verb_pop, verb_delete, verb_incr,
     verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
     verb_reap, verb_sidecar, verb_supervise, verb_topics, verb_publish,
-    verb_follow, verb_locks;
+    verb_follow, verb_locks, verb_export, verb_flush, verb_completion,
+    verb_top, verb_watch;
+
+/* All of them, in the order of the help; NULL after the last. */
+const struct cli_verb *const *cli_verbs(void);
 
 /* Reads argv[1..] (argv[0] is the verb). Prints the help and exits 0, or a
  * message and exits 2, where that is due. */
@@ -120,6 +124,34 @@ void cli_dicts_parse(const struct cli_args *args);
 
 /* Opens or makes them all; an exit code, with a message if not 0. */
 int cli_dicts_make(const struct cli_args *args, shd_segment *segment);
+
+/* ---- objects of any kind (kinds.c) ------------------------------------- */
+
+enum cli_unit { CLI_GAUGE, CLI_BYTES, CLI_COUNTER };
+
+struct cli_figure {
+    const char *name, *help;
+    enum cli_unit unit;
+    uint64_t value;
+};
+
+#define CLI_FIGURES_MAX 32u
+
+struct cli_object {
+    char name[64];
+    uint32_t kind;
+    uint64_t generation;
+    unsigned figures;
+    struct cli_figure figure[CLI_FIGURES_MAX];
+};
+
+/* The object in that slot: SHD_NOTFOUND there is none, SHD_INVAL past the
+ * end. */
+int cli_object_at(shd_segment *segment, uint32_t index,
+                  struct cli_object *object);
+
+/* A figure by its name; 0 if the kind has no such. */
+uint64_t cli_figure(const struct cli_object *object, const char *name);
 
 /* ---- text (text.c) ----------------------------------------------------- */
 

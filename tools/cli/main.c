@@ -7,13 +7,21 @@
 #include <string.h>
 
 static const struct cli_verb *const verbs[] = {
-    &verb_ls,     &verb_stat,  &verb_workers, &verb_get,    &verb_set,
-    &verb_append, &verb_touch, &verb_pop,     &verb_delete, &verb_incr,
-    &verb_keys,   &verb_dump,  &verb_load,    &verb_check,  &verb_create,
-    &verb_resize, &verb_rm,    &verb_reap,    &verb_sidecar, &verb_supervise,
-    &verb_topics, &verb_publish, &verb_follow, &verb_locks};
+    &verb_ls,     &verb_stat,      &verb_top,    &verb_export,
+    &verb_workers, &verb_get,      &verb_set,    &verb_append,
+    &verb_touch,  &verb_pop,       &verb_delete, &verb_incr,
+    &verb_keys,   &verb_watch,     &verb_dump,   &verb_load,
+    &verb_flush,  &verb_check,     &verb_create, &verb_resize,
+    &verb_rm,     &verb_topics,    &verb_publish, &verb_follow,
+    &verb_locks,  &verb_reap,      &verb_sidecar, &verb_supervise,
+    &verb_completion, NULL};
 
-#define VERBS (sizeof(verbs) / sizeof(verbs[0]))
+#define VERBS (sizeof(verbs) / sizeof(verbs[0]) - 1)
+
+const struct cli_verb *const *cli_verbs(void)
+{
+    return verbs;
+}
 
 static void help(void)
 {
@@ -22,7 +30,7 @@ static void help(void)
          "Looks into, changes and supervises crash-proof dictionaries in "
          "shared memory.\n");
     for (size_t i = 0; i < VERBS; i++)
-        printf("  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
+        printf("  %-11s %s\n", verbs[i]->name, verbs[i]->summary);
     puts("\nA SEGMENT is a name (/dev/shm/shdict-NAME), a path that starts "
          "with / ./ or ../,\nor fd:N for an inherited descriptor. "
          "`shdict VERB --help` tells a verb's options.\n\n"

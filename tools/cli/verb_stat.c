@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* shdict stat: the figures of a segment, or of one of its dicts. */
+/* shdict stat: the figures of a segment and all its objects, or of one of its
+ * dicts; or with --interval, how fast they change. */
 #include "cli.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum unit { PLAIN, BYTES, TIME };
 
@@ -57,6 +60,258 @@ static int end(const struct cli_args *args, json_t *json)
     return CLI_YES;
 }
 
+/* ---- all objects -------------------------------------------------------- */
+
+/* "92.3%", or "-" if there was nothing. */
+static const char *ratio(uint64_t hits, uint64_t misses, char *text,
+                         size_t size)
+{
+    if (hits + misses == 0)
+        snprintf(text, size, "-");
+    else
+        snprintf(text, size, "%.1f%%",
+                 100 * (double)hits / (double)(hits + misses));
+    return text;
+}
+
+static json_t *object_json(const struct cli_object *o)
+{
+    json_t *json = json_object();
+
+    json_object_set_new(json, "name", cli_json_bytes(o->name,
+                                                     strlen(o->name)));
+    json_object_set_new(json, "kind", json_string(shd_object_kind_name(o->kind)));
+    for (unsigned i = 0; i < o->figures; i++)
+        json_object_set_new(json, o->figure[i].name,
+                            json_integer((json_int_t)o->figure[i].value));
+    return json;
+}
+
+static void object_row(FILE *out, const struct cli_object *o)
+{
+    char capacity[16], room[16], hit[16];
+
+    cli_escape(out, o->name, strlen(o->name));
+    fprintf(out, "\t%s\t%llu\t%s\t%s\t%llu\t%llu\t%s\t%llu\t%llu\t%llu\n",
+            shd_object_kind_name(o->kind),
+            (unsigned long long)cli_figure(o, "entries"),
+            cli_size_format(cli_figure(o, "capacity_bytes"), capacity,
+                            sizeof(capacity)),
+            cli_size_format(cli_figure(o, "free_bytes"), room, sizeof(room)),
+            (unsigned long long)cli_figure(o, "hits"),
+            (unsigned long long)cli_figure(o, "misses"),
+            ratio(cli_figure(o, "hits"), cli_figure(o, "misses"), hit,
+                  sizeof(hit)),
+            (unsigned long long)cli_figure(o, "evictions"),
+            (unsigned long long)cli_figure(o, "expirations"),
+            (unsigned long long)cli_figure(o, "lock_waits"));
+}
+
+/* A row, or an element, for each; nothing if there is none. */
+static int add_objects(const struct cli_args *args, json_t *json,
+                       shd_segment *segment)
+{
+    json_t *list = json_array();
+    struct cli_object o;
+    struct cli_table table;
+    unsigned n = 0;
+    int code;
+
+    if (!cli_table_begin(&table)) {
+        cli_message(args, "out of memory");
+        exit(CLI_FAILED);
+    }
+    fputs("NAME\tKIND\tENTRIES\tCAPACITY\tFREE\tHITS\tMISSES\tRATIO\tEVICTED"
+          "\tEXPIRED\tWAITS\n",
+          table.out);
+    for (uint32_t i = 0;
+         (code = cli_object_at(segment, i, &o)) == SHD_OK ||
+         code == SHD_NOTFOUND;
+         i++) {
+        if (code == SHD_NOTFOUND)
+            continue;
+        n++;
+        if (args->json)
+            json_array_append_new(list, object_json(&o));
+        else
+            object_row(table.out, &o);
+    }
+    json_object_set_new(json, "objects", list);
+    if (args->json || n == 0) {
+        fclose(table.out);
+        free(table.text);
+    } else {
+        putchar('\n');
+        (void)cli_table_end(&table);
+    }
+    return code == SHD_INVAL ? SHD_OK : code;
+}
+
+/* ---- rates -------------------------------------------------------------- */
+
+struct seen {
+    struct cli_object *object;
+    size_t n, room;
+    struct timespec at;
+};
+
+static int look(const struct cli_args *args, shd_segment *segment,
+                struct seen *s)
+{
+    const char *only = args->count > 1 ? args->words[1] : NULL;
+
+    s->n = 0;
+    clock_gettime(CLOCK_MONOTONIC, &s->at);
+    for (uint32_t i = 0;; i++) {
+        if (s->n == s->room) {
+            s->room = s->room ? 2 * s->room : 16;
+            s->object = realloc(s->object, s->room * sizeof(*s->object));
+            if (s->object == NULL)
+                return SHD_NOMEM;
+        }
+        int code = cli_object_at(segment, i, &s->object[s->n]);
+        if (code == SHD_INVAL)
+            return SHD_OK;
+        if (code == SHD_OK &&
+            (!only || strcmp(only, s->object[s->n].name) == 0))
+            s->n++;
+        else if (code != SHD_OK && code != SHD_NOTFOUND)
+            return code;
+    }
+}
+
+static const struct cli_object *same(const struct seen *s,
+                                     const struct cli_object *o)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (s->object[i].generation == o->generation)
+            return &s->object[i];
+    return NULL;
+}
+
+static uint64_t grown(const struct cli_object *before,
+                      const struct cli_object *now, const char *name)
+{
+    uint64_t a = cli_figure(before, name), b = cli_figure(now, name);
+
+    return b > a ? b - a : 0;
+}
+
+static void rates_row(FILE *out, const struct cli_object *before,
+                      const struct cli_object *now, double seconds)
+{
+    uint64_t hits = grown(before, now, "hits");
+    uint64_t misses = grown(before, now, "misses");
+    char hit[16];
+
+    cli_escape(out, now->name, strlen(now->name));
+    fprintf(out, "\t%.0f\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%llu\n",
+            (double)(hits + misses) / seconds,
+            ratio(hits, misses, hit, sizeof(hit)),
+            (double)grown(before, now, "changes") / seconds,
+            (double)grown(before, now, "evictions") / seconds,
+            (double)grown(before, now, "expirations") / seconds,
+            (double)grown(before, now, "lock_waits") / seconds,
+            (unsigned long long)cli_figure(now, "entries"));
+}
+
+static json_t *rates_json(const struct cli_object *before,
+                          const struct cli_object *now, double seconds)
+{
+    json_t *json = json_object();
+
+    json_object_set_new(json, "name", cli_json_bytes(now->name,
+                                                     strlen(now->name)));
+    for (unsigned i = 0; i < now->figures; i++) {
+        const struct cli_figure *f = &now->figure[i];
+        char name[64];
+
+        if (f->unit != CLI_COUNTER)
+            continue;
+        snprintf(name, sizeof(name), "%s_per_second", f->name);
+        json_object_set_new(
+            json, name,
+            json_real((double)grown(before, now, f->name) / seconds));
+    }
+    return json;
+}
+
+static void rates(const struct cli_args *args, const struct seen *before,
+                  const struct seen *now)
+{
+    double seconds = (double)(now->at.tv_sec - before->at.tv_sec) +
+                     (double)(now->at.tv_nsec - before->at.tv_nsec) / 1e9;
+    json_t *list = json_array();
+    struct cli_table table;
+
+    if (!cli_table_begin(&table)) {
+        cli_message(args, "out of memory");
+        exit(CLI_FAILED);
+    }
+    fputs("NAME\tREADS/S\tHITS\tCHANGES/S\tEVICTED/S\tEXPIRED/S\tWAITS/S\t"
+          "ENTRIES\n",
+          table.out);
+    for (size_t i = 0; i < now->n; i++) {
+        const struct cli_object *was = same(before, &now->object[i]);
+
+        if (was == NULL)
+            continue;
+        if (args->json)
+            json_array_append_new(list,
+                                  rates_json(was, &now->object[i], seconds));
+        else
+            rates_row(table.out, was, &now->object[i], seconds);
+    }
+    if (args->json) {
+        cli_json_print(args, json_pack("{s:f, s:o}", "seconds", seconds,
+                                       "objects", list));
+        fclose(table.out);
+        free(table.text);
+    } else {
+        json_decref(list);
+        (void)cli_table_end(&table);
+    }
+    fflush(stdout);
+}
+
+/* A table each interval, until it is told to end. */
+static int stat_rates(struct cli_args *args, int64_t interval_ms,
+                      uint64_t count)
+{
+    const struct timespec pause = {.tv_sec = interval_ms / 1000,
+                                   .tv_nsec = interval_ms % 1000 * 1000000};
+    struct seen seen[2] = {{0}};
+    shd_segment *segment;
+    shd_dict *dict;
+    int status = args->count > 1
+                     ? cli_open(args, args->words[0], args->words[1],
+                                CLI_READ, &segment, &dict)
+                     : cli_attach(args, args->words[0], CLI_READ, &segment);
+    int code = status == CLI_YES ? look(args, segment, &seen[0]) : SHD_OK;
+    unsigned now = 0;
+
+    if (status != CLI_YES)
+        return status;
+    for (uint64_t i = 0; code == SHD_OK && (count == 0 || i < count); i++) {
+        nanosleep(&pause, NULL);
+        code = look(args, segment, &seen[!now]);
+        if (code != SHD_OK)
+            break;
+        now = !now;
+        rates(args, &seen[!now], &seen[now]);
+        if (ferror(stdout)) /* cli_finish says why */
+            break;
+    }
+    free(seen[0].object);
+    free(seen[1].object);
+    if (args->count > 1)
+        shd_dict_close(dict);
+    shd_segment_close(segment);
+    return code == SHD_OK ? CLI_YES : cli_answer(args, args->words[0], code);
+}
+
+/* ---- one segment -------------------------------------------------------- */
+
 static int stat_segment(struct cli_args *args)
 {
     struct shd_segment_info i = {.struct_size = sizeof(i)};
@@ -66,9 +321,10 @@ static int stat_segment(struct cli_args *args)
     if (status != CLI_YES)
         return status;
     int code = shd_segment_info(segment, &i);
-    shd_segment_close(segment);
-    if (code != SHD_OK)
+    if (code != SHD_OK) {
+        shd_segment_close(segment);
         return cli_answer(args, args->words[0], code);
+    }
     const struct figure figures[] = {
         {"layout_version", PLAIN, i.layout_version},
         {"size_bytes", BYTES, i.size_bytes},
@@ -85,7 +341,12 @@ static int stat_segment(struct cli_args *args)
     json_t *json = json_object();
     add_text(args, json, "path", i.path);
     add_figures(args, json, figures, sizeof(figures) / sizeof(figures[0]));
-    return end(args, json);
+    code = add_objects(args, json, segment);
+    shd_segment_close(segment);
+    if (code != SHD_OK)
+        status = cli_answer(args, args->words[0], code);
+    (void)end(args, json);
+    return status;
 }
 
 /* A line or an element for each size class. */
@@ -158,6 +419,9 @@ static int stat_dict(struct cli_args *args)
         {"entries", PLAIN, i.entries},
         {"entries_live", PLAIN, a.entries_live},
         {"entries_expired", PLAIN, a.entries_expired},
+        {"hits", PLAIN, i.hits},
+        {"misses", PLAIN, i.misses},
+        {"changes", PLAIN, i.changes},
         {"evictions", PLAIN, i.evictions},
         {"expirations", PLAIN, i.expirations},
         {"moves", PLAIN, i.moves},
@@ -201,13 +465,31 @@ static int stat_dict(struct cli_args *args)
 
 static int run(struct cli_args *args)
 {
+    const char *interval = cli_option(args, "interval");
+    const char *count = cli_option(args, "count");
+    uint64_t n = count ? cli_count(args, "--count", count, INT64_MAX) : 0;
+
+    if (count && !interval)
+        cli_usage(args, "--count wants --interval");
+    if (interval) {
+        int64_t ms = cli_seconds_ms(args, "--interval", interval);
+        if (ms == 0)
+            cli_usage(args, "--interval: at least 0.001 seconds");
+        return stat_rates(args, ms, n);
+    }
     return args->count == 1 ? stat_segment(args) : stat_dict(args);
 }
+
+static const struct cli_option options[] = {
+    {"interval", 'i', "SECONDS", "Show what changes a second, again and again"},
+    {"count", 'n', "N", "With --interval: N times; 0, the default, for ever"},
+    {NULL}};
 
 const struct cli_verb verb_stat = {
     .name = "stat",
     .words = "SEGMENT [DICT]",
-    .summary = "Show the figures of a segment or a dict",
+    .summary = "Show the figures of a segment and its objects, or of a dict",
+    .options = options,
     .words_min = 1,
     .words_max = 2,
     .run = run};

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What can be shown of an object, whatever its kind: a line of the last table
+ * for each kind, and figures that stat, its rates and export all print. */
+#include "cli.h"
+
+#include <string.h>
+
+struct from {
+    const char *name, *help;
+    enum cli_unit unit;
+    size_t at, size; /* of an uint64_t or an uint32_t */
+};
+
+#define FROM(type, member, unit, help)                                        \
+    {#member, help, unit, offsetof(struct type, member),                      \
+     sizeof(((struct type *)0)->member)}
+#define DICT(member, unit, help) FROM(shd_dict_info, member, unit, help)
+#define QUEUE(member, unit, help) FROM(shd_queue_info, member, unit, help)
+
+static const struct from dict_figures[] = {
+    DICT(entries, CLI_GAUGE, "Entries stored, expired ones included"),
+    DICT(capacity_bytes, CLI_BYTES, "Capacity, all overhead included"),
+    DICT(free_bytes, CLI_BYTES, "Free pages and free cells"),
+    DICT(cells_bytes, CLI_BYTES, "In cells that are in use"),
+    DICT(pages, CLI_GAUGE, "Pages of 4096 bytes"),
+    DICT(pages_free, CLI_GAUGE, "Pages that are free"),
+    DICT(hits, CLI_COUNTER, "Reads that found a live value"),
+    DICT(misses, CLI_COUNTER, "Reads that found none"),
+    DICT(changes, CLI_COUNTER, "Transactions"),
+    DICT(evictions, CLI_COUNTER, "Live entries removed by force"),
+    DICT(expirations, CLI_COUNTER, "Expired entries removed"),
+    DICT(moves, CLI_COUNTER, "Cells moved to free a page"),
+    DICT(lock_waits, CLI_COUNTER, "Lock acquisitions that had to wait"),
+    DICT(recoveries, CLI_COUNTER, "Operations of dead workers undone"),
+    DICT(resizes, CLI_COUNTER, "Changes of the capacity")};
+
+static const struct from queue_figures[] = {
+    QUEUE(capacity_bytes, CLI_BYTES, "Capacity, all overhead included"),
+    QUEUE(bytes, CLI_BYTES, "Of all messages in it"),
+    QUEUE(ready, CLI_GAUGE, "Messages that can be taken"),
+    QUEUE(delayed, CLI_GAUGE, "Messages whose time has not come"),
+    QUEUE(leased, CLI_GAUGE, "Messages that a consumer is at"),
+    QUEUE(dead, CLI_GAUGE, "Dead letters"),
+    QUEUE(pushed, CLI_COUNTER, "Messages pushed"),
+    QUEUE(popped, CLI_COUNTER, "Messages taken out"),
+    QUEUE(acked, CLI_COUNTER, "Messages acknowledged"),
+    QUEUE(redelivered, CLI_COUNTER, "Messages handed out again"),
+    QUEUE(buried, CLI_COUNTER, "Messages that became dead letters")};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+_Static_assert(COUNT(dict_figures) <= CLI_FIGURES_MAX, "room");
+_Static_assert(COUNT(queue_figures) <= CLI_FIGURES_MAX, "room");
+
+static void fill(struct cli_object *object, const struct from *from, size_t n,
+                 const void *info)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct cli_figure *f = &object->figure[i];
+        uint32_t half;
+
+        f->name = from[i].name;
+        f->help = from[i].help;
+        f->unit = from[i].unit;
+        if (from[i].size == sizeof(half)) {
+            memcpy(&half, (const char *)info + from[i].at, sizeof(half));
+            f->value = half;
+        } else {
+            memcpy(&f->value, (const char *)info + from[i].at,
+                   sizeof(f->value));
+        }
+    }
+    object->figures = (unsigned)n;
+}
+
+static int figures_of_dict(shd_segment *segment, const char *name,
+                           struct cli_object *object)
+{
+    struct shd_dict_info info = {.struct_size = sizeof(info)};
+    shd_dict *dict;
+    int code = shd_dict_open(segment, name, NULL, &dict);
+
+    if (code != SHD_OK)
+        return code;
+    code = shd_dict_info(dict, &info);
+    shd_dict_close(dict);
+    fill(object, dict_figures, COUNT(dict_figures), &info);
+    return code;
+}
+
+static int figures_of_queue(shd_segment *segment, const char *name,
+                            struct cli_object *object)
+{
+    struct shd_queue_info info = {.struct_size = sizeof(info)};
+    shd_queue *queue;
+    int code = shd_queue_open(segment, name, NULL, &queue);
+
+    if (code != SHD_OK)
+        return code;
+    code = shd_queue_info(queue, &info);
+    shd_queue_close(queue);
+    fill(object, queue_figures, COUNT(queue_figures), &info);
+    return code;
+}
+
+static const struct {
+    uint32_t kind;
+    int (*figures)(shd_segment *segment, const char *name,
+                   struct cli_object *object);
+} kinds[] = {{SHD_OBJECT_DICT, figures_of_dict},
+             {SHD_OBJECT_QUEUE, figures_of_queue}};
+
+
+int cli_object_at(shd_segment *segment, uint32_t index,
+                  struct cli_object *object)
+{
+    struct shd_object_info info = {.struct_size = sizeof(info)};
+    int code = shd_object_info(segment, index, &info);
+
+    if (code != SHD_OK)
+        return code;
+    memcpy(object->name, info.name, sizeof(object->name));
+    object->name[sizeof(object->name) - 1] = '\0';
+    object->kind = info.kind;
+    object->generation = info.generation;
+    object->figures = 0;
+    for (size_t i = 0; i < COUNT(kinds); i++)
+        if (kinds[i].kind == info.kind)
+            code = kinds[i].figures(segment, info.name, object);
+    /* Destroyed since. */
+    return code == SHD_GONE ? SHD_NOTFOUND : code;
+}
+
+uint64_t cli_figure(const struct cli_object *object, const char *name)
+{
+    for (unsigned i = 0; i < object->figures; i++)
+        if (strcmp(object->figure[i].name, name) == 0)
+            return object->figure[i].value;
+    return 0;
+}
