@@ -571,14 +571,17 @@ enum { /* shd_store */
                         there is no room then */
 };
 
-/* WHAT FITS. An item takes cells of 48, 64, 80, 112, 160, 224, 304, 400, 576,
- * 816, 1024, 1360, 2048 or 4096 bytes, the smallest that will do:
+/* WHAT FITS. An item takes cells of 48, 64, 80, 96, 112, 128, 160, 192, 224,
+ * 256, 304, 368, 448, 512, 576, 672, 816, 1024, 1360, 2048 or 4096 bytes, the
+ * smallest that will do:
  *   an entry     32 + key padded to 8 (over 1024 bytes: 16, and the padded key
  *                opens its chain) + 8 if flags are not 0 + value (number,
  *                boolean: 8; list: 16)
  *   an element   24 + value (number: 8)
  *   a chain      what would be over 4096: a cell of 4096 for each 4072 bytes,
  *                one for the rest + 24, and 8 instead of the value
+ * Of more than 1024 bytes an entry without a chain takes two smaller ones, for
+ * 32 more, if that is a twentieth less (in a dict of 64 pages or more).
  * The cells of one size and one shard share pages of 4096 bytes; the dict has
  * shd_dict_info.pages of them.
  *

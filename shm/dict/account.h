@@ -12,9 +12,10 @@
  *   an entry    32 + key padded to 8 (over 1024 bytes: 16, and the padded key
  *               opens a chain) + 8 with flags + value (a list: 16)
  *   an element  24 + value
- *   a value     over 1360 bytes, in a dict of 64 pages and more: by two cells,
- *               if they are a tenth smaller than one: what fits into the first
- *               beside the entry and 8, and the rest + 24
+ *   a value     whose cell would be over 1024 bytes, in a dict of 64 pages and
+ *               more: by two cells, if they are a twentieth smaller than one:
+ *               what fits into the first beside the entry and 8, and the rest
+ *               + 24
  *   a chain     of what does not fit into 4096: cells of 4096 for each 4072
  *               bytes, and one for what is left + 24; its owner keeps 8
  *

@@ -91,15 +91,20 @@ int attempt_make_room(struct attempt *a, uint32_t class, int *steps)
     return rc < 0 ? rc : rc == 0 ? ATTEMPT_NEED_ROOM : SHD_OK;
 }
 
+struct chain_site attempt_site(const struct attempt *a, int slot)
+{
+    return (struct chain_site){.pages = &a->d->pages,
+                               .slab = &a->shard->slab,
+                               .guard = a->guard,
+                               .owner = dict_owner(a->at.shard),
+                               .pending = &a->shard->pending[slot],
+                               .built = &a->shard->chains};
+}
+
 int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
                         int *steps)
 {
-    const struct chain_site site = {.pages = &a->d->pages,
-                                    .slab = &a->shard->slab,
-                                    .guard = a->guard,
-                                    .owner = dict_owner(a->at.shard),
-                                    .pending = &a->shard->pending[slot],
-                                    .built = &a->shard->chains};
+    const struct chain_site site = attempt_site(a, slot);
     uint64_t left = chain_source_len(&item->chain);
 
     while (left > 0) {

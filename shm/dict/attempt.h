@@ -74,17 +74,23 @@ int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
 int attempt_adopt_chain(struct attempt *a, struct txn *t, int slot,
                         uint32_t ref);
 
+/* The site of a chain on a pending word of the shard. */
+struct chain_site attempt_site(const struct attempt *a, int slot);
+
 /* Puts a filled fresh entry where the look-up led: instead of the old one, or
  * as a new one. */
+#define LINK_OLD_WORDS (TREE_REPLACE_WORDS + ROOM_DISCARD_WORDS)
+#define LINK_WORDS                                                            \
+    (SLAB_EXPIRY_WORDS + 2 * LIST_WORDS + 2u +                                \
+     (TREE_INSERT_WORDS > LINK_OLD_WORDS ? TREE_INSERT_WORDS                  \
+                                         : LINK_OLD_WORDS))
 int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
                  uint64_t expires);
 
 /* ---- store.c, for other changes under the lock ------------------------ */
 
 /* What one transaction may log that stores a filled fresh entry. */
-#define STORE_WORDS                                                           \
-    (SLAB_ALLOC_WORDS + TREE_INSERT_WORDS + SLAB_EXPIRY_WORDS +               \
-     2 * LIST_WORDS + SLAB_FREE_WORDS + 8u)
+#define STORE_WORDS (CHAIN_ONE_WORDS + SLAB_ALLOC_WORDS + LINK_WORDS + 8u)
 
 /* A store under the lock: looks up, makes room, stores. */
 int store_locked(struct attempt *a, uint32_t op, struct item *item);

@@ -7,8 +7,9 @@
 #include <string.h>
 
 #define NODE_VALUE_AT ((uint32_t)sizeof(struct cell))
-/* Cells up to this size are at most a third larger than the next. */
-#define SPLIT_BYTES 1360u
+/* What fits into a cell of that size is in one: those are at most a quarter
+ * larger than the next, and two cost a store half as much again. */
+#define SPLIT_BYTES 1024u
 #define SPLIT_PAGES_MIN 64u
 
 static uint32_t key_len_of(const struct cell *c)
@@ -108,12 +109,12 @@ static int fits(const struct dict *d, const struct item *item)
 
 /* A string whose cell would be over SPLIT_BYTES, where the classes are far
  * apart: begun in a smaller cell, `head` bytes into it, and ended in a chain
- * of one cell, if both together are a good deal smaller. Not where pages are
+ * of one cell, if both together are smaller by a twentieth. Not where pages are
  * so few that two kinds of cells might not both find one. */
 static bool split(const struct dict *d, struct item *item, uint64_t head)
 {
     uint64_t whole = slab_class_bytes(slab_class(head + pad8(item->len)));
-    uint64_t best = whole * 9 / 10;
+    uint64_t best = whole * 19 / 20;
 
     /* No lock is held: nothing of a destroyed dict is to be touched. */
     if (dict_gone(d, 0) || pages_count(&d->pages) < SPLIT_PAGES_MIN)

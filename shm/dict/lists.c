@@ -16,9 +16,7 @@
 #define PUSH_WORDS                                                            \
     (SLAB_ALLOC_WORDS + 2 * LIST_WORDS + SLAB_EXPIRY_WORDS + 9u)
 /* A new list: its entry, its first node, and the old entry's end. */
-#define CREATE_WORDS                                                          \
-    (2 * SLAB_ALLOC_WORDS + TREE_INSERT_WORDS + 2 * LIST_WORDS +              \
-     SLAB_EXPIRY_WORDS + SLAB_FREE_WORDS + 12u)
+#define CREATE_WORDS (2 * SLAB_ALLOC_WORDS + LINK_WORDS + 12u)
 /* Without the last node, the entry goes too. */
 #define POP_WORDS (ROOM_REMOVE_WORDS + SLAB_FREE_WORDS + 2 * LIST_WORDS + 8u)
 

@@ -81,15 +81,55 @@ static bool has_attachments(const struct cell *c)
                    &((const struct entry *)(const void *)c)->key_expires)));
 }
 
+/* The cell that a value which begins in its entry's ends in, if freeing that
+ * takes few stores; 0: put it on the garbage, whatever it is. */
+static uint32_t brief_tail(const struct dict *d, uint32_t shard,
+                           struct cell *c)
+{
+    uint32_t meta = atomic_load32(&c->meta), prefix, ref;
+    const struct entry *e = (const struct entry *)(const void *)c;
+    const uint32_t *chain;
+    const struct cell *tail;
+
+    if (cell_kind(meta) != CELL_ENTRY || (meta & CELL_CHAINED) == 0)
+        return 0;
+    prefix = entry_prefix(
+        &d->pages, c,
+        entry_value_at(meta, entry_key_len(atomic_load64(&e->key_expires))));
+    chain = entry_chain(&d->pages, c);
+    if (prefix == 0 || prefix == UINT32_MAX || chain == NULL)
+        return 0;
+    ref = atomic_load32(chain);
+    tail = cell_at(&d->pages, ref, sizeof(*tail));
+    return ref != 0 && tail != NULL &&
+                   atomic_load32(&tail->word[CHAIN_NEXT]) == 0 &&
+                   slab_frees_briefly(&d->pages, dict_owner(shard), ref)
+               ? ref
+               : 0;
+}
+
 int room_discard(const struct dict *d, uint32_t shard, struct txn *t,
                  uint32_t ref)
 {
     struct shard *s = &d->shard[shard];
     struct cell *c = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+    bool alone;
 
     if (c == NULL)
         return dict_damaged(d, "a link leads outside");
-    if (!has_attachments(c))
+    alone = !has_attachments(c);
+    if (!alone) {
+        uint32_t tail = brief_tail(d, shard, c);
+
+        alone = tail != 0;
+        if (alone) {
+            int rc = slab_free(&d->pages, &s->slab, t, dict_owner(shard), tail);
+
+            if (rc != SHD_OK)
+                return rc;
+        }
+    }
+    if (alone)
         return slab_free(&d->pages, &s->slab, t, dict_owner(shard), ref);
     txn_store32(t, &c->word[CHAIN_GARBAGE], atomic_load32(&s->garbage));
     txn_store32(t, &s->garbage, ref);

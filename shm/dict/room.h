@@ -26,8 +26,9 @@ enum { ROOM_DELETED = 0, ROOM_EXPIRED = 1, ROOM_EVICTED = 2 };
 #define ROOM_PAGE_CELLS 438u
 
 /* What a removal may store, beyond what the caller adds. */
+#define ROOM_DISCARD_WORDS (SLAB_FREE_BRIEF_WORDS + SLAB_FREE_WORDS)
 #define ROOM_REMOVE_WORDS                                                     \
-    (TREE_REMOVE_WORDS + LIST_WORDS + SLAB_FREE_WORDS + 8u)
+    (TREE_REMOVE_WORDS + LIST_WORDS + ROOM_DISCARD_WORDS + 8u)
 
 /* What a store asks of the makers of room. */
 struct room {
@@ -48,7 +49,7 @@ struct room {
 
 /* Inside a transaction of the shard: takes the entry the path ends with out
  * of the tree and the LRU list, and frees its cell, or puts it on the
- * garbage if it owns a chain or a list. */
+ * garbage if it owns a list, or more of a chain than that frees at once. */
 int room_remove(const struct dict *d, uint32_t shard, struct txn *t,
                 const struct place *at, struct tree_path *path, int why);
 

@@ -18,21 +18,28 @@
 static_assert(STORE_WORDS <= GUARD_UNDO_MAX, "log");
 static_assert(IN_PLACE_WORDS_MAX <= GUARD_UNDO_MAX, "log");
 
-static int store_fresh(struct attempt *a, struct item *item, uint32_t class)
+/* The cells that a store takes: a value that begins in its entry's is ended in
+ * another one by the same transaction; a longer chain has been built before. */
+static int store_fresh(struct attempt *a, struct item *item, uint32_t class,
+                       uint32_t tail_class)
 {
     const struct dict *d = a->d;
     struct txn t;
-    uint32_t ref;
+    uint32_t ref, chain = atomic_load32(&a->shard->pending[PENDING_ENTRY]);
     int rc;
 
     attempt_begin(a, &t, STORE_WORDS);
     rc = slab_alloc(&d->pages, &a->shard->slab, &t, dict_owner(a->at.shard),
                     class, PAGE_NONE, &ref);
+    if (rc == SHD_OK && item->prefix != 0) {
+        const struct chain_site site = attempt_site(a, PENDING_ENTRY);
+
+        rc = chain_build_one(&site, &t, &item->chain, tail_class, ref, &chain);
+    }
     if (rc == SHD_OK) {
         item->version = entry_version_of(&t);
-        entry_fill(d, ref, item, &a->at,
-                   atomic_load32(&a->shard->pending[PENDING_ENTRY]));
-        if (item->has_chain)
+        entry_fill(d, ref, item, &a->at, chain);
+        if (item->has_chain && item->prefix == 0)
             rc = attempt_adopt_chain(a, &t, PENDING_ENTRY, ref);
     }
     if (rc == SHD_OK)
@@ -167,6 +174,35 @@ int store_condition(const struct attempt *a, const struct condition *when)
                                                           : SHD_CHANGED;
 }
 
+/* Finds cells, and fills them. SHD_NOMEM: of *class there is none. */
+static int store_anew(struct attempt *a, struct item *item, uint32_t *class)
+{
+    const struct pages *p = &a->d->pages;
+    struct slab *s = &a->shard->slab;
+    uint32_t own = attempt_class(a, item->class), tail = 0;
+    int rc = slab_prepare(p, s, own);
+
+    *class = item->class;
+    /* A cell that is a little too large costs nobody his. */
+    if ((rc == SHD_NOMEM || own != item->class) &&
+        fits_in_place(a, item, ATTEMPT_LARGER))
+        return store_in_place(a, item);
+    if (rc == SHD_OK && item->prefix != 0) {
+        uint32_t wanted = chain_class(item->chain.second_len);
+
+        tail = attempt_class(a, wanted);
+        rc = slab_prepare(p, s, tail);
+        if (atomic_load32(&s->partial[own]) != 0)
+            *class = wanted;
+    }
+    if (rc == SHD_OK)
+        rc = store_fresh(a, item, own, tail);
+    /* Both cells were to have the one free page that has memory. */
+    if (rc == SHD_NOMEM && item->prefix != 0 && pages_extend(p) == SHD_OK)
+        rc = store_fresh(a, item, own, tail);
+    return rc;
+}
+
 int store_locked(struct attempt *a, uint32_t op, struct item *item)
 {
     int steps = 0;
@@ -198,7 +234,7 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
         }
         if (fits_in_place(a, item, 0))
             return store_in_place(a, item);
-        if (item->has_chain && !built) {
+        if (item->has_chain && item->prefix == 0 && !built) {
             rc = attempt_build_chain(a, item, PENDING_ENTRY, &steps);
             if (rc != SHD_OK)
                 break;
@@ -206,17 +242,10 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
             built = true;
             continue;
         }
-        class = attempt_class(a, item->class);
-        rc = slab_prepare(&a->d->pages, &a->shard->slab, class);
-        /* A cell that is a little too large costs nobody his. */
-        if ((rc == SHD_NOMEM || class != item->class) &&
-            fits_in_place(a, item, ATTEMPT_LARGER))
-            return store_in_place(a, item);
-        if (rc == SHD_OK)
-            rc = store_fresh(a, item, class);
+        rc = store_anew(a, item, &class);
         if (rc != SHD_NOMEM)
             break;
-        rc = attempt_make_room(a, item->class, &steps);
+        rc = attempt_make_room(a, class, &steps);
         if (rc == ATTEMPT_NEED_ROOM && a->room.safe &&
             fits_in_place(a, item, SLAB_CLASSES))
             return store_in_place(a, item);

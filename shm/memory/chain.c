@@ -113,6 +113,33 @@ int chain_build_step(const struct chain_site *site,
     return SHD_OK;
 }
 
+int chain_build_one(const struct chain_site *site, struct txn *t,
+                    const struct chain_source *source, uint32_t class,
+                    uint32_t of, uint32_t *ref)
+{
+    uint64_t number = atomic_load64(site->built) + 1;
+    uint64_t len = chain_source_len(source);
+    struct cell *c;
+    int rc;
+
+    assert(len <= CHAIN_DATA_MAX && class >= chain_class(len));
+    rc = slab_alloc(site->pages, site->slab, t, site->owner, class, PAGE_NONE,
+                    ref);
+    if (rc != SHD_OK)
+        return rc;
+    c = (struct cell *)(void *)(site->pages->segment->base +
+                                (uint64_t)*ref * SEGMENT_UNIT);
+    txn_store64(t, site->built, number);
+    atomic_store32(&c->word[CHAIN_NEXT], 0);
+    atomic_store32(&c->word[CHAIN_BACK], 0);
+    atomic_store32(&c->word[CHAIN_OF], of);
+    atomic_store32(&c->word[CHAIN_NUMBER], (uint32_t)number);
+    atomic_store32(&c->meta, SHD_STRING | CELL_CHAIN << CELL_KIND_SHIFT);
+    atomic_store32(&c->len, (uint32_t)len);
+    source_fill(source, 0, (unsigned char *)(c + 1), len);
+    return SHD_OK;
+}
+
 /* The cell and its length, if it can be part of a chain. */
 static const struct cell *link_at(const struct pages *p, uint32_t ref,
                                   uint32_t *len)

@@ -75,6 +75,13 @@ int chain_build_step(const struct chain_site *site,
                      const struct chain_source *source, uint32_t class,
                      uint64_t *left);
 
+/* Inside a transaction, at most CHAIN_ONE_WORDS stores: makes a chain of one
+ * cell of that class, at *ref, which belongs to the cell `of`. */
+#define CHAIN_ONE_WORDS (SLAB_ALLOC_WORDS + 1u)
+int chain_build_one(const struct chain_site *site, struct txn *t,
+                    const struct chain_source *source, uint32_t class,
+                    uint32_t of, uint32_t *ref);
+
 /* Copies bytes from..from+len of the chain out. SHD_CORRUPT (believe it after
  * read_valid): the chain ends early, or leads nowhere. */
 int chain_read(const struct pages *p, uint32_t head, uint64_t from, void *to,

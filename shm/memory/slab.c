@@ -415,6 +415,16 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
     return SHD_OK;
 }
 
+bool slab_frees_briefly(const struct pages *p, uint32_t owner, uint32_t ref)
+{
+    uint32_t cell;
+    const struct page *page = locate(p, owner, ref, &cell);
+
+    return page != NULL &&
+           (page_free_cells(page) + 1 < class_cells(page_class(page)) ||
+            (atomic_load32(&page->info) & PAGE_IN_TREE) == 0);
+}
+
 bool slab_has_free(const struct pages *p, const struct slab *s, uint32_t class,
                    uint32_t avoid)
 {

@@ -22,6 +22,8 @@
 #define SLAB_ALLOC_WORDS 12u
 /* The page may leave the tree of pages by expiry with its last cell. */
 #define SLAB_FREE_WORDS (8u + TREE_REMOVE_WORDS)
+/* It may not: slab_frees_briefly. */
+#define SLAB_FREE_BRIEF_WORDS 8u
 #define SLAB_EXPIRY_WORDS (TREE_REMOVE_WORDS + TREE_INSERT_WORDS + 5u)
 #define SLAB_LEAVE_WORDS 5u
 
@@ -58,6 +60,9 @@ int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
 /* SHD_CORRUPT: it is not a cell of this shard that is handed out. */
 int slab_free(const struct pages *p, struct slab *s, struct txn *t,
               uint32_t owner, uint32_t ref);
+
+/* Will slab_free of that cell be content with SLAB_FREE_BRIEF_WORDS? */
+bool slab_frees_briefly(const struct pages *p, uint32_t owner, uint32_t ref);
 
 /* Is there a free cell of the class in a page other than `avoid`? */
 bool slab_has_free(const struct pages *p, const struct slab *s, uint32_t class,

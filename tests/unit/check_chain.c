@@ -109,6 +109,39 @@ START_TEST(a_value_of_any_length_comes_back_as_it_was)
 }
 END_TEST
 
+START_TEST(a_chain_of_one_cell_takes_one_transaction)
+{
+    arena_start(64);
+    fill_value();
+    for (uint32_t len = 1; len <= CHAIN_DATA_MAX; len += 1 + len / 8) {
+        struct chain_source s = {.second = value, .second_len = len};
+        const struct chain_site site = chain_site();
+        uint64_t built = arena->chains;
+        struct txn t;
+
+        ck_assert_int_eq(
+            slab_prepare(&arena_pages, &arena->slab, chain_class(len)),
+            SHD_OK);
+        arena_begin(&t, CHAIN_ONE_WORDS);
+        ck_assert_int_eq(chain_build_one(&site, &t, &s, chain_class(len), 77,
+                                         &arena->pending),
+                         SHD_OK);
+        txn_commit(&t);
+        /* A number of its own: what lay there before is another chain. */
+        ck_assert_uint_eq(arena->chains, built + 1);
+        ck_assert_uint_eq(arena_cell(arena->pending)->word[CHAIN_NUMBER],
+                          built + 1);
+        arena_expect_sound(check(len, 77, report, sizeof(report)));
+        ck_assert_int_eq(
+            chain_read(&arena_pages, arena->pending, 0, out, len), SHD_OK);
+        ck_assert_mem_eq(out, value, len);
+        free_chain();
+    }
+    ck_assert_uint_eq(pages_free(&arena_pages), 64);
+    arena_stop();
+}
+END_TEST
+
 START_TEST(two_pieces_come_back_as_if_joined)
 {
     arena_start(64);
@@ -309,6 +342,7 @@ int main(void)
     tcase_set_timeout(c, 60);
     tcase_add_loop_test(c, a_value_of_any_length_comes_back_as_it_was, 0,
                         LENGTHS);
+    tcase_add_test(c, a_chain_of_one_cell_takes_one_transaction);
     tcase_add_test(c, two_pieces_come_back_as_if_joined);
     tcase_add_loop_test(c, comparing_finds_the_byte_that_differs, 0, LENGTHS);
     tcase_add_test(c, copying_a_cell_keeps_to_its_length);

@@ -88,6 +88,20 @@ END_TEST
 
 /* ---- which goes ------------------------------------------------------- */
 
+static size_t of_1700_bytes(void)
+{
+    return 1700;
+}
+
+/* Each takes two cells, whose pages get their memory a MiB at a time. */
+START_TEST(values_in_two_cells_take_all_the_memory)
+{
+    double each = bytes_each(16 * MIB, of_1700_bytes);
+
+    ck_assert_double_lt(each, 1.08 * (32 + 16 + 1704 + 32));
+}
+END_TEST
+
 START_TEST(the_least_recently_stored_goes_first)
 {
     uint32_t forcible = 0;
@@ -613,6 +627,7 @@ int main(void)
     tcase_add_test(c, a_small_item_takes_at_most_86_bytes);
     tcase_add_test(c,
                    a_mixed_item_takes_a_quarter_more_than_its_bytes_and_32);
+    tcase_add_test(c, values_in_two_cells_take_all_the_memory);
     tcase_add_test(c, the_least_recently_stored_goes_first);
     tcase_add_test(c, changing_an_entry_makes_it_the_last_to_go);
     tcase_add_test(c, an_entry_read_since_gets_a_second_chance);

@@ -67,7 +67,10 @@ static int try_free(struct slab *s, uint32_t owner, uint32_t ref)
     struct txn t;
     int rc;
 
-    arena_begin(&t, SLAB_FREE_WORDS);
+    /* The log asserts that no more is stored. */
+    arena_begin(&t, slab_frees_briefly(&arena_pages, owner, ref)
+                        ? SLAB_FREE_BRIEF_WORDS
+                        : SLAB_FREE_WORDS);
     rc = slab_free(&arena_pages, s, &t, owner, ref);
     if (rc == SHD_OK)
         txn_commit(&t);
