@@ -1065,8 +1065,8 @@ START_TEST(a_reader_beside_a_writer_sees_one_state)
     for (uint64_t i = 0; i < WORDS; i++)
         words[i] = i;
     ck_assert_int_eq(pthread_create(&thread, NULL, write_pairs, NULL), 0);
-    int64_t until = support_now_ms() + 500;
-    while (support_now_ms() < until) {
+    /* However long that takes on a machine that has other things to do. */
+    while (changes <= 100) {
         uint64_t copy[WORDS];
         struct reading r;
 
@@ -1083,7 +1083,6 @@ START_TEST(a_reader_beside_a_writer_sees_one_state)
     atomic_store32(&stop_writing, 1);
     ck_assert_int_eq(pthread_join(thread, &result), 0);
     ck_assert_ptr_null(result);
-    ck_assert_uint_gt(changes, 10);
 }
 END_TEST
 
