@@ -508,6 +508,45 @@ START_TEST(one_shard_takes_the_room_of_all)
 }
 END_TEST
 
+/* Lengths of values, and whether their keys are all of one shard. */
+static const struct {
+    size_t least, most;
+    bool hot;
+} fillings[] = {{32, 32, true},          {8, 2000, true},
+                {8, 2000, false},        {3000, 9000, true},
+                {50000, 300000, false},  {500000, 900000, true},
+                {1000000, 1000000, false}};
+#define FILLINGS (int)(sizeof(fillings) / sizeof(fillings[0]))
+
+START_TEST(the_whole_of_a_dict_holds_entries_before_the_first_goes)
+{
+    static const char zeroes[1000000];
+    size_t least = fillings[_i].least, most = fillings[_i].most;
+    uint32_t forcible = 0;
+    uint64_t filled = 0;
+    double part;
+
+    start_named(NULL, 16 * MIB, 8, 0);
+    for (unsigned k = 0; forcible == 0; k++) {
+        size_t len = least + random_below((uint32_t)(most - least + 1));
+        char *key = name(k);
+
+        if (fillings[_i].hot && dict_place(inner, key, strlen(key)).shard != 5)
+            continue;
+        filled = info().cells_bytes;
+        expect(shd_store(dict, SHD_SET, key, strlen(key), SHD_STRING, zeroes,
+                         len, 0, 0, 0, &forcible),
+               SHD_OK);
+    }
+    /* The last one found no room: up to its own length may be left. */
+    if (least > 4096)
+        filled += most;
+    part = (double)filled / (double)(info().pages * 4096);
+    ck_assert_msg(part >= 0.95, "%.4f of the pages", part);
+    sound();
+}
+END_TEST
+
 START_TEST(a_safe_store_takes_the_one_page_another_shard_can_spare)
 {
     unsigned n = 0, met = 0, deleted = 0;
@@ -644,6 +683,9 @@ int main(void)
     tcase_add_test(c, moved_entries_still_expire);
     tcase_add_loop_test(
         c, a_plain_store_of_what_fits_succeeds_in_any_full_dict, 0, 8);
+    tcase_add_loop_test(c,
+                        the_whole_of_a_dict_holds_entries_before_the_first_goes,
+                        0, FILLINGS);
     tcase_add_test(c, one_shard_takes_the_room_of_all);
     tcase_add_test(
         c, a_safe_store_takes_the_one_page_another_shard_can_spare);

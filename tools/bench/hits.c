@@ -63,7 +63,7 @@ static void *allocate(size_t n, size_t size)
 
 /* ---- loads ------------------------------------------------------------ */
 
-static uint64_t random_state;
+static uint64_t random_state, seed = 20261121;
 
 static uint64_t random64(void)
 {
@@ -383,7 +383,7 @@ static struct result run_row(shd_segment *s, const struct row *r,
     struct result out;
     double counted;
 
-    random_state = 20261121;
+    random_state = seed;
     l = make_load(r, fits, fits * turnover);
     counted = (l.ops - l.ops / 4) / 100.0;
     out.ours = dict_run(d, &l) / counted;
@@ -418,7 +418,8 @@ static bool print_row(const struct row *r, const struct result *x)
 
 static void usage(FILE *to)
 {
-    fputs("usage: shdict-bench-hits [--quick | --brief] [--turnover N]\n"
+    fputs("usage: shdict-bench-hits [--quick | --brief] [--turnover N] "
+          "[--seed N]\n"
           "Hit ratios in per cent, of a full dict and of strict LRU caches of "
           "the same size.\n"
           "Each load asks for ten times as many keys as fit. Exit 1 if a row "
@@ -426,6 +427,7 @@ static void usage(FILE *to)
           "  --quick       small dicts only\n"
           "  --brief       a few of their rows\n"
           "  --turnover N  operations for each item that fits (default 100)\n"
+          "  --seed N      another sequence of keys\n"
           "\n"
           "  ours   the dict\n"
           "  lru    strict LRU, an item charged what it takes of the dict's "
@@ -446,6 +448,7 @@ int main(int argc, char **argv)
         {"quick", no_argument, NULL, 'q'},
         {"brief", no_argument, NULL, 'b'},
         {"turnover", required_argument, NULL, 't'},
+        {"seed", required_argument, NULL, 's'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     static const double zipfs[] = {0.7, 0.8, 0.9, 1.0, 1.1, 1.2};
@@ -466,6 +469,8 @@ int main(int argc, char **argv)
             step = 4;
         } else if (c == 't') {
             turnover = (uint32_t)atoi(optarg);
+        } else if (c == 's') {
+            seed = strtoull(optarg, NULL, 0);
         } else {
             usage(c == 'h' ? stdout : stderr);
             return c == 'h' ? 0 : 2;
