@@ -43,6 +43,7 @@ struct totals {
     uint64_t codes[1 - SHD_ERROR_LAST_];
     uint64_t alive[WORKERS]; /* beside: operations of each worker */
     uint64_t kills;
+    uint64_t repairs, rebuilt, reset, lost;
     uint64_t at; /* the case that is running */
 };
 
@@ -169,6 +170,33 @@ static void put_back(const struct play *p, const unsigned char *image)
     memcpy(p->segment->segment.base, image, p->segment->segment.size);
 }
 
+/* One shard was damaged, in any way: a repair makes all of it sound, and then
+ * nothing is found damaged any more. */
+static void serve_again(struct play *p)
+{
+    struct shd_repair done = {.struct_size = sizeof(done)};
+    uint64_t corrupt = p->codes[-SHD_CORRUPT];
+    char report[2000] = "";
+    int rc = shd_segment_repair(p->segment, &done, report, sizeof(report));
+
+    p->doing = "repair";
+    if (rc == SHD_BUSY) /* the lock names a thread that lives */
+        return;
+    if (rc != SHD_OK)
+        play_fail(p, "of one shard: %s: %s", shd_strerror_name(rc), report);
+    totals->repairs++;
+    totals->rebuilt += done.rebuilt;
+    totals->reset += done.reset;
+    totals->lost += done.entries_lost;
+    for (int i = 0; i < 30; i++)
+        play_op(p);
+    if (p->codes[-SHD_CORRUPT] != corrupt)
+        play_fail(p, "is corrupt after a repair: %s", shd_last_error());
+    rc = shd_segment_check(p->segment, report, sizeof(report));
+    if (rc != SHD_OK)
+        play_fail(p, "check after a repair: %s", report);
+}
+
 static void one_case(struct play *p, const unsigned char *image,
                      uint64_t number)
 {
@@ -197,6 +225,8 @@ static void one_case(struct play *p, const unsigned char *image,
         play_verify_control(p);
     if (where == SCRIBBLE_SHARD)
         play_verify_shards(p, s.shard);
+    if (where == SCRIBBLE_SHARD)
+        serve_again(p);
     totals->cases++;
     totals->scribbles += s.done;
 }
@@ -390,7 +420,9 @@ static void tell(const char *what, double took)
            totals->cases, totals->kills, took);
     if (totals->cases == 0)
         return;
-    printf("   ");
+    printf("    %" PRIu64 " times one shard repaired, and sound: %" PRIu64
+           " rebuilt, %" PRIu64 " emptied, %" PRIu64 " entries lost\n   ",
+           totals->repairs, totals->rebuilt, totals->reset, totals->lost);
     for (int i = 0; i <= -SHD_ERROR_LAST_; i++) {
         if (totals->codes[i] != 0)
             printf(" %s %" PRIu64, shd_strerror_name(-i), totals->codes[i]);
