@@ -373,8 +373,14 @@ static int repair_objects(shd_segment *h, struct repair *r)
 
     for (uint32_t i = 0; i < h->segment.objects_max; i++) {
         struct catalogue_object o;
+        uint32_t mended = 0;
         int rc = catalogue_at(&h->env, i, &o);
 
+        if (rc == SHD_OK)
+            rc = catalogue_mend_guards(&h->env, i, &mended);
+        if (mended > 0)
+            repair_say(r, "'%s': %u locks said that they were another's",
+                       o.name, mended);
         if (rc == SHD_OK)
             rc = repair_object(h, &o, r);
         if (rc != SHD_OK && rc != SHD_NOTFOUND && rc != SHD_GONE &&

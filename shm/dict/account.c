@@ -292,6 +292,8 @@ static void look_at_page(struct look *l, uint32_t shard, uint32_t n)
     const struct pages *p = &l->d->pages;
     uint32_t class = page_class(&p->table[n]), at = 0, ref;
 
+    if (class >= SLAB_CLASSES)
+        return;
     l->page.class = class;
     while ((ref = slab_next_used(p, n, &at)) != 0) {
         struct cell *c = cell_at(p, ref, SLAB_CELL_MIN);

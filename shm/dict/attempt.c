@@ -38,6 +38,8 @@ int attempt_look_up(struct attempt *a, const void *key, size_t len)
         return rc;
     a->old = rc == 1 ? a->path.ref[a->path.depth - 1] : 0;
     a->entry = rc == 1 ? entry_at(&a->d->pages, a->old) : NULL;
+    if (rc == 1 && a->entry == NULL)
+        return dict_damaged(a->d, "an entry leads outside");
     a->live = a->entry != NULL && !entry_is_expired(a->entry);
     a->room.keep = a->old;
     return SHD_OK;

@@ -207,11 +207,6 @@ int item_shape_node(const struct dict *d, struct item *item)
     return fits(d, item);
 }
 
-static void *cell_address(const struct dict *d, uint32_t ref)
-{
-    return d->env->segment->base + (uint64_t)ref * SEGMENT_UNIT;
-}
-
 static void value_fill(unsigned char *to, const struct item *item,
                        uint32_t chain)
 {
@@ -235,7 +230,7 @@ static void value_fill(unsigned char *to, const struct item *item,
 void entry_fill(const struct dict *d, uint32_t ref, const struct item *item,
                 const struct place *place, uint32_t chain)
 {
-    struct entry *e = cell_address(d, ref);
+    struct entry *e = cell_fresh(&d->pages, ref);
     unsigned char *bytes = (unsigned char *)e;
     uint32_t key_len = (uint32_t)item->key_len;
     uint32_t at = entry_value_at(item->meta, key_len);
@@ -268,7 +263,7 @@ void entry_fill(const struct dict *d, uint32_t ref, const struct item *item,
 void node_fill(const struct dict *d, uint32_t ref, const struct item *item,
                uint32_t chain)
 {
-    struct cell *c = cell_address(d, ref);
+    struct cell *c = cell_fresh(&d->pages, ref);
 
     for (int i = 0; i < 4; i++)
         atomic_store32(&c->word[i], 0);
@@ -426,6 +421,8 @@ int entry_value(const struct dict *d, const struct cell *c, void *buf,
         if (v->len > CHAIN_SLICE_BYTES && (how & ENTRY_SHORT) != 0)
             return 1;
         cell_copy_out(buf, (const unsigned char *)c + at + 8, prefix);
+        if (prefix == v->len) /* buf may be NULL */
+            return SHD_OK;
         if (cell_kind(meta) == CELL_ENTRY && entry_is_long(key_len_of(c)))
             from = pad8(key_len_of(c));
         return chain_read(&d->pages, atomic_load32(chain), from,

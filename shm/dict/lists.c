@@ -78,7 +78,7 @@ static int push_to_live(struct attempt *a, struct push_call *c)
     attempt_begin(a, &t, PUSH_WORDS);
     rc = node_make(a, &t, &c->element, c->class, &ref);
     if (rc == SHD_OK) {
-        node = node_at(a, ref);
+        node = cell_fresh(&a->d->pages, ref);
         atomic_store32(&node->word[c->left ? CHAIN_NEXT : CHAIN_BACK],
                        end_ref);
         atomic_store32(&node->word[c->left ? CHAIN_BACK : CHAIN_NEXT], a->old);
@@ -111,14 +111,15 @@ static int push_to_new(struct attempt *a, struct push_call *c)
     if (rc == SHD_OK)
         rc = node_make(a, &t, &c->element, c->class, &node);
     if (rc == SHD_OK) {
-        struct cell *e = node_at(a, entry);
-        struct cell *n = node_at(a, node);
-        struct entry_list *l;
+        struct cell *e = cell_fresh(&d->pages, entry);
+        struct cell *n = cell_fresh(&d->pages, node);
+        /* By what was shaped here, not by what the cell says meanwhile. */
+        struct entry_list *l =
+            (void *)((unsigned char *)e +
+                     entry_value_at(c->list.meta, (uint32_t)c->list.key_len));
 
         entry_fill(d, entry, &c->list, &a->at,
                    atomic_load32(&a->shard->pending[PENDING_ENTRY]));
-        l = entry_list(&d->pages, e);
-        assert(l != NULL);
         atomic_store32(&l->first, node);
         atomic_store32(&l->last, node);
         atomic_store64(&l->count, 1);

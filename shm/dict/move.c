@@ -14,7 +14,7 @@ static int relink_entry(const struct dict *d, uint32_t shard, struct txn *t,
                         uint32_t old, uint32_t new, const struct place *at,
                         struct tree_path *path)
 {
-    struct entry *e = entry_at(&d->pages, new);
+    struct entry *e = cell_fresh(&d->pages, new);
     uint32_t meta = atomic_load32(&e->cell.meta);
     uint64_t key_expires = atomic_load64(&e->key_expires);
     int rc = tree_replace(t, &d->pages.nodes, &d->roots[at->root], path, new);
@@ -71,7 +71,7 @@ static uint32_t *node_named_by(const struct dict *d, uint32_t neighbour,
 
 static int relink_node(const struct dict *d, struct txn *t, uint32_t new)
 {
-    struct cell *c = cell_at(&d->pages, new, SLAB_CELL_MIN);
+    struct cell *c = cell_fresh(&d->pages, new);
     uint32_t *before =
         node_named_by(d, atomic_load32(&c->word[CHAIN_BACK]), true);
     uint32_t *after =
@@ -97,7 +97,7 @@ static int relink_node(const struct dict *d, struct txn *t, uint32_t new)
 static int relink_chain(const struct dict *d, uint32_t shard, struct txn *t,
                         uint32_t old, uint32_t new)
 {
-    struct cell *c = cell_at(&d->pages, new, sizeof(*c));
+    struct cell *c = cell_fresh(&d->pages, new);
     uint64_t number = atomic_load64(&d->shard[shard].chains) + 1;
     uint32_t next = atomic_load32(&c->word[CHAIN_NEXT]);
     uint32_t back = atomic_load32(&c->word[CHAIN_BACK]);
@@ -137,7 +137,10 @@ int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
 {
     struct shard *s = &d->shard[shard];
     uint32_t class = page_class(&d->pages.table[page]);
-    struct cell *from = cell_at(&d->pages, ref, slab_class_bytes(class));
+    struct cell *from =
+        class < SLAB_CLASSES
+            ? cell_at(&d->pages, ref, slab_class_bytes(class))
+            : NULL;
     uint32_t kind, new = 0;
     struct tree_path path;
     struct place at;
@@ -159,7 +162,7 @@ int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
     rc = slab_alloc(&d->pages, &s->slab, &t, dict_owner(shard), class, page,
                     &new);
     if (rc == SHD_OK) {
-        struct cell *to = cell_at(&d->pages, new, slab_class_bytes(class));
+        struct cell *to = cell_fresh(&d->pages, new);
         uint32_t words = slab_class_bytes(class) / 8;
 
         for (uint32_t i = 0; i < words; i++)

@@ -625,7 +625,8 @@ static void choose(struct work *w)
             w->found[n++] = w->found[i];
     }
     w->n = n;
-    qsort_r(w->found, w->n, sizeof(*w->found), by_key, w);
+    if (n > 0) /* else there may be no array */
+        qsort_r(w->found, n, sizeof(*w->found), by_key, w);
     n = 0;
     for (size_t i = 0; i < w->n; i++) {
         if (n > 0 && by_key(&w->found[n - 1], &w->found[i], w) == 0) {
@@ -848,7 +849,8 @@ static void write_lru(struct work *w)
     const struct pages *p = &w->d->pages;
     size_t n = w->n;
 
-    qsort(w->found, n, sizeof(*w->found), by_order);
+    if (n > 0)
+        qsort(w->found, n, sizeof(*w->found), by_order);
     for (size_t i = 0; i < n; i++) {
         struct entry *e = entry_at(p, w->found[i].ref);
 

@@ -72,7 +72,7 @@ static int hand_over(struct attempt *a, uint32_t class, uint32_t prefix,
                     class, PAGE_NONE, &ref);
     if (rc == SHD_OK) {
         *version = entry_version_of(&t);
-        copy_versioned(a->entry, entry_at(&d->pages, ref), prefix, *version);
+        copy_versioned(a->entry, cell_fresh(&d->pages, ref), prefix, *version);
         txn_store32(&t, &head->word[CHAIN_OF], ref);
         txn_store32(&t, chain, 0);
         rc = attempt_link(a, &t, ref,

@@ -69,6 +69,8 @@ static int look(const struct dict *d, const struct cursor *c, struct found *f,
             return SHD_CORRUPT;
         at->hash = atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
         f->key_len = entry_key_len(atomic_load64(&e->key_expires));
+        if (f->key_len == 0)
+            return SHD_CORRUPT;
         rc = entry_key(d, e, (uint32_t)f->key_len, f->key);
         if (rc != SHD_OK)
             return rc;
@@ -207,6 +209,8 @@ static int batch_fill(const struct dict *d, uint32_t shard, uint32_t from,
                              "circles",
                              d->name);
         len = entry_key_len(atomic_load64(&e->key_expires));
+        if (len == 0)
+            return dict_damaged(d, "an entry without a key");
         if (!entry_is_expired(e)) {
             if (b->used + len > BATCH_BYTES)
                 break;

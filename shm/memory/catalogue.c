@@ -713,6 +713,47 @@ static int check_pair(const struct catalogue_object *a,
     return SHD_OK;
 }
 
+/* Does another object that is taken claim it as well? */
+static bool is_claimed_twice(const struct segment *s, uint32_t guard,
+                             uint32_t index)
+{
+    for (uint32_t i = 0; i < s->objects_max; i++) {
+        const struct catalogue_object *o = slot_at(s, i);
+        uint32_t first = atomic_load32(&o->guards_first);
+
+        if (i != index && atomic_load32(&o->state) != CATALOGUE_FREE &&
+            guard >= first && guard - first < atomic_load32(&o->guards))
+            return true;
+    }
+    return false;
+}
+
+int catalogue_mend_guards(const struct guard_env *env, uint32_t index,
+                          uint32_t *mended)
+{
+    const struct segment *s = env->segment;
+    struct catalogue_object o;
+    int rc = guard_lock(env, own_guard(env));
+
+    *mended = 0;
+    if (rc != SHD_OK)
+        return rc;
+    reading_copy(&o, slot_at(s, index), sizeof(o));
+    if (o.state == CATALOGUE_LIVE && object_fault(s, &o) == NULL) {
+        for (uint32_t i = 0; i < o.guards; i++) {
+            struct guard *g = guard_at(s, o.guards_first + i);
+
+            if (atomic_load64(&g->object) == o.generation ||
+                is_claimed_twice(s, o.guards_first + i, index))
+                continue;
+            atomic_store64(&g->object, o.generation);
+            (*mended)++;
+        }
+    }
+    guard_unlock(own_guard(env));
+    return SHD_OK;
+}
+
 static int check_guards(const struct segment *s,
                         const struct catalogue_object *o, uint32_t index,
                         char *report, size_t size)

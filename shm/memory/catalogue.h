@@ -76,6 +76,11 @@ int catalogue_destroy(const struct guard_env *env, const char *name);
 /* Finishes what a dead process was destroying. */
 int catalogue_sweep(const struct guard_env *env);
 
+/* For a repair: the guards of a live object say again whose they are; *mended,
+ * how many did not. */
+int catalogue_mend_guards(const struct guard_env *env, uint32_t index,
+                          uint32_t *mended);
+
 int catalogue_check(const struct guard_env *env, char *report, size_t size);
 
 #endif

@@ -66,6 +66,13 @@ static inline struct cell *cell_at(const struct pages *p, uint32_t ref,
     return (struct cell *)(void *)(p->segment->base + at);
 }
 
+/* A cell that slab_alloc has just given: wherever the committed pages are said
+ * to end by now, it lies in the room of the dict. */
+static inline void *cell_fresh(const struct pages *p, uint32_t ref)
+{
+    return p->segment->base + (uint64_t)ref * SEGMENT_UNIT;
+}
+
 /* The page a cell lies in, or PAGE_NONE. */
 static inline uint32_t cell_page(const struct pages *p, uint32_t ref)
 {

@@ -96,8 +96,7 @@ int chain_build_step(const struct chain_site *site,
     txn_begin(&t, p->segment, site->guard, BUILD_WORDS);
     rc = slab_alloc(p, site->slab, &t, site->owner, class, PAGE_NONE, &ref);
     if (rc == SHD_OK) {
-        c = (struct cell *)(void *)(p->segment->base +
-                                    (uint64_t)ref * SEGMENT_UNIT);
+        c = cell_fresh(p, ref);
         atomic_store32(&c->meta, SHD_STRING | CELL_CHAIN << CELL_KIND_SHIFT);
         atomic_store32(&c->len, len);
         rc = prepend(site, &t, ref, c);

@@ -63,14 +63,15 @@ uint32_t slab_class_cells(uint32_t class)
     return class_cells(class);
 }
 
-/* The page a list or a reference names, if it is this owner's. */
+/* The page a list or a reference names, if it is this owner's; and its class,
+ * loaded once: a second load may be anything. */
 static struct page *owned_page(const struct pages *p, uint32_t owner,
-                               uint32_t number)
+                               uint32_t number, uint32_t *class)
 {
-    if (number >= p->max || atomic_load32(&p->table[number].owner) != owner ||
-        page_class(&p->table[number]) >= SLAB_CLASSES)
+    if (number >= p->max || atomic_load32(&p->table[number].owner) != owner)
         return NULL;
-    return &p->table[number];
+    *class = page_class(&p->table[number]);
+    return *class >= SLAB_CLASSES ? NULL : &p->table[number];
 }
 
 static uint32_t page_ref(const struct pages *p, const struct page *page)
@@ -92,11 +93,13 @@ static void info_store(struct txn *t, struct page *page, uint32_t free_cells)
 
 /* What a link of a list leads to: a page of the same owner and class. */
 static struct page *neighbour(const struct pages *p, const struct page *page,
-                              uint32_t number)
+                              uint32_t class, uint32_t number)
 {
-    struct page *n = owned_page(p, atomic_load32(&page->owner), number - 1);
+    uint32_t its;
+    struct page *n =
+        owned_page(p, atomic_load32(&page->owner), number - 1, &its);
 
-    return n == NULL || page_class(n) != page_class(page) ? NULL : n;
+    return n == NULL || its != class ? NULL : n;
 }
 
 static int list_broken(void)
@@ -106,11 +109,11 @@ static int list_broken(void)
 }
 
 static int partial_push(const struct pages *p, struct slab *s, struct txn *t,
-                        struct page *page)
+                        struct page *page, uint32_t class)
 {
-    uint32_t *head = &s->partial[page_class(page)];
+    uint32_t *head = &s->partial[class];
     uint32_t first = atomic_load32(head);
-    struct page *old = neighbour(p, page, first);
+    struct page *old = neighbour(p, page, class, first);
 
     if (first != 0 && old == NULL)
         return list_broken();
@@ -122,13 +125,13 @@ static int partial_push(const struct pages *p, struct slab *s, struct txn *t,
 }
 
 static int partial_remove(const struct pages *p, struct slab *s, struct txn *t,
-                          const struct page *page)
+                          const struct page *page, uint32_t class)
 {
     uint32_t prev = atomic_load32(&page->prev);
     uint32_t next = atomic_load32(&page->next);
-    uint32_t *head = &s->partial[page_class(page)];
-    struct page *before = neighbour(p, page, prev);
-    struct page *after = neighbour(p, page, next);
+    uint32_t *head = &s->partial[class];
+    struct page *before = neighbour(p, page, class, prev);
+    struct page *after = neighbour(p, page, class, next);
 
     if ((prev != 0 && before == NULL) || (next != 0 && after == NULL) ||
         (prev == 0 && atomic_load32(head) != page_number(p, page) + 1))
@@ -165,7 +168,7 @@ static int page_open(const struct pages *p, struct slab *s, struct txn *t,
     atomic_store64(&page->expiry, 0);
     atomic_store32(&page->info, class | cells << 8);
     txn_store32(t, &s->pages, atomic_load32(&s->pages) + 1);
-    return partial_push(p, s, t, page);
+    return partial_push(p, s, t, page, class);
 }
 
 static void stamp(struct txn *t, struct page *page)
@@ -193,8 +196,10 @@ int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
         if (rc != SHD_OK)
             return rc;
     } else {
-        page = owned_page(p, owner, number - 1);
-        if (page == NULL || page_class(page) != class)
+        uint32_t its;
+
+        page = owned_page(p, owner, number - 1, &its);
+        if (page == NULL || its != class)
             return list_broken();
     }
     unsigned half = atomic_load64(&page->free_map[0]) == 0;
@@ -212,7 +217,7 @@ int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
     info_store(t, page, free_cells - 1);
     stamp(t, page);
     if (free_cells == 1) {
-        int rc = partial_remove(p, s, t, page);
+        int rc = partial_remove(p, s, t, page, class);
 
         if (rc != SHD_OK)
             return rc;
@@ -226,19 +231,19 @@ int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
 
 /* The page and the cell number of a reference to the start of a cell. */
 static struct page *locate(const struct pages *p, uint32_t owner, uint32_t ref,
-                           uint32_t *cell)
+                           uint32_t *class, uint32_t *cell)
 {
     uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
     uint32_t n = pages_number(p, at);
-    struct page *page = n == PAGE_NONE ? NULL : owned_page(p, owner, n);
+    struct page *page = n == PAGE_NONE ? NULL : owned_page(p, owner, n, class);
     uint32_t inside, bytes;
 
     if (page == NULL)
         return NULL;
-    bytes = class_bytes[page_class(page)];
+    bytes = class_bytes[*class];
     inside = (uint32_t)((at - p->at) % PAGE_BYTES);
     *cell = inside / bytes;
-    if (inside % bytes != 0 || *cell >= class_cells(page_class(page)))
+    if (inside % bytes != 0 || *cell >= class_cells(*class))
         return NULL;
     return page;
 }
@@ -352,8 +357,11 @@ int slab_expiry_set(const struct pages *p, struct slab *s, struct txn *t,
 int slab_expiry_lower(const struct pages *p, struct slab *s, struct txn *t,
                       uint32_t page, uint64_t expires)
 {
-    uint64_t bound = atomic_load64(&p->table[page].expiry) & PAGE_EXPIRY_MASK;
+    uint64_t bound;
 
+    if (page >= p->max)
+        return error_set(SHD_CORRUPT, "slab: what expires is in no page");
+    bound = atomic_load64(&p->table[page].expiry) & PAGE_EXPIRY_MASK;
     if (expires == 0 || (bound != 0 && bound <= expires))
         return SHD_OK;
     return slab_expiry_set(p, s, t, page, expires);
@@ -382,13 +390,12 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
               uint32_t owner, uint32_t ref)
 {
     uint32_t cell, free_cells, class;
-    struct page *page = locate(p, owner, ref, &cell);
+    struct page *page = locate(p, owner, ref, &class, &cell);
     bool listed;
     int rc;
 
     if (page == NULL || cell_is_free(page, cell))
         return error_set(SHD_CORRUPT, "slab: freeing what is no cell in use");
-    class = page_class(page);
     free_cells = page_free_cells(page) + 1;
     if (free_cells > class_cells(class))
         return error_set(SHD_CORRUPT, "slab: more free cells than cells");
@@ -400,7 +407,7 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
     if (free_cells == class_cells(class)) {
         /* A page of one cell was full until now, so in no list. */
         if (free_cells > 1 && listed) {
-            rc = partial_remove(p, s, t, page);
+            rc = partial_remove(p, s, t, page, class);
             if (rc != SHD_OK)
                 return rc;
         }
@@ -410,7 +417,7 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
         txn_store32(t, &s->pages, atomic_load32(&s->pages) - 1);
         pages_release(p, t, page_number(p, page));
     } else if (free_cells == 1 && listed) {
-        return partial_push(p, s, t, page);
+        return partial_push(p, s, t, page, class);
     }
     return SHD_OK;
 }
@@ -440,16 +447,17 @@ int slab_leave(const struct pages *p, struct slab *s, struct txn *t,
 {
     struct page *page = &p->table[page_no];
     uint32_t info = atomic_load32(&page->info);
+    uint32_t class = info & 0xff;
     int rc = SHD_OK;
 
-    if (page_class(page) >= SLAB_CLASSES)
+    if (class >= SLAB_CLASSES)
         return error_set(SHD_CORRUPT, "slab: page %u has no such size class",
                          page_no);
     if (((info & PAGE_LEAVING) != 0) == leave)
         return SHD_OK;
     if (page_free_cells(page) > 0)
-        rc = leave ? partial_remove(p, s, t, page)
-                   : partial_push(p, s, t, page);
+        rc = leave ? partial_remove(p, s, t, page, class)
+                   : partial_push(p, s, t, page, class);
     if (rc == SHD_OK)
         txn_store32(t, &page->info, info ^ PAGE_LEAVING);
     return rc;
@@ -457,12 +465,12 @@ int slab_leave(const struct pages *p, struct slab *s, struct txn *t,
 
 uint32_t slab_cell_bytes(const struct pages *p, uint32_t owner, uint32_t ref)
 {
-    uint32_t cell;
-    const struct page *page = locate(p, owner, ref, &cell);
+    uint32_t class, cell;
+    const struct page *page = locate(p, owner, ref, &class, &cell);
 
     if (page == NULL || cell_is_free(page, cell))
         return 0;
-    return class_bytes[page_class(page)];
+    return class_bytes[class];
 }
 
 uint32_t slab_next_used(const struct pages *p, uint32_t number, uint32_t *at)
@@ -614,15 +622,15 @@ int slab_rebuild(const struct pages *p, struct slab *s, uint32_t owner,
 /* ---- check ------------------------------------------------------------ */
 
 /* One page of the owner: its own numbers. */
-static const char *page_fault(const struct page *page)
+static const char *page_fault(const struct page *page, uint32_t *class)
 {
-    uint32_t class = page_class(page);
     uint32_t free_cells, cells;
     bool in_tree = (atomic_load32(&page->info) & PAGE_IN_TREE) != 0;
 
-    if (class >= SLAB_CLASSES)
+    *class = page_class(page);
+    if (*class >= SLAB_CLASSES)
         return "has no such size class";
-    cells = class_cells(class);
+    cells = class_cells(*class);
     free_cells = (uint32_t)(__builtin_popcountll(page->free_map[0]) +
                             __builtin_popcountll(page->free_map[1]));
     for (uint32_t c = cells; c < 128; c++) {
@@ -646,9 +654,10 @@ static int list_check(const struct pages *p, const struct slab *s,
     uint32_t number = atomic_load32(&s->partial[class]);
 
     while (number != 0) {
-        const struct page *page = owned_page(p, owner, number - 1);
+        uint32_t its;
+        const struct page *page = owned_page(p, owner, number - 1, &its);
 
-        if (page == NULL || page_class(page) != class || page->prev != prev ||
+        if (page == NULL || its != class || page->prev != prev ||
             (page->info & PAGE_LEAVING) != 0 || page_free_cells(page) == 0 ||
             ++*listed > p->max) {
             snprintf(report, size,
@@ -674,17 +683,18 @@ int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
     for (uint32_t n = 0; n < pages_described(p); n++) {
         const struct page *page = &p->table[n];
         const char *fault;
+        uint32_t class;
 
         if (atomic_load32(&page->owner) != owner)
             continue;
-        fault = page_fault(page);
+        fault = page_fault(page, &class);
         if (fault != NULL) {
             snprintf(report, size, "slab: page %u %s", n, fault);
             return SHD_CORRUPT;
         }
-        uint32_t used = class_cells(page_class(page)) - page_free_cells(page);
+        uint32_t used = class_cells(class) - page_free_cells(page);
         *cells += used;
-        bytes += (uint64_t)used * class_bytes[page_class(page)];
+        bytes += (uint64_t)used * class_bytes[class];
         partial +=
             page_free_cells(page) > 0 && (page->info & PAGE_LEAVING) == 0;
         in_tree += (page->info & PAGE_IN_TREE) != 0;

@@ -308,6 +308,20 @@ START_TEST(a_lock_that_names_nobody_is_freed)
 }
 END_TEST
 
+START_TEST(a_lock_that_says_it_is_anothers_is_the_dicts_again)
+{
+    uint64_t object;
+
+    start_filled();
+    object = dict_guard(inner, 0)->object;
+    dict_guard(inner, 0)->object = 7777;
+    expect(set("other", 3, 1), SHD_GONE);
+    expect(repair(), SHD_OK);
+    ck_assert_uint_eq(dict_guard(inner, 0)->object, object);
+    all_but("");
+}
+END_TEST
+
 START_TEST(bounds_of_pages_that_cannot_be_are_set)
 {
     start_filled();
@@ -535,6 +549,8 @@ int main(void)
     tcase_add_test(tests, a_damaged_log_is_not_replayed);
     tcase_add_test(tests, a_log_that_can_be_believed_is_rolled_back);
     tcase_add_test(tests, a_lock_that_names_nobody_is_freed);
+    tcase_add_test(tests,
+                   a_lock_that_says_it_is_anothers_is_the_dicts_again);
     tcase_add_test(tests, bounds_of_pages_that_cannot_be_are_set);
     tcase_add_test(tests, a_page_finds_its_shard_again);
     tcase_add_test(tests, a_damaged_header_is_beyond_repair);

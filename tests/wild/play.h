@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tests/wild/play.h - every operation there is, at random, on a segment that
+ * may be damaged anywhere.
+ *
+ * OWNS   the handles, and where the random numbers come from: a seed, or the
+ *        bytes of a fuzzer.
+ * HOLDS  buffers are of exactly the size that is given to the library, so the
+ *        address sanitizer sees a byte too many. What comes back is 0 or a
+ *        code of shdict.h, lengths within what was given; a failure prints
+ *        why and aborts.
+ */
+#ifndef SHD_TESTS_WILD_PLAY_H
+#define SHD_TESTS_WILD_PLAY_H
+
+#include "shm/api/handle.h"
+#include "shm/shdict.h"
+
+enum { PLAY_SMALL = 0, PLAY_SHARDED = 1, PLAY_CONTROL = 2, PLAY_DICTS = 3 };
+
+struct play {
+    shd_segment *segment;
+    shd_segment *readonly; /* the same file; NULL: none */
+    shd_dict *dict[PLAY_DICTS];
+    shd_dict *looked[PLAY_DICTS]; /* in the read-only attachment */
+    uint64_t random;
+    const unsigned char *data; /* not NULL: instead of random */
+    size_t left;
+    uint64_t ops;
+    uint64_t codes[1 - SHD_ERROR_LAST_]; /* how often each came back */
+    const char *doing;
+};
+
+extern const char *const PLAY_NAMES[PLAY_DICTS];
+
+/* A fresh anonymous segment with all dicts filled. */
+void play_create(struct play *p, uint32_t wait_ms);
+
+/* Opens the dicts in p->segment (and p->readonly); what cannot be opened is
+ * NULL then. */
+void play_open(struct play *p);
+
+uint64_t play_draw(struct play *p, uint64_t below);
+
+/* One operation. May not be used on the control dict. */
+void play_op(struct play *p);
+
+/* Are the entries of the control dict, and those of the dict that are not of
+ * shard `but`, what they were stored as? */
+void play_verify_control(struct play *p);
+void play_verify_shards(struct play *p, uint32_t but);
+
+_Noreturn void play_fail(const struct play *p, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+#endif
