@@ -15,6 +15,7 @@
  */
 #include "shm/dict/attempt.h"
 #include "shm/base/error.h"
+#include "shm/dict/place.h"
 
 #include <string.h>
 
@@ -166,7 +167,7 @@ void attempt_start(struct attempt *a, const struct dict *d, const void *key,
 {
     memset(&a->room, 0, sizeof(a->room));
     a->d = d;
-    a->at = dict_place(d, key, len);
+    a->at = place_of_key(d, key, len);
     a->shard = &d->shard[a->at.shard];
     a->guard = dict_guard(d, a->at.shard);
     a->room.safe = safe;

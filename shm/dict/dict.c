@@ -309,7 +309,7 @@ int dict_view_unbounded(const struct guard_env *env,
     d->env = env;
     d->header = h;
     d->generation = o->generation;
-    d->guards_first = o->guards_first;
+    d->guards = guard_at(s, o->guards_first);
     d->shards = h->shards;
     d->shard_bits = log2_floor(h->shards);
     d->root_bits = h->root_bits;
@@ -334,7 +334,9 @@ int dict_view_unbounded(const struct guard_env *env,
     if (d->shard == NULL || d->roots == NULL || d->pages.map == NULL ||
         d->pages.table == NULL ||
         part(s, o, h->pages_at, max * PAGE_BYTES) == NULL ||
-        guard_at(s, d->guards_first + d->shards - 1) == NULL)
+        d->guards == NULL ||
+        guard_at(s, o->guards_first + d->shards - 1) !=
+            d->guards + (d->shards - 1))
         return error_set(SHD_CORRUPT, "dict '%s': its parts lie outside it",
                          o->name);
     return SHD_OK;
@@ -485,6 +487,13 @@ int dict_damaged(const struct dict *d, const char *what)
     return error_set(SHD_CORRUPT, "dict '%s': %s", d->name, what);
 }
 
+/* Both words in one look: they lie side by side. */
+static bool is_building(const struct dict *d, uint32_t shard)
+{
+    return atomic_load64((const uint64_t *)(const void *)d->shard[shard]
+                             .pending) != 0;
+}
+
 int dict_lock(const struct dict *d, uint32_t shard)
 {
     struct guard *g = dict_guard(d, shard);
@@ -492,6 +501,8 @@ int dict_lock(const struct dict *d, uint32_t shard)
 
     if (rc != SHD_OK)
         return rc;
+    if (dict_enter(d, shard) && !is_building(d, shard))
+        return SHD_OK;
     rc = dict_enter(d, shard) ? dict_abandon(d, shard) : dict_gone_error(d);
     if (rc != SHD_OK)
         guard_unlock(g);

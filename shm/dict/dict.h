@@ -89,10 +89,10 @@ struct dict {
     const struct guard_env *env;
     struct dict_header *header;
     uint64_t generation;
-    uint32_t guards_first;
     uint32_t shards;
     uint32_t shard_bits;
     uint32_t root_bits;
+    struct guard *guards; /* [shards] */
     struct shard *shard; /* [shards] */
     uint32_t *roots;     /* [shards << root_bits] */
     struct pages pages;
@@ -143,7 +143,7 @@ struct place dict_place(const struct dict *d, const void *key, size_t len);
 
 static inline struct guard *dict_guard(const struct dict *d, uint32_t shard)
 {
-    return guard_at(d->env->segment, d->guards_first + shard);
+    return &d->guards[shard];
 }
 
 /* The byte of marks of the entry at ref, and *bit, its bit; NULL if ref leads

@@ -92,6 +92,39 @@ int list_remove(const struct pages *p, struct txn *t, struct list *l,
                   atomic_load32(&c->word[LIST_PREV]));
 }
 
+/* list_remove and list_push in one, without storing a word twice. */
+int list_touch(const struct pages *p, struct txn *t, struct list *l,
+               uint32_t ref)
+{
+    struct cell *c = list_cell(p, ref), *before, *after, *head;
+    uint32_t first = atomic_load32(&l->first), prev, next, last;
+
+    if (first == ref)
+        return 0;
+    if (c == NULL)
+        return broken();
+    prev = atomic_load32(&c->word[LIST_PREV]);
+    next = atomic_load32(&c->word[LIST_NEXT]);
+    last = atomic_load32(&l->last);
+    before = list_cell(p, prev);
+    head = list_cell(p, first);
+    if (prev == 0 || (next == 0) != (last == ref))
+        return error_set(SHD_CORRUPT, "list: its ends are not its ends");
+    if (before == NULL || head == NULL)
+        return broken();
+    txn_store32(t, &before->word[LIST_NEXT], next);
+    if (next != 0) {
+        after = list_cell(p, next);
+        if (after == NULL)
+            return broken();
+        txn_store32(t, &after->word[LIST_PREV], prev);
+    }
+    links_store(t, c, 0, first);
+    txn_store32(t, &head->word[LIST_PREV], ref);
+    ends_store(t, l, ref, next == 0 ? prev : last);
+    return 1;
+}
+
 int list_replace(const struct pages *p, struct txn *t, struct list *l,
                  uint32_t old, uint32_t new)
 {

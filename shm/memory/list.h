@@ -30,6 +30,10 @@ int list_push(const struct pages *p, struct txn *t, struct list *l,
 int list_remove(const struct pages *p, struct txn *t, struct list *l,
                 uint32_t ref);
 
+/* Brings a cell of the list to the front: 1, or 0 if it was there. */
+int list_touch(const struct pages *p, struct txn *t, struct list *l,
+               uint32_t ref);
+
 /* Puts `new` where `old` is; old is in no list then. */
 int list_replace(const struct pages *p, struct txn *t, struct list *l,
                  uint32_t old, uint32_t new);
