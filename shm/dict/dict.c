@@ -487,31 +487,14 @@ int dict_damaged(const struct dict *d, const char *what)
     return error_set(SHD_CORRUPT, "dict '%s': %s", d->name, what);
 }
 
-/* Both words in one look: they lie side by side. */
-static bool is_building(const struct dict *d, uint32_t shard)
+int dict_lock_rest(const struct dict *d, uint32_t shard)
 {
-    return atomic_load64((const uint64_t *)(const void *)d->shard[shard]
-                             .pending) != 0;
-}
-
-int dict_lock(const struct dict *d, uint32_t shard)
-{
-    struct guard *g = dict_guard(d, shard);
-    int rc = guard_lock(d->env, g);
+    int rc =
+        dict_enter(d, shard) ? dict_abandon(d, shard) : dict_gone_error(d);
 
     if (rc != SHD_OK)
-        return rc;
-    if (dict_enter(d, shard) && !is_building(d, shard))
-        return SHD_OK;
-    rc = dict_enter(d, shard) ? dict_abandon(d, shard) : dict_gone_error(d);
-    if (rc != SHD_OK)
-        guard_unlock(g);
+        dict_unlock(d, shard);
     return rc;
-}
-
-void dict_unlock(const struct dict *d, uint32_t shard)
-{
-    guard_unlock(dict_guard(d, shard));
 }
 
 /* A step under the lock, so that the dict is not destroyed meanwhile: 1, or 0

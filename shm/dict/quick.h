@@ -22,11 +22,18 @@
  * more are rare. */
 #define QUICK_DEPTH 12
 
-/* The node whose 24 bits of hash are the key's; *room: bytes to its page's
- * end, of which an entry's head is there. QUICK_NOT; SHD_NOTFOUND. */
+/* An entry that was found. */
+struct quick {
+    struct entry *e;
+    uint64_t inside; /* where it is among the pages, bytes */
+    uint32_t ref;
+    uint32_t meta;
+    uint32_t room; /* bytes to its page's end */
+};
+
+/* The node whose 24 bits of hash are the key's. QUICK_NOT; SHD_NOTFOUND. */
 QUICK_INLINE int quick_node(const struct dict *d, const struct place *at,
-                            uint64_t seen, const struct entry **e,
-                            uint32_t *meta, uint32_t *room)
+                            uint64_t seen, struct quick *q)
 {
     const unsigned char *base = d->pages.segment->base;
     uint64_t first = d->pages.at;
@@ -38,23 +45,36 @@ QUICK_INLINE int quick_node(const struct dict *d, const struct place *at,
 
         if (ref == 0)
             return SHD_NOTFOUND;
-        *room = PAGE_BYTES - (uint32_t)((where - first) % PAGE_BYTES);
-        if (where - first >= seen || *room < SLAB_CELL_MIN)
+        q->inside = where - first;
+        q->room = PAGE_BYTES - (uint32_t)(q->inside % PAGE_BYTES);
+        if (q->inside >= seen || q->room < SLAB_CELL_MIN)
             return QUICK_NOT;
-        *e = (const struct entry *)(const void *)(base + where);
-        *meta = atomic_load32(&(*e)->cell.meta);
-        hash = *meta >> CELL_HASH_SHIFT;
+        q->e = (struct entry *)(void *)(uintptr_t)(base + where);
+        q->meta = atomic_load32(&q->e->cell.meta);
+        q->ref = ref;
+        hash = q->meta >> CELL_HASH_SHIFT;
         if (hash == at->hash)
             return SHD_OK;
-        ref = atomic_load32(&(*e)->cell.word[at->hash > hash]);
+        ref = atomic_load32(&q->e->cell.word[at->hash > hash]);
     }
     return QUICK_NOT;
 }
 
-QUICK_INLINE int quick_value(const struct entry *e, uint32_t meta,
-                             uint32_t room, const void *key, size_t len,
-                             void *buf, size_t size, struct shd_value *v)
+/* Is it an entry of that key whose value lies behind the key? */
+QUICK_INLINE bool quick_is(const struct quick *q, uint64_t key_expires,
+                           const void *key, size_t len)
 {
+    return (q->meta & (CELL_KIND_MASK | CELL_CHAINED | CELL_FLAGS)) == 0 &&
+           key_expires >> 48 == len && len <= ENTRY_KEY_INLINE &&
+           sizeof(*q->e) + pad8(len) + 8 <= q->room &&
+           cell_compare(q->e + 1, key, len) == 0;
+}
+
+QUICK_INLINE int quick_value(const struct quick *q, const void *key,
+                             size_t len, void *buf, size_t size,
+                             struct shd_value *v)
+{
+    const struct entry *e = q->e;
     uint64_t key_expires = atomic_load64(&e->key_expires);
     uint64_t expires = key_expires & ENTRY_EXPIRES_MASK;
     uint64_t bytes = atomic_load32(&e->cell.len);
@@ -62,9 +82,7 @@ QUICK_INLINE int quick_value(const struct entry *e, uint32_t meta,
     const unsigned char *value = (const unsigned char *)e + at;
     uint64_t word = 0;
 
-    if ((meta & (CELL_KIND_MASK | CELL_CHAINED | CELL_FLAGS)) != 0 ||
-        key_expires >> 48 != len || len > ENTRY_KEY_INLINE || at + 8 > room ||
-        cell_compare(e + 1, key, len) != 0)
+    if (!quick_is(q, key_expires, key, len))
         return QUICK_NOT;
     v->ttl_ms = 0;
     if (expires != 0) {
@@ -72,10 +90,10 @@ QUICK_INLINE int quick_value(const struct entry *e, uint32_t meta,
         if (v->ttl_ms <= 0)
             return QUICK_NOT;
     }
-    v->type = meta & CELL_TYPE_MASK;
+    v->type = q->meta & CELL_TYPE_MASK;
     v->flags = 0;
     v->len = bytes;
-    if (v->type == SHD_STRING && bytes <= size && at + bytes <= room)
+    if (v->type == SHD_STRING && bytes <= size && at + bytes <= q->room)
         cell_copy_out(buf, value, bytes);
     else if (v->type == SHD_NUMBER || v->type == SHD_BOOLEAN)
         word = atomic_load64((const uint64_t *)(const void *)value);
@@ -85,28 +103,35 @@ QUICK_INLINE int quick_value(const struct entry *e, uint32_t meta,
     return SHD_OK;
 }
 
-/* SHD_OK, SHD_NOTFOUND, or QUICK_NOT. */
+/* SHD_OK and the entry it was, SHD_NOTFOUND, or QUICK_NOT. */
 QUICK_INLINE int quick_get(const struct dict *d, const struct place *at,
                            const void *key, size_t len, void *buf, size_t size,
-                           struct shd_value *v)
+                           struct shd_value *v, struct quick *q)
 {
     const struct guard *g = dict_guard(d, at->shard);
     uint64_t seen = atomic_load64(&d->pages.seen);
     uint64_t epoch = atomic_load64_acquire(&undone_epoch);
-    const struct entry *e;
-    uint32_t meta, room;
     uint64_t seq;
     int rc;
 
     if (!read_begin(g, &seq) || (epoch & 1) != 0 || dict_gone(d, at->shard) ||
         atomic_load64(&d->pages.bounds->committed) * PAGE_BYTES != seen)
         return QUICK_NOT;
-    rc = quick_node(d, at, seen, &e, &meta, &room);
+    rc = quick_node(d, at, seen, q);
     if (rc == SHD_OK)
-        rc = quick_value(e, meta, room, key, len, buf, size, v);
+        rc = quick_value(q, key, len, buf, size, v);
     return read_valid(g, seq) && atomic_load64(&undone_epoch) == epoch
                ? rc
                : QUICK_NOT;
+}
+
+/* dict_is_marked of what was found. */
+QUICK_INLINE bool quick_is_marked(const struct dict *d, const struct quick *q)
+{
+    const struct page *page = &d->pages.table[q->inside / PAGE_BYTES];
+    uint32_t part = (uint32_t)(q->inside % PAGE_BYTES / 32);
+
+    return (atomic_load8(&page->marks[part / 8]) >> part % 8 & 1) != 0;
 }
 
 #endif

@@ -183,13 +183,15 @@ INLINED int read_at_once(const struct dict *d, const struct place *at,
                          const void *key, size_t len, void *buf, size_t size,
                          uint32_t how, struct shd_value *v)
 {
-    int rc = how == 0 ? quick_get(d, at, key, len, buf, size, v) : QUICK_NOT;
+    struct quick q;
+    int rc = how == 0 ? quick_get(d, at, key, len, buf, size, v, &q)
+                      : QUICK_NOT;
 
     if (rc == QUICK_NOT)
         return read_placed(d, at, key, len, buf, size, how, v);
     if (rc == SHD_OK && d->env->segment->writable &&
-        atomic_load8(&d->marks[at->root]) == 0)
-        mark(d, at);
+        !quick_is_marked(d, &q))
+        mark(d, at, q.ref);
     return rc;
 }
 

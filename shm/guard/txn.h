@@ -66,6 +66,10 @@ bool txn_log_sound(const struct segment *s, const struct guard *g,
 
 /* ---- how -------------------------------------------------------------- */
 
+/* Inlined everywhere, so that a transaction that begins and ends in one
+ * function lives in registers. */
+#define TXN_INLINE static inline __attribute__((always_inline))
+
 static inline uint64_t txn_state(uint32_t undo, uint32_t claims,
                                  uint32_t releases)
 {
@@ -99,8 +103,8 @@ static inline uint32_t txn_claims(const struct txn *t)
     return (uint32_t)(t->state >> 16);
 }
 
-static inline void txn_begin(struct txn *t, const struct segment *s,
-                             struct guard *g, uint32_t words)
+TXN_INLINE void txn_begin(struct txn *t, const struct segment *s,
+                          struct guard *g, uint32_t words)
 {
     uint64_t seq = atomic_load64(&g->seq);
 
@@ -124,7 +128,7 @@ static inline void txn_begin(struct txn *t, const struct segment *s,
 /* After the commit: its releases, and the end. */
 void txn_finish(struct txn *t);
 
-static inline void txn_commit(struct txn *t)
+TXN_INLINE void txn_commit(struct txn *t)
 {
     struct guard *g = t->guard;
 
@@ -138,7 +142,7 @@ static inline void txn_commit(struct txn *t)
     t->guard = NULL;
 }
 
-static inline void txn_log(struct txn *t, const uint64_t *word)
+TXN_INLINE void txn_log(struct txn *t, const uint64_t *word)
 {
     struct guard *g = t->guard;
     uint64_t state = t->state;
@@ -155,13 +159,13 @@ static inline void txn_log(struct txn *t, const uint64_t *word)
     atomic_compiler_barrier();
 }
 
-static inline void txn_store64(struct txn *t, uint64_t *p, uint64_t v)
+TXN_INLINE void txn_store64(struct txn *t, uint64_t *p, uint64_t v)
 {
     txn_log(t, p);
     atomic_store64(p, v);
 }
 
-static inline void txn_store32(struct txn *t, uint32_t *p, uint32_t v)
+TXN_INLINE void txn_store32(struct txn *t, uint32_t *p, uint32_t v)
 {
     txn_log(t, (const uint64_t *)((uintptr_t)p & ~(uintptr_t)7));
     atomic_store32(p, v);

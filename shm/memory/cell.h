@@ -140,7 +140,24 @@ void cell_fill(void *cell, const void *from, size_t len);
 
 /* cell_fill of a cell that can be reached: up to (len + 7) / 8 logged stores,
  * of the words that change. */
-void cell_store(struct txn *t, void *cell, const void *from, size_t len);
+static inline __attribute__((always_inline)) void
+cell_store(struct txn *t, void *cell, const void *from, size_t len)
+{
+    uint64_t *to = cell;
+    const unsigned char *in = from;
+    uint64_t w;
+
+    for (; len >= 8; len -= 8, in += 8, to++) {
+        memcpy(&w, in, 8);
+        if (w != atomic_load64(to))
+            txn_store64(t, to, w);
+    }
+    if (len == 0)
+        return;
+    w = cell_tail_load(in, len);
+    if (w != atomic_load64(to))
+        txn_store64(t, to, w);
+}
 
 /* The same bytes? For `<` and `>`: a total order, of little use to people. */
 static inline int cell_compare(const void *cell, const void *with, size_t len)

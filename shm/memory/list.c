@@ -17,8 +17,7 @@ static int broken(void)
 static void links_store(struct txn *t, struct cell *c, uint32_t prev,
                         uint32_t next)
 {
-    txn_store64(t, (uint64_t *)(void *)&c->word[LIST_PREV],
-                (uint64_t)next << 32 | prev);
+    txn_store64(t, list_links(c), (uint64_t)next << 32 | prev);
 }
 
 static void ends_store(struct txn *t, struct list *l, uint32_t first,
@@ -92,37 +91,15 @@ int list_remove(const struct pages *p, struct txn *t, struct list *l,
                   atomic_load32(&c->word[LIST_PREV]));
 }
 
-/* list_remove and list_push in one, without storing a word twice. */
 int list_touch(const struct pages *p, struct txn *t, struct list *l,
                uint32_t ref)
 {
-    struct cell *c = list_cell(p, ref), *before, *after, *head;
-    uint32_t first = atomic_load32(&l->first), prev, next, last;
+    struct list_way way;
 
-    if (first == ref)
-        return 0;
-    if (c == NULL)
-        return broken();
-    prev = atomic_load32(&c->word[LIST_PREV]);
-    next = atomic_load32(&c->word[LIST_NEXT]);
-    last = atomic_load32(&l->last);
-    before = list_cell(p, prev);
-    head = list_cell(p, first);
-    if (prev == 0 || (next == 0) != (last == ref))
-        return error_set(SHD_CORRUPT, "list: its ends are not its ends");
-    if (before == NULL || head == NULL)
-        return broken();
-    txn_store32(t, &before->word[LIST_NEXT], next);
-    if (next != 0) {
-        after = list_cell(p, next);
-        if (after == NULL)
-            return broken();
-        txn_store32(t, &after->word[LIST_PREV], prev);
-    }
-    links_store(t, c, 0, first);
-    txn_store32(t, &head->word[LIST_PREV], ref);
-    ends_store(t, l, ref, next == 0 ? prev : last);
-    return 1;
+    if (!list_way_find(p, l, ref, list_cell(p, ref), &way))
+        return error_set(SHD_CORRUPT, "list: its links are broken");
+    list_way_go(t, l, ref, &way);
+    return way.first != ref;
 }
 
 int list_replace(const struct pages *p, struct txn *t, struct list *l,
