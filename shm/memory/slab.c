@@ -529,7 +529,7 @@ static void rebuild_page(const struct pages *p, struct slab *s,
     atomic_store64(&s->bytes,
                    atomic_load64(&s->bytes) +
                        (uint64_t)(class_cells(from->class) - free_cells) *
-                           class_bytes[from->class]);
+                           slab_sizes[from->class]);
 }
 
 static int by_expiry(const void *a, const void *b)
