@@ -173,8 +173,6 @@ static void lists(shd_dict *d)
     MEASURE("lpop", SHD_OK, shd_pop(d, 1, "list", 4, out, 64, &v));
 }
 
-/* Time stands still: whether a deadline is near enough for the exact clock
- * must not depend on how fast this runs. The whole run must end before. */
 int main(void)
 {
     struct shd_segment_options o = {.struct_size = sizeof(o),
