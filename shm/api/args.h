@@ -13,35 +13,33 @@
 #include "shm/base/error.h"
 #include "shm/dict/entry.h"
 
+/* Why not: the sentence for a handle, or a key, that did not pass. */
+int args_refuse_dict(const shd_dict *dict);
+int args_refuse_key(const void *key, size_t len);
+
+/* Closing a segment closes its dicts, so one look tells of both. */
 static inline int reader(const shd_dict *dict)
 {
-    if (dict == NULL)
-        return error_set(SHD_INVAL, "the dict is NULL");
-    if (atomic_load32(&dict->open) == 0)
-        return error_set(SHD_CLOSED, "dict '%s' is closed", dict->dict.name);
-    if (atomic_load32(&dict->owner->open) == 0)
-        return error_set(SHD_CLOSED, "the segment of dict '%s' is closed",
-                         dict->dict.name);
-    return SHD_OK;
+    return dict != NULL && atomic_load32(&dict->open) != 0
+               ? SHD_OK
+               : args_refuse_dict(dict);
 }
 
+/* Only the open segment of a registered worker has an incarnation, and only
+ * one that can be written to. */
 static inline int writer(const shd_dict *dict)
 {
     int rc = reader(dict);
 
-    return rc != SHD_OK ? rc : handle_writer(dict->owner);
+    if (rc != SHD_OK || atomic_load64(&dict->owner->env.incarnation) != 0)
+        return rc;
+    return handle_writer(dict->owner);
 }
 
 static inline int key_check(const void *key, size_t len)
 {
-    if (len == 0)
-        return error_set(SHD_EMPTYKEY, "the key is empty");
-    if (len > ENTRY_KEY_MAX)
-        return error_set(SHD_LONGKEY, "a key of %zu bytes: at most 65535",
-                         len);
-    if (key == NULL)
-        return error_set(SHD_INVAL, "the key is NULL");
-    return SHD_OK;
+    return len - 1 < ENTRY_KEY_MAX && key != NULL ? SHD_OK
+                                                  : args_refuse_key(key, len);
 }
 
 static inline int read_args(const shd_dict *dict, const void *key, size_t len)

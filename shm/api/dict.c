@@ -144,15 +144,21 @@ int shd_dict_destroy(shd_segment *segment, const char *name)
 
 /* ---- one key ---------------------------------------------------------- */
 
-static int get(shd_dict *dict, const void *key, size_t key_len, void *buf,
-               size_t size, uint32_t how, struct shd_value *v)
+static __attribute__((noinline)) int refuse_buffer(void)
+{
+    return error_set(SHD_INVAL, "shd_get: v or buf is NULL");
+}
+
+static inline int get(shd_dict *dict, const void *key, size_t key_len,
+                      void *buf, size_t size, uint32_t how,
+                      struct shd_value *v)
 {
     int rc = read_args(dict, key, key_len);
 
     if (rc != SHD_OK)
         return rc;
     if (v == NULL || (buf == NULL && size > 0))
-        return error_set(SHD_INVAL, "shd_get: v or buf is NULL");
+        return refuse_buffer();
     rc = read_value(&dict->dict, key, key_len, buf, size, how, v);
     return rc == SHD_OK && v->type == SHD_LIST ? SHD_ISLIST : rc;
 }

@@ -9,6 +9,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-uint64_t hash_bytes(const void *data, size_t len, uint64_t seed);
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+/* Keys up to this long are hashed where the call is. */
+#define HASH_INLINE_MAX 16u
+
+uint64_t hash_long(const void *data, size_t len, uint64_t seed);
+
+/* Of what is inlined, the compiler keeps the way that short keys take. */
+static inline uint64_t hash_bytes(const void *data, size_t len, uint64_t seed)
+{
+    return len <= HASH_INLINE_MAX ? XXH3_64bits_withSeed(data, len, seed)
+                                  : hash_long(data, len, seed);
+}
 
 #endif

@@ -15,6 +15,7 @@
  */
 #include "shm/dict/attempt.h"
 #include "shm/base/error.h"
+#include "shm/dict/place.h"
 
 #include <string.h>
 
@@ -26,9 +27,6 @@
 /* Cells of an item that need not be whole pages: an entry, a list's node, and
  * the last of the chain of each. */
 #define SMALL_CELLS 4
-/* Holds of the lock in which a store frees garbage when it is done. What is
- * left is freed by those who come next, and serves whoever needs room. */
-#define SETTLE_HOLDS 64
 
 int attempt_look_up(struct attempt *a, const void *key, size_t len)
 {
@@ -171,9 +169,18 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
 void attempt_start(struct attempt *a, const struct dict *d, const void *key,
                    size_t len, bool safe, uint32_t *forcible)
 {
+    struct place at = place_of_key(d, key, len);
+
+    attempt_start_at(a, d, &at, key, len, safe, forcible);
+}
+
+void attempt_start_at(struct attempt *a, const struct dict *d,
+                      const struct place *at, const void *key, size_t len,
+                      bool safe, uint32_t *forcible)
+{
     memset(&a->room, 0, sizeof(a->room));
     a->d = d;
-    a->at = dict_place(d, key, len);
+    a->at = *at;
     a->shard = &d->shard[a->at.shard];
     a->guard = dict_guard(d, a->at.shard);
     a->room.safe = safe;
@@ -186,7 +193,8 @@ void attempt_start(struct attempt *a, const struct dict *d, const void *key,
     a->room.last_resort = d->shards == 1;
     a->pages = 1;
     a->ready = 0;
-    a->settle = SETTLE_HOLDS;
+    a->settle = ATTEMPT_SETTLE;
+    a->held = false;
 }
 
 /* After a round without room. SHD_OK: another round. */
@@ -223,9 +231,10 @@ int attempt_run(struct attempt *a,
     int rc = ATTEMPT_NEED_ROOM;
 
     for (int round = 0; round < ROUNDS && rc == ATTEMPT_NEED_ROOM; round++) {
-        rc = dict_lock(a->d, a->at.shard);
+        rc = a->held ? SHD_OK : dict_lock(a->d, a->at.shard);
         if (rc != SHD_OK)
             return rc;
+        a->held = false;
         if (round == 0)
             a->room.larger = pages_count(&a->d->pages) < SLAB_CLASSES;
         rc = body(a, context);

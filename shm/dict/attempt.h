@@ -30,10 +30,18 @@ struct attempt {
     uint64_t pages;  /* what may be needed of whole pages, for elsewhere */
     uint64_t ready;  /* free ones that did not do */
     uint64_t settle; /* room_settle's holds when it is done */
+    bool held;       /* the lock is, when attempt_run begins */
 };
+
+/* Holds of the lock in which a store frees garbage when it is done. What is
+ * left is freed by those who come next, and serves whoever needs room. */
+#define ATTEMPT_SETTLE 64
 
 void attempt_start(struct attempt *a, const struct dict *d, const void *key,
                    size_t len, bool safe, uint32_t *forcible);
+void attempt_start_at(struct attempt *a, const struct dict *d,
+                      const struct place *at, const void *key, size_t len,
+                      bool safe, uint32_t *forcible);
 
 /* Runs `body` under the shard's lock until it needs no more room. */
 int attempt_run(struct attempt *a,

@@ -7,7 +7,8 @@ static uint64_t *page_of(const struct dict *d, uint64_t *at)
 {
     const struct segment *s = d->env->segment;
 
-    *at = s->counters_at + (uint64_t)d->guards_first * SEGMENT_COUNTERS_BYTES;
+    *at = s->counters_at +
+          (uint64_t)(d->guards - guard_at(s, 0)) * SEGMENT_COUNTERS_BYTES;
     if (*at + SEGMENT_COUNTERS_BYTES > s->extents_at)
         return NULL;
     return segment_at(s, *at, SEGMENT_COUNTERS_BYTES);

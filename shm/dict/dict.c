@@ -310,7 +310,7 @@ int dict_view_unbounded(const struct guard_env *env,
     d->env = env;
     d->header = h;
     d->generation = o->generation;
-    d->guards_first = o->guards_first;
+    d->guards = guard_at(s, o->guards_first);
     d->shards = h->shards;
     d->shard_bits = log2_floor(h->shards);
     d->root_bits = h->root_bits;
@@ -335,7 +335,9 @@ int dict_view_unbounded(const struct guard_env *env,
     if (d->shard == NULL || d->roots == NULL || d->pages.map == NULL ||
         d->pages.table == NULL ||
         part(s, o, h->pages_at, max * PAGE_BYTES) == NULL ||
-        guard_at(s, d->guards_first + d->shards - 1) == NULL)
+        d->guards == NULL ||
+        guard_at(s, o->guards_first + d->shards - 1) !=
+            d->guards + (d->shards - 1))
         return error_set(SHD_CORRUPT, "dict '%s': its parts lie outside it",
                          o->name);
     return SHD_OK;
@@ -488,22 +490,14 @@ int dict_damaged(const struct dict *d, const char *what)
     return error_set(SHD_CORRUPT, "dict '%s': %s", d->name, what);
 }
 
-int dict_lock(const struct dict *d, uint32_t shard)
+int dict_lock_rest(const struct dict *d, uint32_t shard)
 {
-    struct guard *g = dict_guard(d, shard);
-    int rc = guard_lock(d->env, g);
+    int rc =
+        dict_enter(d, shard) ? dict_abandon(d, shard) : dict_gone_error(d);
 
     if (rc != SHD_OK)
-        return rc;
-    rc = dict_enter(d, shard) ? dict_abandon(d, shard) : dict_gone_error(d);
-    if (rc != SHD_OK)
-        guard_unlock(g);
+        dict_unlock(d, shard);
     return rc;
-}
-
-void dict_unlock(const struct dict *d, uint32_t shard)
-{
-    guard_unlock(dict_guard(d, shard));
 }
 
 /* A step under the lock, so that the dict is not destroyed meanwhile: 1, or 0

@@ -81,6 +81,7 @@ struct shard {
     uint8_t pad[328];     /* 184 */
 };
 static_assert(sizeof(struct shard) == 512, "layout");
+static_assert(offsetof(struct shard, pending) % 8 == 0, "layout");
 static_assert(offsetof(struct shard, slab) == 64, "layout");
 
 /* This process's view: private memory, constant but for what it has seen of
@@ -89,10 +90,10 @@ struct dict {
     const struct guard_env *env;
     struct dict_header *header;
     uint64_t generation;
-    uint32_t guards_first;
     uint32_t shards;
     uint32_t shard_bits;
     uint32_t root_bits;
+    struct guard *guards; /* [shards] */
     struct shard *shard; /* [shards] */
     uint32_t *roots;     /* [shards << root_bits] */
     struct pages pages;
@@ -145,7 +146,7 @@ struct place dict_place(const struct dict *d, const void *key, size_t len);
 
 static inline struct guard *dict_guard(const struct dict *d, uint32_t shard)
 {
-    return guard_at(d->env->segment, d->guards_first + shard);
+    return &d->guards[shard];
 }
 
 /* The byte of marks of the entry at ref, and *bit, its bit; NULL if ref leads
@@ -218,8 +219,8 @@ int dict_damaged(const struct dict *d, const char *what);
 
 /* Takes the shard's lock for a change, and puts what a dead holder was
  * building onto the garbage. SHD_GONE: the dict was destroyed. */
-int dict_lock(const struct dict *d, uint32_t shard);
-void dict_unlock(const struct dict *d, uint32_t shard);
+static inline int dict_lock(const struct dict *d, uint32_t shard);
+static inline void dict_unlock(const struct dict *d, uint32_t shard);
 
 /* The largest value that a key of key_len bytes can have. */
 uint64_t dict_value_max(const struct dict *d, size_t key_len);
@@ -236,5 +237,29 @@ int dict_info(const struct dict *d, struct shd_dict_info *info);
 /* As shd_shard_info. */
 int dict_shard_info(const struct dict *d, uint32_t shard,
                     struct shd_shard_info *info);
+
+/* ---- how -------------------------------------------------------------- */
+
+/* With the lock: the rest of dict_lock. */
+int dict_lock_rest(const struct dict *d, uint32_t shard);
+
+static inline int dict_lock(const struct dict *d, uint32_t shard)
+{
+    int rc = guard_lock(d->env, dict_guard(d, shard));
+
+    if (rc != SHD_OK)
+        return rc;
+    /* Both pending words in one look: they lie side by side. */
+    if (dict_enter(d, shard) &&
+        atomic_load64((const uint64_t *)(const void *)d->shard[shard]
+                          .pending) == 0)
+        return SHD_OK;
+    return dict_lock_rest(d, shard);
+}
+
+static inline void dict_unlock(const struct dict *d, uint32_t shard)
+{
+    guard_unlock(dict_guard(d, shard));
+}
 
 #endif

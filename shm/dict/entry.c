@@ -66,13 +66,6 @@ struct entry_list *entry_list(const struct pages *p, struct cell *c)
                   sizeof(struct entry_list));
 }
 
-bool entry_is_expired(const struct entry *e)
-{
-    uint64_t expires = atomic_load64(&e->key_expires) & ENTRY_EXPIRES_MASK;
-
-    return expires != 0 && clock_is_past(expires);
-}
-
 static uint32_t value_bytes(const struct item *item)
 {
     switch (item->type) {
@@ -272,31 +265,14 @@ void node_fill(const struct dict *d, uint32_t ref, const struct item *item,
     value_fill((unsigned char *)c + NODE_VALUE_AT, item, chain);
 }
 
-int entry_order(const struct dict *d, uint32_t hash, const void *key,
-                size_t len, const struct entry *e)
+int entry_order_long(const struct dict *d, const void *key, size_t len,
+                     const struct entry *e)
 {
-    uint32_t other = atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
-    uint32_t key_len;
+    int order = chain_compare(
+        &d->pages, atomic_load32((const uint32_t *)(const void *)(e + 1)), key,
+        len);
 
-    if (hash != other)
-        return hash < other ? -1 : 1;
-    key_len = entry_key_len(atomic_load64(&e->key_expires));
-    if (len != key_len)
-        return len < key_len ? -1 : 1;
-    int order;
-
-    if (entry_is_long(key_len)) {
-        order = chain_compare(
-            &d->pages, atomic_load32((const uint32_t *)(const void *)(e + 1)),
-            key, len);
-        if (order == 2)
-            return ENTRY_CORRUPT;
-    } else {
-        if (sizeof(*e) + pad8(key_len) > cell_room(&d->pages, e))
-            return ENTRY_CORRUPT;
-        order = cell_compare(e + 1, key, len);
-    }
-    return -order;
+    return order == 2 ? ENTRY_CORRUPT : -order;
 }
 
 int entry_key(const struct dict *d, const struct entry *e, uint32_t len,
@@ -312,9 +288,9 @@ int entry_key(const struct dict *d, const struct entry *e, uint32_t len,
     return SHD_OK;
 }
 
-static int64_t ttl_of(const struct entry *e)
+int64_t entry_ttl(uint64_t key_expires)
 {
-    uint64_t expires = atomic_load64(&e->key_expires) & ENTRY_EXPIRES_MASK;
+    uint64_t expires = key_expires & ENTRY_EXPIRES_MASK;
     int64_t left;
 
     if (expires == 0)
@@ -373,7 +349,8 @@ int entry_describe(const struct dict *d, const struct cell *c,
     if (at > cell_room(&d->pages, c))
         return SHD_CORRUPT;
     if (!cell_is_node(meta)) {
-        v->ttl_ms = ttl_of((const struct entry *)(const void *)c);
+        v->ttl_ms = entry_ttl(atomic_load64(
+            &((const struct entry *)(const void *)c)->key_expires));
         if ((meta & CELL_FLAGS) != 0)
             v->flags = (int32_t)atomic_load32(
                 (const uint32_t *)(const void *)(bytes + at - 8));
@@ -399,8 +376,8 @@ int entry_describe(const struct dict *d, const struct cell *c,
     }
 }
 
-int entry_value(const struct dict *d, const struct cell *c, void *buf,
-                size_t size, uint32_t how, struct shd_value *v)
+int entry_value_other(const struct dict *d, const struct cell *c, void *buf,
+                      size_t size, uint32_t how, struct shd_value *v)
 {
     uint32_t meta = atomic_load32(&c->meta);
     uint32_t at = value_at(c, meta);

@@ -32,6 +32,7 @@
 #ifndef SHD_DICT_ENTRY_H
 #define SHD_DICT_ENTRY_H
 
+#include "shm/base/clock.h"
 #include "shm/dict/dict.h"
 #include "shm/memory/chain.h"
 
@@ -134,7 +135,12 @@ static inline struct entry *entry_at(const struct pages *p, uint32_t ref)
     return (struct entry *)(void *)cell_at(p, ref, SLAB_CELL_MIN);
 }
 
-bool entry_is_expired(const struct entry *e);
+static inline bool entry_is_expired(const struct entry *e)
+{
+    uint64_t expires = atomic_load64(&e->key_expires) & ENTRY_EXPIRES_MASK;
+
+    return expires != 0 && clock_is_past(expires);
+}
 
 /* Works out meta, class and chain. SHD_TOOBIG: over the dict's pages. */
 int item_shape(const struct dict *d, struct item *item);
@@ -154,8 +160,9 @@ void node_fill(const struct dict *d, uint32_t ref, const struct item *item,
 /* Orders (hash, key length, key) against an entry: < 0, 0, > 0;
  * ENTRY_CORRUPT. */
 #define ENTRY_CORRUPT 1000
-int entry_order(const struct dict *d, uint32_t hash, const void *key,
-                size_t len, const struct entry *e);
+static inline int entry_order(const struct dict *d, uint32_t hash,
+                              const void *key, size_t len,
+                              const struct entry *e);
 
 /* Copies the key out: `len` bytes, which is its length as the caller loaded it
  * once and found room for; in a read section a second load may differ. */
@@ -169,8 +176,9 @@ enum {
 };
 
 /* The value of an entry or a node into buf/v; SHD_SPACE, SHD_CORRUPT. */
-int entry_value(const struct dict *d, const struct cell *c, void *buf,
-                size_t size, uint32_t how, struct shd_value *v);
+static inline int entry_value(const struct dict *d, const struct cell *c,
+                              void *buf, size_t size, uint32_t how,
+                              struct shd_value *v);
 
 /* In a read section: is it a string that fits in size bytes and is longer than
  * what is copied in one go? Then 1, and *c and *v say where and what (see
@@ -189,5 +197,74 @@ int entry_version_renew(const struct dict *d, struct txn *t, struct entry *e);
 /* Type, flags, length, number and ttl only. */
 int entry_describe(const struct dict *d, const struct cell *c,
                    struct shd_value *v);
+
+/* ---- how -------------------------------------------------------------- */
+
+/* Once hash and length are the same: a long key, which lies in a chain. */
+int entry_order_long(const struct dict *d, const void *key, size_t len,
+                     const struct entry *e);
+
+static inline int entry_order(const struct dict *d, uint32_t hash,
+                              const void *key, size_t len,
+                              const struct entry *e)
+{
+    uint32_t other = atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
+    uint32_t key_len;
+
+    if (hash != other)
+        return hash < other ? -1 : 1;
+    key_len = entry_key_len(atomic_load64(&e->key_expires));
+    if (len != key_len)
+        return len < key_len ? -1 : 1;
+    if (entry_is_long(key_len))
+        return entry_order_long(d, key, len, e);
+    if (sizeof(*e) + pad8(key_len) > cell_room(&d->pages, e))
+        return ENTRY_CORRUPT;
+    return -cell_compare(e + 1, key, len);
+}
+
+/* Any value, and any fault. */
+int entry_value_other(const struct dict *d, const struct cell *c, void *buf,
+                      size_t size, uint32_t how, struct shd_value *v);
+
+/* ms left, 0: it never expires. */
+int64_t entry_ttl(uint64_t key_expires);
+
+/* What nearly all are: a string or a number that lies in its entry's cell,
+ * behind a short key. */
+static inline int entry_value(const struct dict *d, const struct cell *c,
+                              void *buf, size_t size, uint32_t how,
+                              struct shd_value *v)
+{
+    uint32_t meta = atomic_load32(&c->meta);
+    uint64_t key_expires = atomic_load64(
+        &((const struct entry *)(const void *)c)->key_expires);
+    uint64_t len = atomic_load32(&c->len);
+    uint32_t at = (uint32_t)sizeof(struct entry) +
+                  pad8(entry_key_len(key_expires));
+    uint32_t room = cell_room(&d->pages, c);
+    uint32_t type = meta & CELL_TYPE_MASK;
+    uint64_t word = 0;
+
+    if ((meta & (CELL_KIND_MASK | CELL_CHAINED | CELL_FLAGS)) != 0 ||
+        entry_is_long(entry_key_len(key_expires)))
+        return entry_value_other(d, c, buf, size, how, v);
+    if (type == SHD_STRING && len <= size && at + len <= room) {
+        cell_copy_out(buf, (const unsigned char *)c + at, len);
+    } else if (type == SHD_NUMBER && at + 8 <= room) {
+        word = atomic_load64((const uint64_t *)(const void *)(
+            (const unsigned char *)c + at));
+    } else {
+        return entry_value_other(d, c, buf, size, how, v);
+    }
+    v->type = type;
+    v->len = len;
+    memcpy(&v->number, &word, sizeof(word));
+    v->flags = 0;
+    v->ttl_ms = (key_expires & ENTRY_EXPIRES_MASK) == 0
+                    ? 0
+                    : entry_ttl(key_expires);
+    return SHD_OK;
+}
 
 #endif

@@ -1,30 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/dict/forest.h"
 #include "shm/base/error.h"
-#include "shm/base/hash.h"
-
-int forest_find(const struct dict *d, const struct place *at, const void *key,
-                size_t len, uint32_t *ref)
-{
-    uint32_t r = atomic_load32(&d->roots[at->root]);
-
-    for (uint32_t depth = 0; r != 0; depth++) {
-        const struct entry *e = entry_at(&d->pages, r);
-        int order;
-
-        if (e == NULL || depth == TREE_DEPTH_MAX)
-            return SHD_CORRUPT;
-        order = entry_order(d, at->hash, key, len, e);
-        if (order == 0) {
-            *ref = r;
-            return 1;
-        }
-        if (order == ENTRY_CORRUPT)
-            return SHD_CORRUPT;
-        r = atomic_load32(&e->cell.word[order > 0]);
-    }
-    return 0;
-}
+#include "shm/dict/place.h"
 
 int forest_path(const struct dict *d, const struct place *at, const void *key,
                 size_t len, struct tree_path *path)
@@ -68,19 +45,9 @@ static __attribute__((noinline)) int path_of_long(const struct dict *d,
     return rc != SHD_OK ? rc : forest_path(d, at, key, len, path);
 }
 
-static struct place place_of_hash(const struct dict *d, uint64_t hash)
-{
-    uint32_t bits = d->shard_bits + d->root_bits;
-    uint64_t top = bits == 0 ? 0 : hash >> (64 - bits);
-    struct place at = {(uint32_t)(top >> d->root_bits), (uint32_t)top,
-                       (uint32_t)(hash << bits >> 40)};
-
-    return at;
-}
-
 struct place dict_place(const struct dict *d, const void *key, size_t len)
 {
-    return place_of_hash(d, hash_bytes(key, len, d->env->segment->hash_seed));
+    return place_of_key(d, key, len);
 }
 
 int forest_path_of(const struct dict *d, uint32_t shard, uint32_t ref,

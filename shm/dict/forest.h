@@ -13,8 +13,8 @@
 #include "shm/dict/entry.h"
 
 /* 1 and the entry, 0 not there, SHD_CORRUPT. */
-int forest_find(const struct dict *d, const struct place *at, const void *key,
-                size_t len, uint32_t *ref);
+static inline int forest_find(const struct dict *d, const struct place *at,
+                              const void *key, size_t len, uint32_t *ref);
 
 /* The same, for who wants to change the tree: as tree_find. */
 int forest_path(const struct dict *d, const struct place *at, const void *key,
@@ -29,5 +29,31 @@ int forest_path_of(const struct dict *d, uint32_t shard, uint32_t ref,
  * the first of all. 1, 0 none, SHD_CORRUPT. */
 int forest_after(const struct dict *d, const struct place *at, const void *key,
                  size_t len, uint32_t *ref);
+
+/* ---- how -------------------------------------------------------------- */
+
+static inline __attribute__((always_inline)) int
+forest_find(const struct dict *d, const struct place *at, const void *key,
+            size_t len, uint32_t *ref)
+{
+    uint32_t r = atomic_load32(&d->roots[at->root]);
+
+    for (uint32_t depth = 0; r != 0; depth++) {
+        const struct entry *e = entry_at(&d->pages, r);
+        int order;
+
+        if (e == NULL || depth == TREE_DEPTH_MAX)
+            return SHD_CORRUPT;
+        order = entry_order(d, at->hash, key, len, e);
+        if (order == 0) {
+            *ref = r;
+            return 1;
+        }
+        if (order == ENTRY_CORRUPT)
+            return SHD_CORRUPT;
+        r = atomic_load32(&e->cell.word[order > 0]);
+    }
+    return 0;
+}
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/dict/multi.h"
 #include "shm/dict/entry.h"
+#include "shm/dict/place.h"
 
 /* Nodes below a root that are looked for: with about as many roots as entries
  * nearly every key is found in the first three. */
@@ -50,7 +51,7 @@ static void fetch(const struct dict *d, const void *const *keys,
         if (keys[i] == NULL || lens[i] == 0 || lens[i] > ENTRY_KEY_MAX)
             continue;
         ref[i] = 1;
-        at[i] = dict_place(d, keys[i], lens[i]);
+        at[i] = place_of_key(d, keys[i], lens[i]);
         ask_for(&d->roots[at[i].root]);
         ask_for(&dict_guard(d, at[i].shard)->seq);
     }

@@ -3,6 +3,8 @@
 #include "shm/base/error.h"
 #include "shm/dict/counters.h"
 #include "shm/dict/forest.h"
+#include "shm/dict/place.h"
+#include "shm/dict/quick.h"
 
 /* What every get runs through is inlined into both read_value and read_at. */
 #define INLINED static inline __attribute__((always_inline))
@@ -149,9 +151,10 @@ read_long_value(const struct dict *d, const struct place *at, const void *key,
     }
 }
 
-INLINED int read_placed(const struct dict *d, const struct place *at,
-                        const void *key, size_t len, void *buf, size_t size,
-                        uint32_t how, struct shd_value *v)
+static __attribute__((noinline)) int
+read_placed(const struct dict *d, const struct place *at, const void *key,
+            size_t len, void *buf, size_t size, uint32_t how,
+            struct shd_value *v)
 {
     struct reading r;
     bool live = false;
@@ -178,17 +181,33 @@ INLINED int read_placed(const struct dict *d, const struct place *at,
     return rc;
 }
 
+INLINED int read_at_once(const struct dict *d, const struct place *at,
+                         const void *key, size_t len, void *buf, size_t size,
+                         uint32_t how, struct shd_value *v)
+{
+    struct quick q;
+    int rc = how == 0 ? quick_get(d, at, key, len, buf, size, v, &q)
+                      : QUICK_NOT;
+
+    if (rc == QUICK_NOT)
+        return read_placed(d, at, key, len, buf, size, how, v);
+    if (rc == SHD_OK && d->env->segment->writable &&
+        !quick_is_marked(d, &q))
+        mark(d, at, q.ref);
+    return rc;
+}
+
 int read_value(const struct dict *d, const void *key, size_t len, void *buf,
                size_t size, uint32_t how, struct shd_value *v)
 {
-    struct place at = dict_place(d, key, len);
+    struct place at = place_of_key(d, key, len);
 
-    return read_placed(d, &at, key, len, buf, size, how, v);
+    return read_at_once(d, &at, key, len, buf, size, how, v);
 }
 
 int read_at(const struct dict *d, const struct place *at, const void *key,
             size_t len, void *buf, size_t size, uint32_t how,
             struct shd_value *v)
 {
-    return read_placed(d, at, key, len, buf, size, how, v);
+    return read_at_once(d, at, key, len, buf, size, how, v);
 }

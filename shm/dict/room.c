@@ -184,15 +184,12 @@ int room_touch(const struct dict *d, uint32_t shard, struct txn *t,
                uint32_t ref)
 {
     struct shard *s = &d->shard[shard];
-    int rc;
+    int rc = list_touch(&d->pages, t, &s->lru, ref);
 
-    if (atomic_load32(&s->lru.first) == ref)
-        return SHD_OK;
-    rc = list_remove(&d->pages, t, &s->lru, ref);
-    if (rc == SHD_OK)
-        rc = list_push(&d->pages, t, &s->lru, ref);
-    if (rc == SHD_OK)
+    if (rc == 1) {
         txn_store64(t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
+        rc = SHD_OK;
+    }
     return rc;
 }
 

@@ -6,12 +6,11 @@
 #include "shm/dict/store.h"
 #include "shm/base/error.h"
 #include "shm/dict/attempt.h"
+#include "shm/dict/over.h"
 #include "shm/dict/read.h"
 
 #include <string.h>
 
-/* Longest value that is overwritten in place, words of 8 bytes. */
-#define IN_PLACE_WORDS 32u
 #define IN_PLACE_WORDS_MAX                                                    \
     (IN_PLACE_WORDS + SLAB_EXPIRY_WORDS + 2 * LIST_WORDS + 8u)
 
@@ -286,23 +285,60 @@ static int too_big(const struct dict *d, uint32_t op, const struct item *item)
     return rc == SHD_NOTFOUND && (op & 3) == SHD_ADD ? SHD_TOOBIG : rc;
 }
 
-int store_item(const struct dict *d, uint32_t op, struct item *item,
-               uint32_t *forcible)
+static int store_held(const struct dict *d, const struct place *at, bool held,
+                      uint32_t op, struct item *item, uint32_t *forcible)
 {
     struct attempt a;
     struct store_call call = {op, item};
-    int rc = item_shape(d, item);
 
-    if (rc == SHD_TOOBIG)
-        return too_big(d, op, item);
-    if (rc != SHD_OK)
-        return rc;
-    attempt_start(&a, d, item->key, item->key_len, (op & SHD_SAFE) != 0,
+    attempt_start_at(&a, d, at, item->key, item->key_len, (op & SHD_SAFE) != 0,
                   forcible);
+    a.held = held;
     a.room.must_keep = item->when != NULL;
     if (item->has_chain)
         a.pages = chain_pages(chain_source_len(&item->chain)) + 1;
     return attempt_run(&a, store_body, &call);
+}
+
+/* As attempt_run ends. */
+static inline int unlock_quick(const struct dict *d, const struct place *at)
+{
+    uint32_t garbage = atomic_load32(&d->shard[at->shard].garbage);
+
+    dict_unlock(d, at->shard);
+    if (garbage != 0)
+        (void)room_settle(d, at->shard, ATTEMPT_SETTLE);
+    return SHD_OK;
+}
+
+static bool is_plain_set(uint32_t op, const struct item *item)
+{
+    return (op & 3) == SHD_SET && item->flags == 0 && item->kind == 0 &&
+           item->when == NULL && item->key_len <= ENTRY_KEY_INLINE &&
+           item->type != SHD_LIST && item->len <= IN_PLACE_WORDS * 8;
+}
+
+int store_item(const struct dict *d, uint32_t op, struct item *item,
+               uint32_t *forcible)
+{
+    struct place at = place_of_key(d, item->key, item->key_len);
+    bool held = false;
+    int rc;
+
+    if (is_plain_set(op, item)) {
+        rc = dict_lock(d, at.shard);
+        if (rc != SHD_OK)
+            return rc;
+        if (over_set(d, &at, item) == SHD_OK)
+            return unlock_quick(d, &at);
+        held = true;
+    }
+    rc = item_shape(d, item);
+    if (rc == SHD_OK)
+        return store_held(d, &at, held, op, item, forcible);
+    if (held)
+        dict_unlock(d, at.shard);
+    return rc == SHD_TOOBIG ? too_big(d, op, item) : rc;
 }
 
 /* ---- delete, expire, incr --------------------------------------------- */
@@ -440,12 +476,21 @@ int store_incr(const struct dict *d, const void *key, size_t len, double by,
                           .by = by,
                           .result = result,
                           .has_init = has_init};
-    /* Without an init nothing is stored that might not fit. */
-    int rc = has_init ? item_shape(d, &c.item) : SHD_OK;
+    struct place at = place_of_key(d, key, len);
+    int rc = dict_lock(d, at.shard);
 
     if (rc != SHD_OK)
         return rc;
-    attempt_start(&a, d, key, len, false, forcible);
+    if (over_incr(d, &at, key, len, by, result) == SHD_OK)
+        return unlock_quick(d, &at);
+    /* Without an init nothing is stored that might not fit. */
+    rc = has_init ? item_shape(d, &c.item) : SHD_OK;
+    if (rc != SHD_OK) {
+        dict_unlock(d, at.shard);
+        return rc;
+    }
+    attempt_start_at(&a, d, &at, key, len, false, forcible);
+    a.held = true;
     if (c.item.has_chain)
         a.pages = chain_pages(chain_source_len(&c.item.chain)) + 1;
     return attempt_run(&a, incr_body, &c);

@@ -51,8 +51,7 @@ static int acquired(const struct guard_env *env, struct guard *g, int rc)
         recover(env, g);
     else if (rc != 0)
         return error_set(SHD_SYS, "a lock cannot be taken: %s", strerror(rc));
-    if (atomic_load64(&g->damaged) != 0 || (atomic_load64(&g->seq) & 1) != 0 ||
-        atomic_load64(&g->state) != 0) {
+    if (!guard_is_at_rest(g)) {
         (void)robust_unlock(&g->lock);
         return error_set(SHD_CORRUPT, "the log of a lock is damaged");
     }
@@ -139,10 +138,8 @@ int guard_busy(const struct guard *g, uint32_t waited_ms)
                      waited_ms, (unsigned long long)guard_holder(g));
 }
 
-int guard_lock(const struct guard_env *env, struct guard *g)
+int guard_lock_by(const struct guard_env *env, struct guard *g, int rc)
 {
-    int rc = robust_trylock(&g->lock);
-
     if (!is_contended(rc))
         return acquired(env, g, rc);
     for (int i = 0; i < SPINS && is_contended(rc); i++) {
@@ -171,12 +168,6 @@ int guard_trylock(const struct guard_env *env, struct guard *g)
 
 /* ---- repair ----------------------------------------------------------- */
 
-static bool is_sound(const struct guard *g)
-{
-    return atomic_load64(&g->damaged) == 0 &&
-           (atomic_load64(&g->seq) & 1) == 0 && atomic_load64(&g->state) == 0;
-}
-
 int guard_seize(const struct guard_env *env, struct guard *g, bool *sound)
 {
     int rc = robust_trylock(&g->lock);
@@ -193,11 +184,11 @@ int guard_seize(const struct guard_env *env, struct guard *g, bool *sound)
     else if (rc != 0)
         return error_set(SHD_SYS, "a lock cannot be taken: %s", strerror(rc));
     /* A log that nobody who died has left. */
-    if (!is_sound(g) && atomic_load64(&g->damaged) == 0 &&
+    if (!guard_is_at_rest(g) && atomic_load64(&g->damaged) == 0 &&
         txn_recover(env->segment, g) != SHD_OK)
         atomic_store64(&g->damaged, 1);
     atomic_store64(&g->owner, env->incarnation);
-    *sound = is_sound(g);
+    *sound = guard_is_at_rest(g);
     return SHD_OK;
 }
 
@@ -224,14 +215,7 @@ void guard_mend(struct guard *g, uint64_t seq)
     atomic_store64_release(&g->seq, next > seq ? next : seq);
 }
 
-/* ---- letting go ------------------------------------------------------- */
-
-void guard_unlock(struct guard *g)
-{
-    /* If the word is not ours any more somebody has overwritten it. Whoever
-     * finds it naming nobody that lives marks it (mark_lost_owner). */
-    (void)robust_unlock(&g->lock);
-}
+/* ---- looking ---------------------------------------------------------- */
 
 int guard_reap(const struct guard_env *env, struct guard *g)
 {

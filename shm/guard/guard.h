@@ -22,6 +22,7 @@
 #define SHD_GUARD_GUARD_H
 
 #include "shm/base/atomic.h"
+#include "shm/guard/robust.h"
 #include "shm/segment/segment.h"
 
 #define GUARD_WAIT_MS_DEFAULT 2000u
@@ -98,7 +99,7 @@ struct guard *guard_at(const struct segment *s, uint32_t index);
 /* Takes the lock, undoing what a dead holder left. SHD_BUSY: a live holder
  * kept it for env->wait_ms. SHD_CORRUPT: the lock or its log is damaged; it
  * is not held then. */
-int guard_lock(const struct guard_env *env, struct guard *g);
+static inline int guard_lock(const struct guard_env *env, struct guard *g);
 
 /* SHD_BUSY, with who holds it: for those that wait by slices of their own. */
 int guard_busy(const struct guard *g, uint32_t waited_ms);
@@ -106,7 +107,7 @@ int guard_busy(const struct guard *g, uint32_t waited_ms);
 /* Takes it only if that needs no waiting; else SHD_BUSY. */
 int guard_trylock(const struct guard_env *env, struct guard *g);
 
-void guard_unlock(struct guard *g);
+static inline void guard_unlock(struct guard *g);
 
 /* If the holder has died: recovers, and lets go of the lock. 1 if there was
  * something to recover, 0 if not, or an error. */
@@ -149,5 +150,34 @@ struct guard_holding guard_held_by(const struct guard *g);
 
 /* The invariants of a guard that nobody holds or the caller does. */
 int guard_check(const struct guard *g, char *report, size_t size);
+
+/* ---- how -------------------------------------------------------------- */
+
+/* What only the holder may ask: is there a log, or a damaged one? */
+static inline bool guard_is_at_rest(const struct guard *g)
+{
+    return (atomic_load64(&g->damaged) | atomic_load64(&g->state) |
+            (atomic_load64(&g->seq) & 1)) == 0;
+}
+
+/* After a trylock that said rc: recovers, waits, or fails. */
+int guard_lock_by(const struct guard_env *env, struct guard *g, int rc);
+
+static inline int guard_lock(const struct guard_env *env, struct guard *g)
+{
+    int rc = robust_trylock(&g->lock);
+
+    if (rc != 0 || !guard_is_at_rest(g))
+        return guard_lock_by(env, g, rc);
+    atomic_store64(&g->owner, env->incarnation);
+    return 0;
+}
+
+static inline void guard_unlock(struct guard *g)
+{
+    /* If the word is not ours any more somebody has overwritten it. Whoever
+     * finds it naming nobody that lives marks it (mark_lost_owner). */
+    (void)robust_unlock(&g->lock);
+}
 
 #endif

@@ -24,7 +24,7 @@
 static uint64_t claim_tag(const struct guard_claim *c, uint64_t id)
 {
     return txn_tag(c->owner_at ^ (uint64_t)c->owner << 36,
-                   c->map_at ^ (uint64_t)c->bit << 40, id);
+                   c->map_at ^ (uint64_t)c->bit << 40, txn_salt(id));
 }
 
 static void claim_fill(const struct txn *t, struct guard_claim *c,
@@ -78,39 +78,20 @@ static void damaged(struct guard *g)
     atomic_store64(&g->damaged, 1);
 }
 
-void txn_begin(struct txn *t, const struct segment *s, struct guard *g,
-               uint32_t words)
-{
-    uint64_t seq = atomic_load64(&g->seq);
-
-    assert(words <= GUARD_UNDO_MAX);
-    t->guard = g;
-    t->segment = s;
-    /* Both were at rest when the lock was taken. If they are not now somebody
-     * has overwritten them, and they mean nothing. */
-    t->id = (seq | 1) + (seq & 1) * 2;
-    if (atomic_load64(&g->state) != 0)
-        atomic_store64(&g->state, 0);
-    t->undo = 0;
-    t->undo_max = words;
-    t->claims = 0;
-    t->releases = 0;
-    atomic_store64(&g->seq, t->id);
-    atomic_fence_release();
-}
-
 bool txn_claim(struct txn *t, uint32_t *owner, uint32_t value, uint64_t *map,
                uint32_t bit)
 {
-    assert(t->claims < GUARD_CLAIMS_MAX && value != 0 && bit < 64);
-    claim_fill(t, &t->guard->claims[t->claims], owner, value, map, bit);
+    uint32_t claims = txn_claims(t);
+
+    assert(claims < GUARD_CLAIMS_MAX && value != 0 && bit < 64);
+    claim_fill(t, &t->guard->claims[claims], owner, value, map, bit);
     atomic_compiler_barrier();
-    t->claims++;
-    atomic_store64(&t->guard->state, txn_state(t->undo, t->claims, 0));
+    t->state = txn_state(txn_words(t), claims + 1, 0);
+    atomic_store64(&t->guard->state, t->state);
     atomic_compiler_barrier();
     if (!atomic_cas32(owner, 0, value)) {
-        t->claims--;
-        atomic_store64(&t->guard->state, txn_state(t->undo, t->claims, 0));
+        t->state = txn_state(txn_words(t), claims, 0);
+        atomic_store64(&t->guard->state, t->state);
         return false;
     }
     atomic_and64(map, ~(1ull << bit));
@@ -139,13 +120,9 @@ static void finish(const struct segment *s, struct guard *g, uint32_t releases,
     atomic_store64_release(&g->seq, id + 1);
 }
 
-void txn_commit(struct txn *t)
+void txn_finish(struct txn *t)
 {
-    atomic_compiler_barrier();
-    atomic_store64(&t->guard->state, txn_state(0, 0, t->releases));
-    atomic_compiler_barrier();
     finish(t->segment, t->guard, t->releases, t->id);
-    t->guard = NULL;
 }
 
 /* The word an entry of the log is about, NULL if no transaction of that id
@@ -155,7 +132,7 @@ static uint64_t *logged_word(const struct segment *s, uint64_t where,
 {
     uint64_t at = where & TXN_WHERE_MASK;
 
-    if ((where & ~TXN_WHERE_MASK) != txn_tag(at, old, id))
+    if ((where & ~TXN_WHERE_MASK) != txn_tag(at, old, txn_salt(id)))
         return NULL;
     return segment_at(s, at * 8, 8);
 }
@@ -188,7 +165,7 @@ static void undo(const struct segment *s, struct guard *g, uint32_t words,
 
 void txn_abort(struct txn *t)
 {
-    undo(t->segment, t->guard, t->undo, t->claims, t->id);
+    undo(t->segment, t->guard, txn_words(t), txn_claims(t), t->id);
     atomic_store64_release(&t->guard->seq, t->id + 1);
     t->guard = NULL;
 }

@@ -21,17 +21,18 @@
 struct txn {
     struct guard *guard;
     const struct segment *segment;
+    const unsigned char *base; /* the segment's */
     uint64_t id;       /* the odd value of the sequence counter */
-    uint32_t undo;     /* entries in the log */
+    uint64_t salt;     /* its part of every tag */
+    uint64_t state;    /* the guard's state word: undo | claims << 16 */
     uint32_t undo_max; /* what the operation has announced */
-    uint32_t claims;
     uint32_t releases;
 };
 
 /* Opens a transaction that will log at most `words` stores, which must not be
  * over GUARD_UNDO_MAX. */
-void txn_begin(struct txn *t, const struct segment *s, struct guard *g,
-               uint32_t words);
+static inline void txn_begin(struct txn *t, const struct segment *s,
+                             struct guard *g, uint32_t words);
 
 /* Changes a reachable word. p is aligned to its size, in the segment. */
 static inline void txn_store64(struct txn *t, uint64_t *p, uint64_t v);
@@ -49,7 +50,7 @@ void txn_release(struct txn *t, uint32_t *owner, uint32_t value, uint64_t *map,
                  uint32_t bit);
 
 /* Does everything. One store decides. */
-void txn_commit(struct txn *t);
+static inline void txn_commit(struct txn *t);
 
 /* Undoes everything. */
 void txn_abort(struct txn *t);
@@ -65,6 +66,10 @@ bool txn_log_sound(const struct segment *s, const struct guard *g,
 
 /* ---- how -------------------------------------------------------------- */
 
+/* Inlined everywhere, so that a transaction that begins and ends in one
+ * function lives in registers. */
+#define TXN_INLINE static inline __attribute__((always_inline))
+
 static inline uint64_t txn_state(uint32_t undo, uint32_t claims,
                                  uint32_t releases)
 {
@@ -74,37 +79,93 @@ static inline uint64_t txn_state(uint32_t undo, uint32_t claims,
 #define TXN_WHERE_BITS 33
 #define TXN_WHERE_MASK ((1ull << TXN_WHERE_BITS) - 1)
 
-/* 31 bits in the upper part of a word. */
-static inline uint64_t txn_tag(uint64_t where, uint64_t old, uint64_t id)
+static inline uint64_t txn_salt(uint64_t id)
 {
-    uint64_t h = (where * 0x9e3779b97f4a7c15ull) ^
-                 (old * 0xc2b2ae3d27d4eb4full) ^ (id * 0x165667b19e3779f9ull);
-
-    return (h ^ h >> 29) & ~TXN_WHERE_MASK;
+    return id * 0x165667b19e3779f9ull;
 }
 
-static inline void txn_log(struct txn *t, const uint64_t *word)
+/* 31 bits in the upper part of a word: one multiplication, which is a one-to-
+ * one map of 64 bits, of which the upper ones depend on all. */
+static inline uint64_t txn_tag(uint64_t where, uint64_t old, uint64_t salt)
 {
-    assert(t->undo < t->undo_max);
-    struct guard_undo *u = &t->guard->undo[t->undo];
-    uint64_t where = segment_offset(t->segment, word) / 8;
+    uint64_t h = (where << 31 ^ old ^ salt) * 0x9e3779b97f4a7c15ull;
+
+    return h >> TXN_WHERE_BITS << TXN_WHERE_BITS;
+}
+
+static inline uint32_t txn_words(const struct txn *t)
+{
+    return t->state & 0xffff;
+}
+
+static inline uint32_t txn_claims(const struct txn *t)
+{
+    return (uint32_t)(t->state >> 16);
+}
+
+TXN_INLINE void txn_begin(struct txn *t, const struct segment *s,
+                          struct guard *g, uint32_t words)
+{
+    uint64_t seq = atomic_load64(&g->seq);
+
+    assert(words <= GUARD_UNDO_MAX);
+    t->guard = g;
+    t->segment = s;
+    t->base = s->base;
+    /* Both were at rest when the lock was taken. If they are not now somebody
+     * has overwritten them, and they mean nothing. */
+    t->id = (seq | 1) + (seq & 1) * 2;
+    if (atomic_load64(&g->state) != 0)
+        atomic_store64(&g->state, 0);
+    t->salt = txn_salt(t->id);
+    t->state = 0;
+    t->undo_max = words;
+    t->releases = 0;
+    atomic_store64(&g->seq, t->id);
+    atomic_fence_release();
+}
+
+/* After the commit: its releases, and the end. */
+void txn_finish(struct txn *t);
+
+TXN_INLINE void txn_commit(struct txn *t)
+{
+    struct guard *g = t->guard;
+
+    atomic_compiler_barrier();
+    atomic_store64(&g->state, txn_state(0, 0, t->releases));
+    atomic_compiler_barrier();
+    if (t->releases == 0)
+        atomic_store64_release(&g->seq, t->id + 1);
+    else
+        txn_finish(t);
+    t->guard = NULL;
+}
+
+TXN_INLINE void txn_log(struct txn *t, const uint64_t *word)
+{
+    struct guard *g = t->guard;
+    uint64_t state = t->state;
+    struct guard_undo *u = &g->undo[state & 0xffff];
+    uint64_t where = (uint64_t)((const unsigned char *)word - t->base) / 8;
     uint64_t old = atomic_load64(word);
 
-    u->where = where | txn_tag(where, old, t->id);
+    assert((state & 0xffff) < t->undo_max);
+    t->state = ++state;
+    u->where = where | txn_tag(where, old, t->salt);
     u->old = old;
     atomic_compiler_barrier();
-    t->undo++;
-    atomic_store64(&t->guard->state, txn_state(t->undo, t->claims, 0));
+    atomic_store64(&g->state, state);
     atomic_compiler_barrier();
 }
 
-static inline void txn_store64(struct txn *t, uint64_t *p, uint64_t v)
+TXN_INLINE void txn_store64(struct txn *t, uint64_t *p, uint64_t v)
 {
     txn_log(t, p);
     atomic_store64(p, v);
 }
 
-static inline void txn_store32(struct txn *t, uint32_t *p, uint32_t v)
+TXN_INLINE void txn_store32(struct txn *t, uint32_t *p, uint32_t v)
 {
     txn_log(t, (const uint64_t *)((uintptr_t)p & ~(uintptr_t)7));
     atomic_store32(p, v);

@@ -18,6 +18,12 @@
 
 #include "shm/memory/slab.h"
 
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the tail of a cell's last word is its low bytes: little-endian only"
+#endif
+
 struct cell {
     uint32_t word[4]; /*  0 */
     uint32_t meta;    /* 16 */
@@ -86,16 +92,98 @@ static inline uint32_t cell_room(const struct pages *p, const void *cell)
            (uint32_t)((segment_offset(p->segment, cell) - p->at) % PAGE_BYTES);
 }
 
+/* The low `len` bytes, 1..7, of a word in private memory: as memcpy into a
+ * zeroed word, which for a length the compiler does not know is a call. */
+static inline uint64_t cell_tail_load(const unsigned char *p, size_t len)
+{
+    uint32_t low, high;
+    uint16_t low2;
+
+    if (len >= 4) {
+        memcpy(&low, p, 4);
+        memcpy(&high, p + len - 4, 4);
+        return low | (uint64_t)high << (len - 4) * 8;
+    }
+    if (len == 1)
+        return p[0];
+    memcpy(&low2, p, 2);
+    return low2 | (uint64_t)p[len - 1] << (len - 1) * 8;
+}
+
+static inline void cell_tail_store(unsigned char *p, uint64_t w, size_t len)
+{
+    uint32_t part;
+
+    if (len >= 4) {
+        part = (uint32_t)w;
+        memcpy(p, &part, 4);
+        w >>= (len - 4) * 8;
+        part = (uint32_t)w;
+        memcpy(p + len - 4, &part, 4);
+        return;
+    }
+    for (size_t i = 0; i < len; i++)
+        p[i] = (unsigned char)(w >> i * 8);
+}
+
 /* Copies between private memory and a cell by whole words, so that a reader
  * without the lock races with nothing wider than a word; it may read, and
  * write, up to 7 bytes past len, which the cell has. `cell` is 8-aligned. */
-void cell_copy_out(void *to, const void *cell, size_t len);
+static inline void cell_copy_out(void *to, const void *cell, size_t len)
+{
+    const uint64_t *from = cell;
+    unsigned char *out = to;
+
+    for (; len >= 8; len -= 8, out += 8) {
+        uint64_t w = atomic_load64(from++);
+
+        memcpy(out, &w, 8);
+    }
+    if (len > 0)
+        cell_tail_store(out, atomic_load64(from), len);
+}
+
 void cell_fill(void *cell, const void *from, size_t len);
 
-/* cell_fill of a cell that can be reached: (len + 7) / 8 logged stores. */
-void cell_store(struct txn *t, void *cell, const void *from, size_t len);
+/* cell_fill of a cell that can be reached: up to (len + 7) / 8 logged stores,
+ * of the words that change. */
+static inline __attribute__((always_inline)) void
+cell_store(struct txn *t, void *cell, const void *from, size_t len)
+{
+    uint64_t *to = cell;
+    const unsigned char *in = from;
+    uint64_t w;
+
+    for (; len >= 8; len -= 8, in += 8, to++) {
+        memcpy(&w, in, 8);
+        if (w != atomic_load64(to))
+            txn_store64(t, to, w);
+    }
+    if (len == 0)
+        return;
+    w = cell_tail_load(in, len);
+    if (w != atomic_load64(to))
+        txn_store64(t, to, w);
+}
 
 /* The same bytes? For `<` and `>`: a total order, of little use to people. */
-int cell_compare(const void *cell, const void *with, size_t len);
+static inline int cell_compare(const void *cell, const void *with, size_t len)
+{
+    const uint64_t *a = cell;
+    const unsigned char *b = with;
+    uint64_t x, y;
+
+    for (; len >= 8; len -= 8, b += 8) {
+        x = atomic_load64(a++);
+        memcpy(&y, b, 8);
+        if (x != y)
+            return x < y ? -1 : 1;
+    }
+    if (len == 0)
+        return 0;
+    x = atomic_load64(a) & ((1ull << len * 8) - 1);
+    y = cell_tail_load(b, len);
+    return x == y ? 0 : x < y ? -1 : 1;
+}
 
 #endif

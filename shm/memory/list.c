@@ -17,8 +17,7 @@ static int broken(void)
 static void links_store(struct txn *t, struct cell *c, uint32_t prev,
                         uint32_t next)
 {
-    txn_store64(t, (uint64_t *)(void *)&c->word[LIST_PREV],
-                (uint64_t)next << 32 | prev);
+    txn_store64(t, list_links(c), (uint64_t)next << 32 | prev);
 }
 
 static void ends_store(struct txn *t, struct list *l, uint32_t first,
@@ -90,6 +89,17 @@ int list_remove(const struct pages *p, struct txn *t, struct list *l,
         return broken();
     return relink(p, t, l, c, ref, atomic_load32(&c->word[LIST_NEXT]),
                   atomic_load32(&c->word[LIST_PREV]));
+}
+
+int list_touch(const struct pages *p, struct txn *t, struct list *l,
+               uint32_t ref)
+{
+    struct list_way way;
+
+    if (!list_way_find(p, l, ref, list_cell(p, ref), &way))
+        return error_set(SHD_CORRUPT, "list: its links are broken");
+    list_way_go(t, l, ref, &way);
+    return way.first != ref;
 }
 
 int list_replace(const struct pages *p, struct txn *t, struct list *l,

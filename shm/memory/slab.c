@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const uint16_t class_bytes[SLAB_CLASSES] = {
+const uint16_t slab_sizes[SLAB_CLASSES] = {
     48,  64,  80,  96,  112, 128, 160,  192,  224,  256, 304,
     368, 448, 512, 576, 672, 816, 1024, 1360, 2048, 4096};
 
@@ -41,7 +41,7 @@ uint32_t slab_class(uint64_t bytes)
 {
     uint32_t c = 0;
 
-    while (c < SLAB_CLASSES && class_bytes[c] < bytes)
+    while (c < SLAB_CLASSES && slab_sizes[c] < bytes)
         c++;
     return c;
 }
@@ -49,12 +49,12 @@ uint32_t slab_class(uint64_t bytes)
 uint32_t slab_class_bytes(uint32_t class)
 {
     assert(class < SLAB_CLASSES);
-    return class_bytes[class];
+    return slab_sizes[class];
 }
 
 static uint32_t class_cells(uint32_t class)
 {
-    return PAGE_BYTES / class_bytes[class];
+    return PAGE_BYTES / slab_sizes[class];
 }
 
 uint32_t slab_class_cells(uint32_t class)
@@ -222,9 +222,9 @@ int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
         if (rc != SHD_OK)
             return rc;
     }
-    txn_store64(t, &s->bytes, atomic_load64(&s->bytes) + class_bytes[class]);
+    txn_store64(t, &s->bytes, atomic_load64(&s->bytes) + slab_sizes[class]);
     *ref = (uint32_t)((p->at + (uint64_t)page_number(p, page) * PAGE_BYTES +
-                       (uint64_t)cell * class_bytes[class]) /
+                       (uint64_t)cell * slab_sizes[class]) /
                       SEGMENT_UNIT);
     return SHD_OK;
 }
@@ -240,7 +240,7 @@ static struct page *locate(const struct pages *p, uint32_t owner, uint32_t ref,
 
     if (page == NULL)
         return NULL;
-    bytes = class_bytes[*class];
+    bytes = slab_sizes[*class];
     inside = (uint32_t)((at - p->at) % PAGE_BYTES);
     *cell = inside / bytes;
     if (inside % bytes != 0 || *cell >= class_cells(*class))
@@ -402,7 +402,7 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
     txn_store64(t, &page->free_map[cell / 64],
                 atomic_load64(&page->free_map[cell / 64]) | 1ull << cell % 64);
     info_store(t, page, free_cells);
-    txn_store64(t, &s->bytes, atomic_load64(&s->bytes) - class_bytes[class]);
+    txn_store64(t, &s->bytes, atomic_load64(&s->bytes) - slab_sizes[class]);
     listed = (atomic_load32(&page->info) & PAGE_LEAVING) == 0;
     if (free_cells == class_cells(class)) {
         /* A page of one cell was full until now, so in no list. */
@@ -424,11 +424,11 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
 
 bool slab_frees_briefly(const struct pages *p, uint32_t owner, uint32_t ref)
 {
-    uint32_t cell;
-    const struct page *page = locate(p, owner, ref, &cell);
+    uint32_t class, cell;
+    const struct page *page = locate(p, owner, ref, &class, &cell);
 
     return page != NULL &&
-           (page_free_cells(page) + 1 < class_cells(page_class(page)) ||
+           (page_free_cells(page) + 1 < class_cells(class) ||
             (atomic_load32(&page->info) & PAGE_IN_TREE) == 0);
 }
 
@@ -470,7 +470,7 @@ uint32_t slab_cell_bytes(const struct pages *p, uint32_t owner, uint32_t ref)
 
     if (page == NULL || cell_is_free(page, cell))
         return 0;
-    return class_bytes[class];
+    return slab_sizes[class];
 }
 
 uint32_t slab_next_used(const struct pages *p, uint32_t number, uint32_t *at)
@@ -485,7 +485,7 @@ uint32_t slab_next_used(const struct pages *p, uint32_t number, uint32_t *at)
 
         if (!cell_is_free(page, cell))
             return (uint32_t)((p->at + (uint64_t)number * PAGE_BYTES +
-                               (uint64_t)cell * class_bytes[class]) /
+                               (uint64_t)cell * slab_sizes[class]) /
                               SEGMENT_UNIT);
     }
     return 0;
@@ -547,7 +547,7 @@ static void rebuild_page(const struct pages *p, struct slab *s,
     atomic_store64(&s->bytes,
                    atomic_load64(&s->bytes) +
                        (uint64_t)(class_cells(from->class) - free_cells) *
-                           class_bytes[from->class]);
+                           slab_sizes[from->class]);
 }
 
 static int by_expiry(const void *a, const void *b)
@@ -694,7 +694,7 @@ int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
         }
         uint32_t used = class_cells(class) - page_free_cells(page);
         *cells += used;
-        bytes += (uint64_t)used * class_bytes[class];
+        bytes += (uint64_t)used * slab_sizes[class];
         partial +=
             page_free_cells(page) > 0 && (page->info & PAGE_LEAVING) == 0;
         in_tree += (page->info & PAGE_IN_TREE) != 0;

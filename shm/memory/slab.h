@@ -124,4 +124,38 @@ int slab_rebuild(const struct pages *p, struct slab *s, uint32_t owner,
 int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
                uint64_t *cells, char *report, size_t size);
 
+/* ---- how -------------------------------------------------------------- */
+
+/* Bytes of the cells of each class, rising. */
+extern const uint16_t slab_sizes[SLAB_CLASSES];
+
+/* slab_cell_bytes of what is at byte `inside` of the pages, which can be
+ * touched, and *class: its class. */
+static inline uint32_t slab_bytes_at(const struct pages *p, uint32_t owner,
+                                     uint64_t inside, uint32_t *class)
+{
+    const struct page *page = &p->table[inside / PAGE_BYTES];
+    uint32_t at = (uint32_t)(inside % PAGE_BYTES), bytes, cell;
+
+    *class = page_class(page);
+    if (atomic_load32(&page->owner) != owner || *class >= SLAB_CLASSES)
+        return 0;
+    bytes = slab_sizes[*class];
+    cell = at / bytes;
+    if (at % bytes != 0 || at + bytes > PAGE_BYTES ||
+        (atomic_load64(&page->free_map[cell / 64]) >> cell % 64 & 1) != 0)
+        return 0;
+    return bytes;
+}
+
+/* Would slab_expiry_lower leave everything as it is? */
+static inline bool slab_expiry_is_below(const struct pages *p, uint64_t inside,
+                                        uint64_t expires)
+{
+    uint64_t bound = atomic_load64(&p->table[inside / PAGE_BYTES].expiry) &
+                     PAGE_EXPIRY_MASK;
+
+    return expires == 0 || (bound != 0 && bound <= expires);
+}
+
 #endif

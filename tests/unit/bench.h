@@ -93,7 +93,7 @@ static inline uint32_t take_cell(uint32_t class)
     begin(&t);
     expect(slab_alloc(&pages, &heads->slab[0], &t, 1, class, PAGE_NONE, &ref),
            SHD_OK);
-    ck_assert_uint_le(t.undo, SLAB_ALLOC_WORDS);
+    ck_assert_uint_le(txn_words(&t), SLAB_ALLOC_WORDS);
     txn_commit(&t);
     return ref;
 }
@@ -104,7 +104,7 @@ static inline void give_cell(uint32_t ref)
 
     begin(&t);
     expect(slab_free(&pages, &heads->slab[0], &t, 1, ref), SHD_OK);
-    ck_assert_uint_le(t.undo, SLAB_FREE_WORDS);
+    ck_assert_uint_le(txn_words(&t), SLAB_FREE_WORDS);
     txn_commit(&t);
 }
 

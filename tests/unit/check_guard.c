@@ -779,7 +779,7 @@ static void damage_where_to_outside(void)
     uint64_t where = segment.size / 8;
 
     guard->undo[2].where =
-        where | txn_tag(where, guard->undo[2].old, guard->seq);
+        where | txn_tag(where, guard->undo[2].old, txn_salt(guard->seq));
 }
 static void damage_count_of_undo(void)
 {

@@ -174,7 +174,7 @@ static void expect_sound(void)
 
 static uint32_t commit(struct txn *t)
 {
-    uint32_t words = t->undo;
+    uint32_t words = txn_words(t);
 
     txn_commit(t);
     ck_assert_uint_eq(guard->seq & 1, 0);
@@ -528,7 +528,7 @@ START_TEST(an_aborted_change_leaves_every_byte_as_it_was)
         else
             rc = tree_remove(&t, kind, root, &path);
         ck_assert_int_eq(rc, SHD_OK);
-        ck_assert_uint_gt(t.undo, 0);
+        ck_assert_uint_gt(txn_words(&t), 0);
         if (i % 8 == 0) {
             bool by_recovery = i % 16 == 0; /* the same, as a successor */
 

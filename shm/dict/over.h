@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* dict/over.h - the store that most are, in one straight piece: a short value
+ * over another in the same cell, which has its class.
+ *
+ * HOLDS  as store.c's in-place store. Whatever is unusual, or looks damaged,
+ *        is QUICK_NOT, before anything has been stored: store.c does it, and
+ *        judges.
+ * LOCK   the shard's is held.
+ * CRASH  one transaction; all that could fail has been looked at before.
+ * COST   about 350 instructions beside the lock's: at most OVER_WORDS stores.
+ */
+#ifndef SHD_DICT_OVER_H
+#define SHD_DICT_OVER_H
+
+#include "shm/dict/quick.h"
+#include "shm/memory/list.h"
+
+/* Longest value that is overwritten in place, words of 8 bytes. */
+#define IN_PLACE_WORDS 32u
+#define OVER_WORDS (IN_PLACE_WORDS + 8u)
+static_assert(OVER_WORDS <= GUARD_UNDO_MAX, "log");
+
+/* An entry, and how it comes to the front of the LRU list. */
+struct over {
+    struct quick q;
+    struct list_way way;
+    uint64_t key_expires;
+};
+
+/* Is there an entry of that key, with a short value? QUICK_NOT. */
+QUICK_INLINE int over_find(const struct dict *d, const struct place *at,
+                           const void *key, size_t len, struct over *o)
+{
+    int rc = quick_node(d, at, atomic_load64(&d->pages.seen), &o->q);
+
+    if (rc != SHD_OK)
+        return QUICK_NOT;
+    o->key_expires = atomic_load64(&o->q.e->key_expires);
+    return quick_is(&o->q, o->key_expires, key, len) &&
+                   list_way_find(&d->pages, &d->shard[at->shard].lru, o->q.ref,
+                                 &o->q.e->cell, &o->way)
+               ? SHD_OK
+               : QUICK_NOT;
+}
+
+/* Does a value of so many bytes, a multiple of 8, belong into its cell? */
+QUICK_INLINE bool over_fits(const struct dict *d, const struct place *at,
+                            const struct over *o, size_t key_len,
+                            uint32_t bytes)
+{
+    uint32_t need = (uint32_t)sizeof(*o->q.e) + pad8(key_len) + bytes, class;
+    uint32_t cell = slab_bytes_at(&d->pages, dict_owner(at->shard),
+                                  o->q.inside, &class);
+
+    return need <= cell && (class == 0 || slab_sizes[class - 1] < need);
+}
+
+QUICK_INLINE unsigned char *over_value(const struct over *o, size_t key_len)
+{
+    return (unsigned char *)o->q.e + sizeof(*o->q.e) + pad8(key_len);
+}
+
+QUICK_INLINE void over_begin(const struct dict *d, const struct place *at,
+                             struct txn *t)
+{
+    txn_begin(t, d->pages.segment, dict_guard(d, at->shard), OVER_WORDS);
+}
+
+/* As room_touch; and commits. */
+QUICK_INLINE void over_end(const struct dict *d, const struct place *at,
+                           struct txn *t, const struct over *o)
+{
+    struct shard *s = &d->shard[at->shard];
+
+    list_way_go(t, &s->lru, o->q.ref, &o->way);
+    if (o->way.first != o->q.ref)
+        txn_store64(t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
+    txn_commit(t);
+}
+
+/* SHD_SET of a string or number without flags, and of no long key. */
+QUICK_INLINE int over_set(const struct dict *d, const struct place *at,
+                          const struct item *item)
+{
+    bool text = item->type == SHD_STRING;
+    uint32_t len = text ? (uint32_t)item->len : 0;
+    struct over o;
+    struct txn t;
+    uint64_t head;
+
+    if (over_find(d, at, item->key, item->key_len, &o) != SHD_OK ||
+        (o.q.meta & CELL_TYPE_MASK) == SHD_LIST ||
+        !over_fits(d, at, &o, item->key_len, text ? pad8(len) : 8) ||
+        !slab_expiry_is_below(&d->pages, o.q.inside, item->expires))
+        return QUICK_NOT;
+    over_begin(d, at, &t);
+    head = (uint64_t)len << 32 | (o.q.meta & ~CELL_TYPE_MASK) | item->type;
+    if (atomic_load64((uint64_t *)(void *)&o.q.e->cell.meta) != head)
+        txn_store64(&t, (uint64_t *)(void *)&o.q.e->cell.meta, head);
+    if ((o.key_expires & ENTRY_EXPIRES_MASK) != item->expires)
+        txn_store64(&t, &o.q.e->key_expires,
+                    item->expires | (uint64_t)item->key_len << 48);
+    if (text)
+        cell_store(&t, over_value(&o, item->key_len), item->value, len);
+    else
+        cell_store(&t, over_value(&o, item->key_len), &item->number, 8);
+    over_end(d, at, &t, &o);
+    return SHD_OK;
+}
+
+/* Adds to a live number. */
+QUICK_INLINE int over_incr(const struct dict *d, const struct place *at,
+                           const void *key, size_t len, double by,
+                           double *result)
+{
+    struct over o;
+    struct txn t;
+    uint64_t *word, bits;
+    double number;
+
+    if (over_find(d, at, key, len, &o) != SHD_OK ||
+        (o.q.meta & CELL_TYPE_MASK) != SHD_NUMBER ||
+        entry_is_expired(o.q.e))
+        return QUICK_NOT;
+    word = (uint64_t *)(void *)over_value(&o, len);
+    bits = atomic_load64(word);
+    memcpy(&number, &bits, sizeof(number));
+    number += by;
+    memcpy(&bits, &number, sizeof(number));
+    over_begin(d, at, &t);
+    txn_store64(&t, word, bits);
+    over_end(d, at, &t, &o);
+    *result = number;
+    return SHD_OK;
+}
+
+#endif
