@@ -23,11 +23,14 @@
 #define LIVENESS_AT (1ll << 40)
 #define FD_STAT (1 << 28)
 #define PID 4711
+#define KICKED_MAX 64u
 
 static bool simulating, simulating_locks;
 static uint32_t runs, alive;
 static uint32_t byte_of[KERNEL_BYTES]; /* worker + 1; 0: free */
 static uint32_t given[KERNEL_BYTES];   /* the same, as the states begin */
+static const uint32_t *kicked[KICKED_MAX]; /* all their waiters were woken */
+static uint32_t kicks;
 
 void kernel_simulate(bool on, bool locks)
 {
@@ -49,6 +52,7 @@ void kernel_begin(uint32_t living)
 {
     memcpy(byte_of, given, sizeof(byte_of));
     alive = living;
+    kicks = 0;
 }
 
 void kernel_run(uint32_t who)
@@ -231,6 +235,21 @@ WRAP(pid_t, getpid, void)
     return simulating ? PID : __real_getpid();
 }
 
+static void note_kick(const uint32_t *word)
+{
+    if (kicks < KICKED_MAX && !kernel_kicked(word))
+        kicked[kicks++] = word;
+}
+
+bool kernel_kicked(const uint32_t *word)
+{
+    for (uint32_t i = 0; i < kicks; i++) {
+        if (kicked[i] == word)
+            return true;
+    }
+    return false;
+}
+
 WRAP(long, syscall, long number, ...)
 {
     va_list more;
@@ -240,8 +259,11 @@ WRAP(long, syscall, long number, ...)
     for (int i = 0; i < 6; i++)
         a[i] = va_arg(more, long);
     va_end(more);
-    if (simulating && number == SYS_futex)
-        return 0; /* nobody sleeps */
+    if (simulating && number == SYS_futex) { /* nobody sleeps */
+        if (a[1] == FUTEX_WAKE && a[2] == INT_MAX)
+            note_kick((const uint32_t *)a[0]);
+        return 0;
+    }
     return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 

@@ -37,4 +37,7 @@ void kernel_run(uint32_t who);
  * trace.h as stores. */
 void kernel_die(const struct segment *s, uint32_t worker);
 
+/* Have all waiters for that lock been woken since the state began? */
+bool kernel_kicked(const uint32_t *word);
+
 #endif

@@ -106,6 +106,9 @@ const struct interleave_case CASES[] = {
      {"rpush l 20 b", "lpop l", "llen l"}},
     {"set and delete beside reap", 12, 0, 0, "set k 40 a",
      {"set k 40 b", "reap", "del k"}},
+    {"join beside reap", 12, 0, 0, "", {"leave;join;alive", "reap"}},
+    {"join in the place of the dead beside reap", 12, 0, 0, "bury",
+     {"reap", "leave;reap;alive"}},
 };
 
 const size_t CASE_COUNT = sizeof(CASES) / sizeof(CASES[0]);

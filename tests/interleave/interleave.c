@@ -15,9 +15,7 @@
  * A flush, and others that are rows of transactions, are held to that as well
  * where the case is small enough for it to be true.
  *
- * That all of this can fail is shown by planted bugs: a reader that believes
- * whatever counter it sees, a lock that does not exclude, a death that loses
- * the log.
+ * That all of this can fail is shown by tests/planted.
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -78,8 +76,7 @@ struct run {
 };
 
 static struct run run;
-static bool full, quiet;
-static int planted_loss;
+static bool full;
 static uint64_t seed = 1;
 
 static uint64_t random_below(uint64_t n)
@@ -99,7 +96,7 @@ static void print_schedule(const struct schedule *s)
 static void say(const struct schedule *s, const char *what)
 {
     run.failures++;
-    if (quiet || run.failures > FAILURES_SHOWN)
+    if (run.failures > FAILURES_SHOWN)
         return;
     printf("    %s\n      repeat: tests/interleave/run --case \"%s\" "
            "--schedule ",
@@ -324,15 +321,6 @@ static bool allowed(uint64_t digest)
 
 /* ---- schedules ------------------------------------------------------------------ */
 
-/* A death without its log: what must never be believed. */
-static void lose_log(void)
-{
-    struct segment *s = &run.world.segment->segment;
-
-    for (uint32_t i = 0; i < 12; i++)
-        guard_at(s, i)->state = 0;
-}
-
 static bool start_all(void)
 {
     put_back();
@@ -415,8 +403,6 @@ static uint64_t run_schedule(const struct schedule *s)
         party_at(s->victim)->status < PARTY_DONE) {
         party_kill(s->victim);
         run.deaths++;
-        if (planted_loss)
-            lose_log();
     }
     if (wrong == NULL)
         wrong = finish(next);
@@ -574,29 +560,6 @@ static const struct interleave_case *find(const char *name)
     return NULL;
 }
 
-/* ---- planted bugs --------------------------------------------------------------- */
-
-static bool run_planted(const char *name, const char *in, int plant)
-{
-    bool good;
-
-    quiet = true;
-    party_plant = plant;
-    planted_loss = plant == 0;
-    good = set_up(find(in));
-    if (good)
-        one_change();
-    if (good)
-        two_changes(0, 1);
-    good = good && run.failures > 0;
-    printf("%s  planted: %-35s %7" PRIu64 " schedules, caught by %u\n",
-           good ? "ok    " : "FAILED", name, run.schedules, run.failures);
-    tear_down();
-    quiet = false;
-    party_plant = planted_loss = 0;
-    return good;
-}
-
 /* ---- the command ----------------------------------------------------------------- */
 
 static bool parse_schedule(const char *text, struct schedule *s)
@@ -670,6 +633,7 @@ int main(int argc, char **argv)
         else
             return usage();
     }
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
     if (only != NULL && schedule != NULL)
         return repeat(only, schedule);
     for (size_t i = 0; i < CASE_COUNT; i++) {
@@ -683,22 +647,6 @@ int main(int argc, char **argv)
         schedules += run.schedules;
         deaths += run.deaths;
         left_out += run.left_out;
-    }
-    for (uint32_t i = 0; only == NULL && i < PLANT_COUNT; i++) {
-        static const struct {
-            const char *name, *in;
-        } PLANTS[PLANT_COUNT] = {
-            {"a death that loses the log", "two set a key to other sizes"},
-            {"a read that is not validated", "get beside set in place"},
-            {"a lock that does not exclude", "two incr"},
-        };
-
-        if (i % parts != part)
-            continue;
-        if (run_planted(PLANTS[i].name, PLANTS[i].in, (int)i))
-            good++;
-        else
-            bad++;
     }
     printf("%" PRIu64 " schedules, %" PRIu64 " of them with a death, %" PRIu64
            " with up to two changes of turn left out\n",

@@ -2,10 +2,12 @@
 #include "tests/interleave/party.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +35,6 @@ static uintptr_t low, high;
 static uint32_t self = CONDUCTOR;
 static bool playing; /* this process is a party, and in an operation */
 static pid_t pid[PARTIES_MAX];
-int party_plant;
 
 void party_segment(const void *base, size_t len)
 {
@@ -132,9 +133,6 @@ static _Noreturn void be_party(uint32_t i, void (*prepare)(uint32_t),
     self = i;
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
         _exit(1);
-    /* With a bug planted it may fail an assertion, and say so. */
-    if (party_plant != 0 && freopen("/dev/null", "w", stderr) == NULL)
-        _exit(1);
     prepare(i);
     pause_as(PARTY_STOPPED);
     run(i);
@@ -208,23 +206,6 @@ void party_end(uint32_t n)
     }
 }
 
-/* A reader that always finds its guard's counter, which is the first that it
- * loads, as it was then. */
-static uint64_t planted_load(uintptr_t at, uint64_t value)
-{
-    static uintptr_t counter;
-    static uint64_t seen;
-
-    if (party_plant != PLANT_BLIND_READS || !playing || self != 0 ||
-        at < low || at >= high)
-        return value;
-    if (counter == 0) {
-        counter = at;
-        seen = value;
-    }
-    return at == counter ? seen : value;
-}
-
 /* ---- what the compiler calls -------------------------------------------- */
 
 #define HOOK(name, ...)                                                       \
@@ -267,8 +248,7 @@ PLAIN(16)
     {                                                                         \
         (void)order;                                                          \
         access_to(p);                                                         \
-        return (type)planted_load((uintptr_t)p,                               \
-                                  __atomic_load_n(p, __ATOMIC_SEQ_CST));      \
+        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                          \
     }                                                                         \
     HOOK(__tsan_atomic##bits##_store, volatile type *p, type v, int order)    \
     {                                                                         \
@@ -334,8 +314,6 @@ WRAP(void *, memcpy, void *to, const void *from, size_t n)
 WRAP(int, robust_trylock, uint32_t *word)
 {
     point();
-    if (party_plant == PLANT_NO_LOCK && playing)
-        return 0;
     return __real_robust_trylock(word);
 }
 
@@ -354,9 +332,21 @@ WRAP(int, robust_wait, uint32_t *word, const struct timespec *until)
 WRAP(int, robust_unlock, uint32_t *word)
 {
     point();
-    if (party_plant == PLANT_NO_LOCK && playing)
-        return 0;
     return __real_robust_unlock(word);
+}
+
+/* Taking, letting go of, and looking at the byte by which a worker lives. */
+WRAP(int, fcntl, int fd, int command, ...)
+{
+    va_list more;
+    long argument;
+
+    va_start(more, command);
+    argument = va_arg(more, long);
+    va_end(more);
+    if (command == F_OFD_SETLK || command == F_OFD_GETLK)
+        point();
+    return __real_fcntl(fd, command, argument);
 }
 
 /* Time stands still, so that a schedule repeats. */

@@ -3,8 +3,8 @@
  * given access to the segment.
  *
  * OWNS   the hooks that -fsanitize=thread calls before each load and store of
- *        the library, the wrapped calls that take and give a lock, and the
- *        page through which the turn is handed on.
+ *        the library, the wrapped calls that take and give a lock or a liveness
+ *        byte, and the page through which the turn is handed on.
  * HOLDS  one party runs at a time; it runs until it has made the accesses it
  *        was allowed, is blocked by a lock, or has ended.
  *
@@ -57,10 +57,6 @@ void party_kill(uint32_t i);
 void party_end(uint32_t n);
 
 struct party *party_at(uint32_t i);
-
-/* Bugs, to see them caught: 0 none. */
-enum { PLANT_BLIND_READS = 1, PLANT_NO_LOCK = 2, PLANT_COUNT = 3 };
-extern int party_plant;
 
 /* In a party: the next operation begins, ends. */
 void party_op_begins(void);

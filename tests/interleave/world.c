@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "shm/base/clock.h"
 
@@ -270,6 +272,57 @@ static int many(const struct world *w, const struct call *c)
     return rc;
 }
 
+/* Is this process a worker, and known to be alive? */
+static int is_alive(const struct world *w)
+{
+    struct shd_worker_info info = {.struct_size = sizeof(info)};
+    uint64_t own;
+    int rc = shd_worker_join(w->segment, &own);
+
+    for (uint32_t i = 0; rc == SHD_OK && i <= (own & 0xffff); i++) {
+        rc = shd_worker_info(w->segment, i, &info);
+        if (rc == SHD_NOTFOUND)
+            rc = SHD_OK;
+    }
+    if (rc != SHD_OK)
+        return rc;
+    return info.incarnation == own && info.state == SHD_WORKER_ALIVE
+               ? SHD_OK
+               : SHD_NOTFOUND;
+}
+
+/* A worker that was there once, and died. */
+static int bury(const struct world *w)
+{
+    uint64_t incarnation;
+    pid_t child = fork();
+    int status;
+
+    if (child == 0)
+        _exit(shd_worker_join(w->segment, &incarnation) != SHD_OK);
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0
+               ? SHD_OK
+               : SHD_SYS;
+}
+
+static bool run_on_workers(const struct world *w, const struct call *c,
+                           char *result)
+{
+    uint64_t own;
+
+    if (is(c, "join"))
+        told(result, shd_worker_join(w->segment, &own));
+    else if (is(c, "leave"))
+        told(result, shd_worker_leave(w->segment));
+    else if (is(c, "alive"))
+        told(result, is_alive(w));
+    else if (is(c, "bury"))
+        told(result, bury(w));
+    else
+        return false;
+    return true;
+}
+
 static bool run_on_all(const struct world *w, const struct call *c,
                        char *result)
 {
@@ -308,7 +361,8 @@ int world_run(const struct world *w, const char *op,
     parse(op + any, &c);
     if (run_store(w, &c, result) || run_on_key(w, &c, result) ||
         run_beyond(w, &c, result) ||
-        run_on_list(w, &c, result) || run_on_all(w, &c, result)) {
+        run_on_list(w, &c, result) || run_on_workers(w, &c, result) ||
+        run_on_all(w, &c, result)) {
         if (any)
             snprintf(result, WORLD_RESULT_MAX, "any");
         return 0;

@@ -292,6 +292,7 @@ int main(int argc, char **argv)
         else
             return usage();
     }
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
     printf("model: seed %" PRIu64 ", %" PRIu64 " operations\n", seed, ops);
     for (size_t i = 0; i < CONFIG_COUNT; i++) {
         if (only != NULL && strcmp(only, CONFIGS[i].name) != 0)

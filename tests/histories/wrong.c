@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A line is: slot, began, ended, operation, value, other (the old one of a
+ * cas), outcome, result. In those that were recorded, but for those of
+ * numbers, every value is stored once, so what the mutations make of them
+ * cannot have been.
+ */
+#include "tests/histories/history.h"
+
+#include <stdio.h>
+
+#define MOST 1000000u
+
+static const struct {
+    const char *name;
+    enum verdict verdict;
+    const char *text;
+} BY_HAND[] = {
+    {"a value that was overwritten", IMPOSSIBLE,
+     "0 1 2 set 7 0 done 0\n"
+     "0 3 4 set 8 0 done 0\n"
+     "1 5 6 get 0 0 done 7\n"},
+    {"the old value while it is being overwritten", POSSIBLE,
+     "0 1 2 set 7 0 done 0\n"
+     "0 3 6 set 8 0 done 0\n"
+     "1 4 5 get 0 0 done 7\n"},
+    {"the new one, and then the old one", IMPOSSIBLE,
+     "0 1 2 set 7 0 done 0\n"
+     "0 3 8 set 8 0 done 0\n"
+     "1 4 5 get 0 0 done 8\n"
+     "1 6 7 get 0 0 done 7\n"},
+    {"a value before it was stored", IMPOSSIBLE,
+     "1 1 2 get 0 0 done 7\n"
+     "0 3 4 set 7 0 done 0\n"},
+    {"nothing where something is", IMPOSSIBLE,
+     "0 1 2 set 7 0 done 0\n"
+     "1 3 4 get 0 0 notfound 0\n"},
+    {"a value that nobody stored", IMPOSSIBLE,
+     "0 1 2 set 7 0 done 0\n"
+     "1 3 4 get 0 0 done 9\n"},
+    {"two that add", IMPOSSIBLE,
+     "0 1 3 add 7 0 done 0\n"
+     "1 2 4 add 8 0 done 0\n"},
+    {"one that adds, and one that finds it", POSSIBLE,
+     "0 1 3 add 7 0 done 0\n"
+     "1 2 4 add 8 0 exists 0\n"},
+    {"two that compare and set from one value", IMPOSSIBLE,
+     "0 1 2 set 7 0 done 0\n"
+     "1 3 6 cas 8 7 done 0\n"
+     "2 4 5 cas 9 7 done 0\n"},
+    {"two that delete one value", IMPOSSIBLE,
+     "0 1 2 set 7 0 done 0\n"
+     "1 3 6 delete 0 0 done 0\n"
+     "2 4 5 take 0 0 done 7\n"},
+    {"an increment that is lost", IMPOSSIBLE,
+     "0 1 3 init 1 0 done 1\n"
+     "1 2 4 init 1 0 done 1\n"},
+    {"increments in either order", POSSIBLE,
+     "0 1 3 init 1 0 done 11\n"
+     "1 2 4 init 10 0 done 10\n"},
+    {"an increment that goes back", IMPOSSIBLE,
+     "0 1 2 init 5 0 done 5\n"
+     "0 3 4 incr 5 0 done 10\n"
+     "1 5 6 get 0 0 done 5\n"},
+    {"an element that is popped twice", IMPOSSIBLE,
+     "0 1 2 rpush 7 0 done 1\n"
+     "1 3 5 lpop 0 0 done 7\n"
+     "2 4 6 rpop 0 0 done 7\n"},
+    {"elements out of order", IMPOSSIBLE,
+     "0 1 2 rpush 7 0 done 1\n"
+     "0 3 4 rpush 8 0 done 2\n"
+     "1 5 6 lpop 0 0 done 8\n"},
+    {"elements from the other end", POSSIBLE,
+     "0 1 2 rpush 7 0 done 1\n"
+     "0 3 4 rpush 8 0 done 2\n"
+     "1 5 6 rpop 0 0 done 8\n"},
+    {"an element that is lost", IMPOSSIBLE,
+     "0 1 2 rpush 7 0 done 1\n"
+     "1 3 4 lpop 0 0 notfound 0\n"},
+    {"a length that does not count", IMPOSSIBLE,
+     "0 1 2 rpush 7 0 done 1\n"
+     "0 3 4 lpush 8 0 done 1\n"},
+    {"a dead one's value", POSSIBLE,
+     "0 1 4 set 7 0 killed 0\n"
+     "1 5 6 get 0 0 done 7\n"},
+    {"a dead one's value that never came", POSSIBLE,
+     "0 1 4 set 7 0 killed 0\n"
+     "1 5 6 get 0 0 notfound 0\n"},
+    {"a dead one's value that comes and goes", IMPOSSIBLE,
+     "0 1 6 set 7 0 killed 0\n"
+     "1 2 3 get 0 0 done 7\n"
+     "1 4 5 get 0 0 notfound 0\n"},
+    {"a dead one's value that comes after its end", IMPOSSIBLE,
+     "0 1 2 set 7 0 killed 0\n"
+     "1 3 4 get 0 0 notfound 0\n"
+     "1 5 6 get 0 0 done 7\n"},
+    {"a dead one's push that is done twice", IMPOSSIBLE,
+     "0 1 2 rpush 7 0 killed 0\n"
+     "1 3 4 lpop 0 0 done 7\n"
+     "1 5 6 lpop 0 0 done 7\n"},
+    {"half of what a dead one did", IMPOSSIBLE,
+     "0 1 2 rpush 7 0 killed 0\n"
+     "1 3 4 llen 0 0 done 1\n"
+     "1 5 6 lpop 0 0 notfound 0\n"},
+    {"a dead one's increment, seen by another", POSSIBLE,
+     "0 1 4 init 5 0 killed 0\n"
+     "1 2 3 init 1 0 done 6\n"},
+    {"a value of before, in another slot's gap", IMPOSSIBLE,
+     "0 1 2 set 7 0 done 0\n"
+     "2 3 10 set 9 0 done 0\n"
+     "0 4 5 set 8 0 done 0\n"
+     "1 6 7 get 0 0 done 7\n"},
+};
+
+void wrong_by_hand(uint32_t *good, uint32_t *bad)
+{
+    static struct history h;
+
+    *good = *bad = 0;
+    for (size_t i = 0; i < sizeof(BY_HAND) / sizeof(BY_HAND[0]); i++) {
+        if (history_parse(BY_HAND[i].text, &h) &&
+            history_check(&h, MOST, NULL, &(uint64_t){0}) ==
+                BY_HAND[i].verdict) {
+            ++*good;
+            continue;
+        }
+        ++*bad;
+        printf("  FAIL by hand: %s\n", BY_HAND[i].name);
+    }
+}
+
+/* ---- of those that were recorded ---------------- */
+
+const char *const MUTATION_NAMES[MUTATIONS] = {
+    "an element popped a second time", "a value that was overwritten",
+    "a value before it was stored", "a value whose store is forgotten"};
+
+/* What is added up may come to the same number in many ways. */
+static bool is_sum(const struct history *h)
+{
+    for (uint32_t i = 0; i < h->count; i++) {
+        if (h->operation[i].verb == INCR || h->operation[i].verb == INIT)
+            return true;
+    }
+    return false;
+}
+
+static bool pops(const struct operation *o)
+{
+    return (o->verb == LPOP || o->verb == RPOP) && !o->cut_off &&
+           o->outcome == DONE;
+}
+
+static bool reads(const struct operation *o)
+{
+    return o->verb == GET && !o->cut_off && o->outcome == DONE;
+}
+
+static bool sets(const struct operation *o)
+{
+    return o->verb == SET && !o->cut_off;
+}
+
+static bool pop_twice(struct operation *a, const struct operation *b)
+{
+    if (a == b || !pops(a) || !pops(b))
+        return false;
+    a->result = b->result;
+    return true;
+}
+
+/* There is a set between the end of b and the beginning of a. */
+static bool read_old(const struct history *h, struct operation *a,
+                     const struct operation *b)
+{
+    if (!reads(a) || !sets(b))
+        return false;
+    for (uint32_t i = 0; i < h->count; i++) {
+        const struct operation *o = &h->operation[i];
+
+        if (sets(o) && o->began > b->ended && o->ended < a->began) {
+            a->result = b->value;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool read_early(struct operation *a, const struct operation *b)
+{
+    if (!reads(a) || !sets(b) || b->began < a->ended)
+        return false;
+    a->result = b->value;
+    return true;
+}
+
+static bool forget(struct history *h, const struct operation *a, uint32_t b)
+{
+    const struct operation *o = &h->operation[b];
+
+    if (!reads(a) || o->value != a->result ||
+        (o->verb != SET && o->verb != ADD && o->verb != REPLACE &&
+         o->verb != CAS))
+        return false;
+    h->count--;
+    for (uint32_t i = b; i < h->count; i++)
+        h->operation[i] = h->operation[i + 1];
+    return true;
+}
+
+bool wrong_mutate(struct history *h, unsigned mutation, uint64_t random)
+{
+    uint32_t n = h->count;
+
+    if (is_sum(h))
+        return false;
+    for (uint64_t i = 0; i < (uint64_t)n * n; i++) {
+        uint64_t at = (random + i) % ((uint64_t)n * n);
+        struct operation *a = &h->operation[at / n];
+        uint32_t b = (uint32_t)(at % n);
+
+        if (mutation == 0   ? pop_twice(a, &h->operation[b])
+            : mutation == 1 ? read_old(h, a, &h->operation[b])
+            : mutation == 2 ? read_early(a, &h->operation[b])
+                            : forget(h, a, b))
+            return true;
+    }
+    return false;
+}
