@@ -191,6 +191,7 @@ INLINED int read_at_once(const struct dict *d, const struct place *at,
 
     if (rc == QUICK_NOT)
         return read_placed(d, at, key, len, buf, size, how, v);
+    counters_read(d, how, rc);
     if (rc == SHD_OK && d->env->segment->writable &&
         !quick_is_marked(d, &q))
         mark(d, at, q.ref);
