@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What draws, in a real terminal: tmux is it."""
+import itertools
 import re
 import shlex
 import signal
@@ -8,11 +9,11 @@ import subprocess
 from harness import (PREFIX, SHDICT, WORKER, case, environment, expect,
                      segment, until)
 
-SOCKET = PREFIX + "tmux"
+numbers = itertools.count()
 
 
-def tmux(*words):
-    done = subprocess.run(["tmux", "-L", SOCKET, "-f", "/dev/null"] +
+def tmux(socket, *words):
+    done = subprocess.run(["tmux", "-L", socket, "-f", "/dev/null"] +
                           list(words), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, env=environment,
                           timeout=60)
@@ -25,17 +26,19 @@ class Screen:
 
     def __init__(self, *words, width=120, height=40, env=""):
         command = " ".join(shlex.quote(w) for w in (SHDICT,) + words)
-        tmux("new-session", "-d", "-x", str(width), "-y", str(height),
+        # A server of its own: that of the screen before may still be ending.
+        self.socket = "%stmux-%d" % (PREFIX, next(numbers))
+        tmux(self.socket, "new-session", "-d", "-x", str(width), "-y", str(height),
              "sh", "-c", env + " " + command + '; echo "exit $?"; cat')
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        tmux("kill-server")
+        tmux(self.socket, "kill-server")
 
     def text(self, *options):
-        return tmux("capture-pane", "-p", *options)
+        return tmux(self.socket, "capture-pane", "-p", *options)
 
     def shows(self, pattern, *options):
         def look():
@@ -44,7 +47,7 @@ class Screen:
             pattern, self.text(*options)), 30)
 
     def key(self, name):
-        tmux("send-keys", name)
+        tmux(self.socket, "send-keys", name)
 
 
 @case

@@ -62,7 +62,8 @@ def what_is_published_is_followed():
     lines = expect(0, "follow", name, "news", "-o", "-c", "2",
                    "--json").out.splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"seq": 1, "data": "one"}, {"seq": 2, "data": "a\tb"}], lines
+        {"schema": 1, "seq": 1, "data": "one"},
+        {"schema": 1, "seq": 2, "data": "a\tb"}], lines
 
 
 @case
