@@ -171,6 +171,22 @@ M.DICT_OPTIONS = {
     entries = whole(1, 2 ^ 53)
 }
 
+local function seconds(name, value)
+    if type(value) ~= "number" or not (value > 0 and value < 2 ^ 40) then
+        return nil, ("bad %s: seconds expected, got %s")
+                    :format(name, tostring(value))
+    end
+    return value
+end
+
+M.QUEUE_OPTIONS = {
+    capacity = size_of,
+    message_bytes = size_of,
+    messages_max = whole(1, 2 ^ 53),
+    deliveries_max = whole(1, UINT32_MAX),
+    lease = seconds
+}
+
 M.SCAN_OPTIONS = {
     expired = of_type("boolean"),
     values = of_type("boolean")

@@ -923,12 +923,19 @@ struct shd_queue_info {
     uint32_t struct_size; /* set by the caller */
     uint32_t cell_bytes;
     uint64_t generation;
-    uint64_t capacity_bytes, message_bytes, messages_max, lease_ms;
-    uint64_t cells, cells_used;
+    uint64_t capacity_bytes;
+    uint64_t message_bytes;
+    uint64_t messages_max;
+    uint64_t lease_ms;
+    uint64_t cells;
+    uint64_t cells_used;
     uint64_t bytes;       /* of all messages in it */
     uint32_t deliveries_max;
-    uint32_t reserved;    /* messages reserved and not committed */
-    uint32_t ready, delayed, leased, dead; /* messages */
+    uint32_t ready;       /* messages */
+    uint32_t delayed;
+    uint32_t leased;
+    uint32_t dead;
+    uint32_t reservations; /* not committed */
     uint64_t pushed;      /* so far, and what became of them: */
     uint64_t popped;
     uint64_t acked;

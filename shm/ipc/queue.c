@@ -1146,7 +1146,7 @@ static void info(const struct queue *q, struct shd_queue_info *i)
     i->ready = atomic_load32(&h->n_ready);
     i->delayed = atomic_load32(&h->n_delayed);
     i->leased = atomic_load32(&h->n_leased);
-    i->reserved = atomic_load32(&h->n_reserved);
+    i->reservations = atomic_load32(&h->n_reserved);
     i->dead = atomic_load32(&h->n_dead);
     i->pushed = atomic_load64(&h->pushed);
     i->popped = atomic_load64(&h->popped);

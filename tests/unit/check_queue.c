@@ -295,7 +295,7 @@ START_TEST(a_reservation_is_filled_in_pieces_and_handed_on)
     expect(shd_queue_ack(queue, lease), SHD_LOST);
     pop("later");
     expect_empty();
-    ck_assert_uint_eq(info().reserved, 1);
+    ck_assert_uint_eq(info().reservations, 1);
     expect(shd_queue_commit(queue, lease, 0, &id), SHD_OK);
     ck_assert_uint_eq(id, 1);
     expect(shd_queue_commit(queue, lease, 0, &id), SHD_LOST);
@@ -513,9 +513,9 @@ START_TEST(a_reap_gives_back_leases_and_reservations)
         expect(shd_queue_reserve(queue, 70000, 0, &lease), SHD_OK);
     });
     support_wait_killed(pid);
-    ck_assert_uint_eq(info().reserved, 1);
+    ck_assert_uint_eq(info().reservations, 1);
     expect(shd_reap(segment, NULL), SHD_OK);
-    ck_assert_uint_eq(info().reserved, 0);
+    ck_assert_uint_eq(info().reservations, 0);
     ck_assert_uint_eq(info().ready, 1);
     ck_assert_uint_eq(info().cells_used, 1);
     m = take("a");

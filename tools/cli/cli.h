@@ -68,7 +68,8 @@ struct cli_args {
 extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_set, verb_append, verb_touch, verb_pop, verb_delete, verb_incr,
     verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
-    verb_reap, verb_supervise;
+    verb_reap, verb_supervise, verb_queues, verb_push, verb_peek, verb_drain,
+    verb_requeue;
 
 /* Reads argv[1..] (argv[0] is the verb). Prints the help and exits 0, or a
  * message and exits 2, where that is due. */
@@ -260,6 +261,9 @@ int cli_take(shd_dict *dict, const void *key, size_t key_len, char **buf,
 
 /* A buffer of at least `size` bytes in *buf; what it held is lost. */
 int cli_grow(char **buf, size_t *held, size_t size);
+
+/* shdict pop SEGMENT QUEUE (verb_queue.c). */
+int cli_queue_pop(struct cli_args *args);
 
 /* KEY or VALUE as bytes: as it is, or unescaped in place with --escaped. */
 size_t cli_bytes(const struct cli_args *args, const char *what, char *word);

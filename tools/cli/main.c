@@ -10,7 +10,8 @@ static const struct cli_verb *const verbs[] = {
     &verb_ls,     &verb_stat,  &verb_workers, &verb_get,    &verb_set,
     &verb_append, &verb_touch, &verb_pop,     &verb_delete, &verb_incr,
     &verb_keys,   &verb_dump,  &verb_load,    &verb_check,  &verb_create,
-    &verb_resize, &verb_rm,    &verb_reap,    &verb_supervise};
+    &verb_resize, &verb_rm,    &verb_reap,    &verb_supervise,
+    &verb_queues, &verb_push,  &verb_peek,    &verb_drain,  &verb_requeue};
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
