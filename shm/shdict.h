@@ -1028,7 +1028,8 @@ SHD_API SHD_MUST int shd_queue_requeue(shd_queue *queue, uint64_t max,
  * not 0: a free place to push to); else 0, and shd_worker_fd() becomes readable
  * when there may be one. Once: arm again after each look. *again_ms, if not
  * NULL, gets the ms after which to look in any case, for a delayed message or
- * the end of a lease, for which nobody rings; -1: no need. */
+ * the end of a lease, for which nobody rings (lease_ms at most, if the queue
+ * has one); -1: no need. */
 SHD_API SHD_MUST int shd_queue_arm(shd_queue *queue, int room,
                                    int64_t *again_ms);
 
