@@ -19,6 +19,7 @@ local dicts = require "shdict_dict"
 local watches = require "shdict_watch"
 local locks = require "shdict_lock"
 local topics = require "shdict_topic"
+local queues = require "shdict_queue"
 
 local ffi_gc = ffi.gc
 local ffi_istype = ffi.istype
@@ -198,6 +199,57 @@ end
 
 Segment.lock = lock_opener("lock", lib.SHD_OBJECT_LOCK)
 Segment.semaphore = lock_opener("semaphore", lib.SHD_OBJECT_SEMAPHORE)
+
+-- The queue of that name; with options, which may be {}, made if there is none.
+function Segment.queue(self, name, options)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    return queues.open(self, segment, name, options)
+end
+
+-- Destroys an object of any kind.
+function Segment.destroy_object(self, name)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    if type(name) ~= "string" then
+        return invalid("bad name: string expected, got " .. type(name))
+    end
+    local code = lib.shd_object_destroy(segment, name)
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
+
+-- The descriptor that becomes readable when what was armed may have happened.
+function Segment.worker_fd(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local fd = lib.shd_worker_fd(segment)
+    if fd < 0 then
+        return failed(fd)
+    end
+    return fd
+end
+
+-- Makes it unreadable, before the objects are looked at.
+function Segment.worker_fd_clear(self)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local code = lib.shd_worker_fd_clear(segment)
+    if code ~= OK then
+        return failed(code)
+    end
+    return true
+end
 
 -- Closes the dicts that were opened through this object as well.
 function Segment.close(self)

@@ -182,6 +182,22 @@ local function seconds(name, value)
     return value
 end
 
+local function lease_seconds(name, value)
+    if type(value) ~= "number" or not (value > 0 and value < 2 ^ 40) then
+        return nil, ("bad %s: seconds expected, got %s")
+                    :format(name, tostring(value))
+    end
+    return value
+end
+
+M.QUEUE_OPTIONS = {
+    capacity = size_of,
+    message_bytes = size_of,
+    messages_max = whole(1, 2 ^ 53),
+    deliveries_max = whole(1, UINT32_MAX),
+    lease = lease_seconds
+}
+
 M.WATCH_OPTIONS = {
     supervise = of_type("boolean"),
     hold_in_children = of_type("boolean"),

@@ -1081,12 +1081,19 @@ struct shd_queue_info {
     uint32_t struct_size; /* set by the caller */
     uint32_t cell_bytes;
     uint64_t generation;
-    uint64_t capacity_bytes, message_bytes, messages_max, lease_ms;
-    uint64_t cells, cells_used;
+    uint64_t capacity_bytes;
+    uint64_t message_bytes;
+    uint64_t messages_max;
+    uint64_t lease_ms;
+    uint64_t cells;
+    uint64_t cells_used;
     uint64_t bytes;       /* of all messages in it */
     uint32_t deliveries_max;
-    uint32_t reserved;    /* messages reserved and not committed */
-    uint32_t ready, delayed, leased, dead; /* messages */
+    uint32_t ready;       /* messages */
+    uint32_t delayed;
+    uint32_t leased;
+    uint32_t dead;
+    uint32_t reservations; /* not committed */
     uint64_t pushed;      /* so far, and what became of them: */
     uint64_t popped;
     uint64_t acked;
@@ -1179,7 +1186,8 @@ SHD_API SHD_MUST int shd_queue_requeue(shd_queue *queue, uint64_t max,
  * not 0: a free place to push to); else 0, and shd_worker_fd() becomes readable
  * when there may be one. Once: arm again after each look. *again_ms, if not
  * NULL, gets the ms after which to look in any case, for a delayed message or
- * the end of a lease, for which nobody rings; -1: no need. */
+ * the end of a lease, for which nobody rings (lease_ms at most, if the queue
+ * has one); -1: no need. */
 SHD_API SHD_MUST int shd_queue_arm(shd_queue *queue, int room,
                                    int64_t *again_ms);
 

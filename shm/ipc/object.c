@@ -90,6 +90,7 @@ int object_view(const struct guard_env *env, const struct catalogue_object *c,
     out->own_bytes = h->own_bytes;
     out->kind = c->kind;
     out->guards_first = c->guards_first;
+    out->guard = guard_at(s, c->guards_first);
     out->guards = c->guards;
     memcpy(out->name, c->name, sizeof(out->name));
     if (out->bells == NULL || out->own_bytes > room)

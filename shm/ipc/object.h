@@ -46,7 +46,8 @@ static_assert(offsetof(struct object_header, belled) == 64, "layout");
 struct object {
     const struct guard_env *env;
     struct object_header *header;
-    uint64_t *bells; /* [places][bell_words] */
+    struct guard *guard; /* [guards] */
+    uint64_t *bells;     /* [places][bell_words] */
     uint64_t generation;
     uint64_t own_at, own_bytes; /* byte offset of the kind's part */
     uint32_t kind;
@@ -92,7 +93,7 @@ static inline void *object_own(const struct object *o, uint64_t at,
 static inline struct guard *object_guard(const struct object *o,
                                          uint32_t index)
 {
-    return guard_at(o->env->segment, o->guards_first + index);
+    return &o->guard[index];
 }
 
 static inline struct guard_wait *object_place(const struct object *o,
@@ -135,6 +136,13 @@ static inline void object_notice_begin(struct object_notice *n)
     for (uint32_t i = 0; i < GUARD_WAITS; i++)
         n->posted[i] = 0;
     n->bells = 0;
+}
+
+/* With guard 0: would object_post find anybody? */
+static inline bool object_awaited(const struct object *o, uint32_t place)
+{
+    return atomic_load32(&object_place(o, place)->armed) != 0 ||
+           atomic_load32(&o->header->belled[place]) != 0;
 }
 
 /* With guard 0, after the commit: `count` who wait at the place are to wake,

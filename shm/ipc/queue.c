@@ -541,6 +541,12 @@ static void unlock_and_wake(const struct queue *q, uint32_t messages,
 {
     struct object_notice n;
 
+    if ((messages == 0 ||
+         !object_awaited(&q->object, QUEUE_WAIT_MESSAGES)) &&
+        (!room || !object_awaited(&q->object, QUEUE_WAIT_ROOM))) {
+        object_unlock(&q->object, 0);
+        return;
+    }
     object_notice_begin(&n);
     if (messages > 0)
         object_post(&q->object, QUEUE_WAIT_MESSAGES, messages, &n);
@@ -754,7 +760,8 @@ static int deliver(const struct queue *q, struct message *m, void *buf,
 
     tell(q, m, out);
     if (out->len > size) {
-        unlock_and_wake(q, moved, false);
+        /* Another, who sleeps, may have more space. */
+        unlock_and_wake(q, moved > 0 ? moved : 1, false);
         return SHD_SPACE;
     }
     if (!is_long)
@@ -912,7 +919,7 @@ int queue_arm(const struct queue *q, uint32_t place, int64_t *again_ms)
 {
     struct cells_run run;
     uint32_t moved;
-    uint64_t next, now;
+    uint64_t next, now, lease_ms = atomic_load64(&q->header->lease_ms);
     int rc = object_lock(&q->object, 0);
 
     if (rc != SHD_OK)
@@ -937,6 +944,10 @@ int queue_arm(const struct queue *q, uint32_t place, int64_t *again_ms)
     unlock_and_wake(q, moved, false);
     if (again_ms != NULL) {
         now = clock_now_ms();
+        /* Nobody rings at the end of a lease that somebody takes later on. */
+        if (lease_ms != 0 && place == QUEUE_WAIT_MESSAGES &&
+            after_ms(now, lease_ms) < next)
+            next = after_ms(now, lease_ms);
         *again_ms = next == WAIT_NEVER ? -1
                     : next > now       ? (int64_t)(next - now)
                                        : 0;
@@ -1146,7 +1157,7 @@ static void info(const struct queue *q, struct shd_queue_info *i)
     i->ready = atomic_load32(&h->n_ready);
     i->delayed = atomic_load32(&h->n_delayed);
     i->leased = atomic_load32(&h->n_leased);
-    i->reserved = atomic_load32(&h->n_reserved);
+    i->reservations = atomic_load32(&h->n_reserved);
     i->dead = atomic_load32(&h->n_dead);
     i->pushed = atomic_load64(&h->pushed);
     i->popped = atomic_load64(&h->popped);

@@ -146,12 +146,13 @@ static uint64_t publish(const struct guard_env *env, uint32_t index,
     struct segment_header *h = segment_header(env->segment);
     uint64_t counter = atomic_load64(&h->incarnations) + 1;
     uint64_t *slot = (uint64_t *)(void *)slot_at(env->segment, index);
+    const struct guard_wait *w = registry_wait(env->segment, index);
     uint64_t words[SLOT_WORDS];
     struct txn t;
 
     copy->incarnation = counter << INDEX_BITS | index;
-    copy->wait.turn =
-        atomic_load32(&slot_at(env->segment, index)->wait.turn) + 1;
+    if (w != NULL)
+        copy->wait.turn = atomic_load32(&w->turn) + 1;
     memcpy(words, copy, sizeof(words));
     txn_begin(&t, env->segment, own_guard(env), SLOT_WORDS + 1);
     txn_store64(&t, &h->incarnations, counter);
@@ -235,7 +236,10 @@ int registry_leave(const struct guard_env *env)
 
 struct guard_wait *registry_wait(const struct segment *s, uint32_t index)
 {
-    return index >= s->workers_max ? NULL : &slot_at(s, index)->wait;
+    struct registry_slot *slot = index < s->workers_max ? slot_at(s, index)
+                                                        : NULL;
+
+    return slot == NULL ? NULL : &slot->wait;
 }
 
 uint64_t registry_doorbell(const struct segment *s, uint32_t index)
@@ -386,9 +390,12 @@ int registry_reap(const struct guard_env *env, uint32_t guards,
         note(&rc, free_dead(env, dead, reaped));
     for (uint32_t i = 0; i < guards; i++)
         guard_kick(guard_at(env->segment, i));
-    for (uint32_t i = 0; i < env->segment->workers_max; i++)
-        if (atomic_load32(&registry_wait(env->segment, i)->armed) != 0)
-            guard_wait_kick(registry_wait(env->segment, i));
+    for (uint32_t i = 0; i < env->segment->workers_max; i++) {
+        struct guard_wait *w = registry_wait(env->segment, i);
+
+        if (w != NULL && atomic_load32(&w->armed) != 0)
+            guard_wait_kick(w);
+    }
     return rc;
 }
 

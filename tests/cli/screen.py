@@ -70,7 +70,7 @@ def top_draws_rates_shards_and_workers():
             # Every worker stopped, one perhaps with a lock: it still draws.
             worker.send_signal(signal.SIGSTOP)
             screen.shows(r"^d +dict +0 +- +0 ")
-            tmux("resize-window", "-x", "60", "-y", "10")
+            tmux(screen.socket, "resize-window", "-x", "60", "-y", "10")
             screen.shows(r"\Ashdict top: ")
             worker.send_signal(signal.SIGCONT)
             worker.kill()

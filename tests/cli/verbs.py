@@ -321,6 +321,45 @@ def touch_makes_it_the_newest():
 
 
 @case
+def queues_are_pushed_to_and_popped_from():
+    name = segment()
+    expect(3, "push", name, "jobs", "x", err=b"no queue")
+    assert answer("push", name, "jobs", "one", "--create", "4k") == {"id": 1}
+    expect(0, "push", name, "jobs", stdin=b"two\nlines")
+    expect(0, "push", name, "jobs", "late", "--delay", "500")
+    row = answer("queues", name)[0]
+    assert (row["name"], row["ready"], row["delayed"]) == ("jobs", 2, 1), row
+    assert row["pushed"] == 3 and row["leased"] == 0, row
+    assert re.search(br"^jobs +2 +1 +0 +0 ", expect(0, "queues", name).out,
+                     re.M)
+    kinds = {o["name"]: o["kind"] for o in answer("ls", name)}
+    assert kinds["jobs"] == "queue" and kinds["d"] == "dict", kinds
+    assert b"jobs" in expect(0, "ls", name).out
+    seen = answer("peek", name, "jobs")
+    assert [m["message"] for m in seen] == ["one", "two\nlines"], seen
+    assert [m["id"] for m in seen] == [1, 2], seen
+    out = expect(0, "peek", name, "jobs", "--max", "1").out
+    assert out.startswith(b"1\tready\t0\t") and out.endswith(b"\tone\n"), out
+    late = answer("peek", name, "jobs", "--delayed")
+    assert late[0]["message"] == "late" and late[0]["when_ms"] > 0, late
+    expect(0, "pop", name, "jobs", out=b"one")
+    assert answer("pop", name, "jobs")["message"] == "two\nlines"
+    expect(1, "pop", name, "jobs", err=b"empty")
+    expect(1, "pop", name, "jobs", "--wait", "0.01", err=b"empty")
+    expect(0, "drain", name, "jobs", "--delayed", out=b"1\n")
+    assert answer("requeue", name, "jobs") == {"messages": 0}
+    assert answer("drain", name, "jobs", "--dead") == {"messages": 0}
+    expect(1, "push", name, "jobs", "x" * 70000, err=b"jobs")
+    for _ in range(16):
+        expect(0, "push", name, "jobs", "x")
+    expect(1, "push", name, "jobs", "x", err=b"full")
+    expect(0, "check", name)
+    expect(2, "pop", name, "d", "k", "--wait", "1")
+    expect(1, "pop", name, "d", err=b"is a dict, no queue")
+    expect(1, "get", name, "jobs", "k", err=b"is no dict")
+
+
+@case
 def pop_prints_and_removes():
     name = segment("d=1m")
     expect(0, "set", name, "d", "k", "--stdin", stdin=b"x" * 200000)

@@ -70,7 +70,8 @@ extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
     verb_reap, verb_sidecar, verb_supervise, verb_topics, verb_publish,
     verb_follow, verb_locks, verb_export, verb_flush, verb_completion,
-    verb_top, verb_watch;
+    verb_top, verb_watch, verb_queues, verb_push, verb_peek, verb_drain,
+    verb_requeue;
 
 /* All of them, in the order of the help; NULL after the last. */
 const struct cli_verb *const *cli_verbs(void);
@@ -293,6 +294,9 @@ int cli_take(shd_dict *dict, const void *key, size_t key_len, char **buf,
 
 /* A buffer of at least `size` bytes in *buf; what it held is lost. */
 int cli_grow(char **buf, size_t *held, size_t size);
+
+/* shdict pop SEGMENT QUEUE (verb_queue.c). */
+int cli_queue_pop(struct cli_args *args);
 
 /* KEY or VALUE as bytes: as it is, or unescaped in place with --escaped. */
 size_t cli_bytes(const struct cli_args *args, const char *what, char *word);

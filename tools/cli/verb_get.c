@@ -80,6 +80,10 @@ static int run(struct cli_args *args)
 
 static int pop_run(struct cli_args *args)
 {
+    if (args->count == 2)
+        return cli_queue_pop(args);
+    if (cli_option(args, "wait"))
+        cli_usage(args, "--wait is for a queue, which has no KEY");
     return get_or_pop(args, true);
 }
 
@@ -100,13 +104,14 @@ const struct cli_verb verb_get = {.name = "get",
 static const struct cli_option pop_options[] = {
     {"raw", 'r', NULL, "Write the bytes as they are, to a terminal too"},
     {"escaped", 'e', NULL, "KEY is in the form dump and keys print"},
+    {"wait", 'w', "SECONDS", "Wait so long for a message if there is none"},
     {NULL}};
 
 const struct cli_verb verb_pop = {
     .name = "pop",
-    .words = "SEGMENT DICT KEY",
-    .summary = "Print the value of a key, and remove it",
+    .words = "SEGMENT QUEUE | SEGMENT DICT KEY",
+    .summary = "Print a queue's next message, or a key's value; remove it",
     .options = pop_options,
-    .words_min = 3,
+    .words_min = 2,
     .words_max = 3,
     .run = pop_run};

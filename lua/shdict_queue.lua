@@ -1,0 +1,353 @@
+-- SPDX-License-Identifier: BSD-2-Clause
+-- shdict_queue.lua - queues: segment:queue(name, options). See lua/README.md.
+--
+-- OWNS   an object around a handle of shdict.h, and a buffer that all queues
+--        of the process share: nothing yields while it is in use.
+-- HOLDS  a queue keeps its segment from being collected. Times are seconds.
+
+local ffi = require "ffi"
+local library = require "shdict_library"
+
+local ffi_gc = ffi.gc
+local ffi_istype = ffi.istype
+local ffi_new = ffi.new
+local ffi_string = ffi.string
+
+local lib = library.lib
+local failed = library.failed
+local invalid = library.invalid
+local closed = library.closed
+
+local OK = lib.SHD_OK
+local SPACE = lib.SHD_SPACE
+local FOREVER = tonumber(lib.SHD_FOREVER)
+
+-- What is an answer rather than a failure has no details.
+local answers = {
+    [lib.SHD_NOTFOUND] = "SHD_NOTFOUND",
+    [lib.SHD_FULL] = "SHD_FULL",
+    [lib.SHD_LOST] = "SHD_LOST"
+}
+local texts = {
+    [lib.SHD_NOTFOUND] = "empty",
+    [lib.SHD_FULL] = "full",
+    [lib.SHD_LOST] = "lost"
+}
+
+local function answer(code)
+    if answers[code] then
+        return nil, texts[code], answers[code]
+    end
+    return failed(code)
+end
+
+local WHICH = {
+    ready = lib.SHD_MESSAGE_READY,
+    delayed = lib.SHD_MESSAGE_DELAYED,
+    leased = lib.SHD_MESSAGE_LEASED,
+    reserved = lib.SHD_MESSAGE_RESERVED,
+    dead = lib.SHD_MESSAGE_DEAD
+}
+local STATES = {}
+for name, state in pairs(WHICH) do
+    STATES[tonumber(state)] = name
+end
+
+local Queue = {}
+Queue.__index = Queue
+
+local queue_ctype = ffi.typeof("shd_queue *")
+local read_info = library.struct_reader("shd_queue_info")
+
+local message = ffi_new("struct shd_message")
+local number = ffi_new("uint64_t[1]")
+local again = ffi_new("int64_t[1]")
+local size = 65536
+local buf = ffi_new("char[?]", size)
+
+local function queue_of(self)
+    local queue = type(self) == "table" and self[1]
+    if queue and not ffi_istype(queue_ctype, queue) then
+        queue = nil
+    end
+    if not queue then
+        error('bad "queue" argument', 3)
+    end
+    -- Its segment's handles go with it.
+    return self.owner.segment and self.open and queue
+end
+
+-- Milliseconds of seconds, rounded up; nil is `default`, and math.huge (for a
+-- wait) has no end.
+local function ms_of(seconds, default)
+    if seconds == nil then
+        return default
+    end
+    if type(seconds) ~= "number" or not (seconds >= 0) then
+        return nil, "bad time: seconds expected, not negative"
+    end
+    if seconds >= 2 ^ 40 then
+        return FOREVER
+    end
+    return math.ceil(seconds * 1000)
+end
+
+local function close_handle(owner, handle)
+    if owner.segment then
+        lib.shd_queue_close(handle)
+    end
+end
+
+local M = {}
+
+-- A queue around an open handle of the segment.
+function M.adopt(handle, segment)
+    local owner = segment.owner
+    local kept = ffi_gc(ffi_new(queue_ctype, handle), function(h)
+        close_handle(owner, h)
+    end)
+    return setmetatable({ kept, owner = owner, segment = segment,
+                          open = true }, Queue)
+end
+
+function Queue.close(self)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    self.open = false
+    ffi_gc(self[1], nil)
+    close_handle(self.owner, queue)
+    return true
+end
+
+-- The message's number. options: delay, wait.
+function Queue.push(self, text, options)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    if type(text) == "number" then
+        text = tostring(text)
+    elseif type(text) ~= "string" then
+        return invalid("bad message: string expected, got " .. type(text))
+    end
+    local delay, err = ms_of(options and options.delay, 0)
+    local wait
+    if delay then
+        wait, err = ms_of(options and options.wait, 0)
+    end
+    if not wait then
+        return invalid(err)
+    end
+    local code = lib.shd_queue_push(queue, text, #text, delay, wait, number)
+    if code ~= OK then
+        return answer(code)
+    end
+    return tonumber(number[0])
+end
+
+local function get(self, call, wait)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    local ms, err = ms_of(wait, 0)
+    if not ms then
+        return invalid(err)
+    end
+    local code = call(queue, buf, size, ms, message)
+    while code == SPACE do
+        size = tonumber(message.len)
+        buf = ffi_new("char[?]", size)
+        code = call(queue, buf, size, ms, message)
+    end
+    if code ~= OK then
+        return answer(code)
+    end
+    return ffi_string(buf, message.len)
+end
+
+-- The next message, which is gone from the queue; waits so many seconds.
+function Queue.pop(self, wait)
+    return get(self, lib.shd_queue_pop, wait)
+end
+
+-- The next message, its lease, and how many times it has been delivered.
+function Queue.take(self, wait)
+    local text, err, code = get(self, lib.shd_queue_take, wait)
+    if not text then
+        return nil, err, code
+    end
+    return text, message.lease, message.attempts
+end
+
+local function done(code)
+    if code ~= OK then
+        return answer(code)
+    end
+    return true
+end
+
+local function is_lease(lease)
+    return ffi_istype("uint64_t", lease)
+end
+
+local NO_LEASE = "bad lease: what take gave expected"
+
+function Queue.ack(self, lease)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    if not is_lease(lease) then
+        return invalid(NO_LEASE)
+    end
+    return done(lib.shd_queue_ack(queue, lease))
+end
+
+function Queue.nack(self, lease, delay)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    local ms, err = ms_of(delay, 0)
+    if not ms or not is_lease(lease) then
+        return invalid(err or NO_LEASE)
+    end
+    return done(lib.shd_queue_nack(queue, lease, ms))
+end
+
+-- The lease ends in so many seconds from now; 0: with this worker only.
+function Queue.extend(self, lease, seconds)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    local ms, err = ms_of(seconds, 0)
+    if not ms or not is_lease(lease) then
+        return invalid(err or NO_LEASE)
+    end
+    return done(lib.shd_queue_extend(queue, lease, ms))
+end
+
+-- Message number index (from 1) of those that are "ready" (or as which says),
+-- and what is known of it.
+function Queue.peek(self, index, which)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    local kind = WHICH[which or "ready"]
+    if not kind then
+        return invalid("bad which: ready, delayed, leased, reserved or dead")
+    end
+    local at = (index or 1) - 1
+    local code = lib.shd_queue_peek(queue, kind, at, buf, size, message)
+    while code == OK and message.len > size do
+        size = tonumber(message.len)
+        buf = ffi_new("char[?]", size)
+        code = lib.shd_queue_peek(queue, kind, at, buf, size, message)
+    end
+    if code ~= OK then
+        return answer(code)
+    end
+    return ffi_string(buf, message.len), {
+        id = tonumber(message.id),
+        attempts = message.attempts,
+        state = STATES[message.state],
+        from = tonumber(message.from),
+        holder = tonumber(message.holder),
+        pushed_ms = tonumber(message.pushed_ms),
+        when_ms = message.when_ms >= 0 and tonumber(message.when_ms) or nil
+    }
+end
+
+-- Throws away what is ready and delayed, or as which says, at most max; gives
+-- the number.
+function Queue.drain(self, which, max)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    local kind = which == nil and 0 or WHICH[which]
+    if not kind then
+        return invalid("bad which: ready, delayed or dead")
+    end
+    local code = lib.shd_queue_drain(queue, kind, max or 0, number)
+    if code ~= OK then
+        return answer(code)
+    end
+    return tonumber(number[0])
+end
+
+-- Puts dead letters back, at most max; gives the number.
+function Queue.requeue(self, max)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    local code = lib.shd_queue_requeue(queue, max or 0, number)
+    if code ~= OK then
+        return answer(code)
+    end
+    return tonumber(number[0])
+end
+
+-- For an event loop: true if there is a message (with room true: room) now;
+-- else false, segment:worker_fd() becomes readable when there may be, and the
+-- second result is in how many seconds to look in any case, or nil.
+function Queue.arm(self, room)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    local code = lib.shd_queue_arm(queue, room and 1 or 0, again)
+    if code < 0 then
+        return answer(code)
+    end
+    return code == 1, again[0] >= 0 and tonumber(again[0]) / 1000 or nil
+end
+
+function Queue.info(self)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    local info, code = read_info(function(out)
+        return lib.shd_queue_info(queue, out)
+    end)
+    if not info then
+        return failed(code)
+    end
+    return info
+end
+
+-- Opens the queue for Segment.queue.
+function M.open(segment_object, segment, name, options)
+    if type(name) ~= "string" or name:find("\0", 1, true) then
+        return invalid("bad queue name: string without NUL bytes expected")
+    end
+    local checked, err = library.options_of(library.QUEUE_OPTIONS, options)
+    if not checked then
+        return invalid(err)
+    end
+    local o
+    if options then
+        o = ffi_new("struct shd_queue_options")
+        o.struct_size = ffi.sizeof(o)
+        o.capacity_bytes = checked.capacity or 0
+        o.message_bytes = checked.message_bytes or 0
+        o.messages_max = checked.messages_max or 0
+        o.deliveries_max = checked.deliveries_max or 0
+        o.lease_ms = math.ceil((checked.lease or 0) * 1000)
+    end
+    local out = ffi_new("shd_queue *[1]")
+    local code = lib.shd_queue_open(segment, name, o, out)
+    if code ~= OK then
+        return failed(code)
+    end
+    return M.adopt(out[0], segment_object)
+end
+
+return M
