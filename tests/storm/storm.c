@@ -32,7 +32,9 @@
 #define STALL_LIMIT_NS 100000000u
 
 static struct storm storm;
-static pid_t pids[SLOTS_MAX], resizer;
+static pid_t pids[SLOTS_MAX], resizer, supervisor;
+static bool supervised;
+static uint64_t kills_supervising;
 static uint64_t seed = 0, rng;
 static uint64_t kills, kills_starting, kills_reaping, execs, starts, audits;
 static uint64_t kills_resizing, kills_in_operation, reaped_total, longest_cut_ns;
@@ -182,6 +184,10 @@ static void kill_one(uint32_t slot)
         longest_cut_ns = now - since;
     meter_cut(&storm.journal->slot[slot].meter, pids[slot],
               storm.journal->slot[slot].kind);
+    __atomic_store_n(&storm.journal->slot[slot].pid, (uint32_t)pids[slot],
+                     __ATOMIC_RELAXED);
+    __atomic_store_n(&storm.journal->slot[slot].killed_ns, meter_now_ns(),
+                     __ATOMIC_RELEASE);
     if (kill(pids[slot], SIGKILL) != 0)
         die("kill");
 }
@@ -312,6 +318,73 @@ static void kill_resizer(void)
     kills_resizing++;
 }
 
+/* ---- the supervisor ----------------------------------------------------- */
+
+static void note_recovery(const struct shd_watch_event *e)
+{
+    for (uint32_t i = 0; i < storm.workers; i++) {
+        const struct slot *s = &storm.journal->slot[i];
+        uint64_t killed = __atomic_load_n(&s->killed_ns, __ATOMIC_ACQUIRE);
+
+        if (s->pid == e->pid && killed != 0 && e->at_ns > killed)
+            histogram_add(&storm.journal->recovery, e->at_ns - killed);
+    }
+}
+
+/* Recovers from every death, its predecessor's too. Only one at a time. */
+static _Noreturn void supervise_for_ever(void)
+{
+    struct shd_watch_options o = {.struct_size = sizeof(o),
+                                  .flags = SHD_WATCH_SUPERVISE};
+    struct shd_watch_event e = {.struct_size = sizeof(e)};
+    shd_watch *watch;
+    int rc = shd_watch_open(storm.segment, &o, &watch);
+
+    while (rc == SHD_OK || rc == SHD_NOTFOUND) {
+        rc = shd_watch_next(watch, -1, &e);
+        if (rc == SHD_OK && e.event == SHD_WATCH_DIED)
+            note_recovery(&e);
+    }
+    printf("    the supervisor gave %s: %s\n", shd_strerror_name(rc),
+           shd_last_error());
+    fflush(stdout);
+    _exit(3);
+}
+
+static void start_supervisor(void)
+{
+    pid_t parent = getpid();
+
+    if (!supervised)
+        return;
+    fflush(stdout);
+    supervisor = fork();
+    if (supervisor < 0)
+        die("fork");
+    if (supervisor == 0) {
+        die_with_parent(parent);
+        supervise_for_ever();
+    }
+}
+
+static void kill_supervisor(void)
+{
+    int status;
+
+    if (!supervised)
+        return;
+    if (kill(supervisor, SIGKILL) != 0 ||
+        wait_for(supervisor, &status, 0) != supervisor)
+        die("supervisor");
+    supervisor = 0;
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) {
+        printf("    the supervisor ended with status 0x%x\n", status);
+        end(1);
+    }
+    kills++;
+    kills_supervising++;
+}
+
 /* What the last one left is finished by this one. */
 static void resize_back(shd_dict *dict, uint64_t bytes)
 {
@@ -331,7 +404,7 @@ static void kill_some(uint32_t victims)
 {
     uint32_t first = WITNESSES, n = storm.workers - WITNESSES;
     uint32_t from = below(n);
-    bool reap_zombies = below(4) == 0;
+    bool reap_zombies = !supervised && below(4) == 0;
 
     for (uint32_t i = 0; i < victims; i++)
         kill_one(first + (from + i) % n);
@@ -340,7 +413,7 @@ static void kill_some(uint32_t victims)
     for (uint32_t i = 0; i < victims; i++)
         bury(first + (from + i) % n);
     /* Else the others find out by themselves. */
-    if (below(4) != 0)
+    if (!supervised && below(4) != 0)
         reap();
     for (uint32_t i = 0; i < victims; i++) {
         uint32_t slot = first + (from + i) % n;
@@ -390,6 +463,7 @@ static void check_workers_free(void)
 static void audit(void)
 {
     kill_resizer();
+    kill_supervisor();
     for (uint32_t i = 0; i < storm.workers; i++)
         kill_one(i);
     for (uint32_t i = 0; i < storm.workers; i++)
@@ -483,6 +557,20 @@ static bool judge_stalls(void)
     return good;
 }
 
+static void print_recovery(void)
+{
+    const struct histogram *h = &storm.journal->recovery;
+
+    if (!supervised)
+        return;
+    printf("  %-22s p50 %.1f us, p99 %.1f us, max %.2f ms, of %" PRIu64
+           " deaths\n  %-22s (others met the rest first, or the supervisor "
+           "itself was dead)\n",
+           "SIGKILL to recovery", (double)histogram_quantile(h, 0.5) / 1e3,
+           (double)histogram_quantile(h, 0.99) / 1e3,
+           (double)h->max_ns / 1e6, h->count, "");
+}
+
 static bool print_stalls(void)
 {
     struct histogram wall = {0}, stall = {0};
@@ -502,6 +590,7 @@ static bool print_stalls(void)
     }
     print_histogram("wall time", &wall, worst_wall);
     print_histogram("stall", &stall, worst_stall);
+    print_recovery();
     printf("  %-22s %.2f ms (wall time)\n", "longest cut off by kill",
            (double)longest_cut_ns / 1e6);
     printf("  The stall, which is judged, is wall time in an operation less "
@@ -527,9 +616,11 @@ static void print_kills(double took_s)
     must(shd_segment_info(storm.segment, &info), "segment_info");
     printf("  %-22s %" PRIu64 " in %.1f s; %" PRIu64 " in an operation, "
            "%" PRIu64 " while starting, %" PRIu64 " while reaping, %" PRIu64
-           " while resizing (%" PRIu64 " done)\n",
+           " while resizing (%" PRIu64 " done), %" PRIu64
+           " while supervising\n",
            "kills", kills, took_s, kills_in_operation, kills_starting,
-           kills_reaping, kills_resizing, storm.journal->resizes);
+           kills_reaping, kills_resizing, storm.journal->resizes,
+           kills_supervising);
     printf("  %-22s", "  cut off");
     for (unsigned k = 1, n = 0; k < KINDS; k++) {
         if (cut[k] == 0)
@@ -565,6 +656,8 @@ static _Noreturn void end(int status)
     }
     if (resizer > 0)
         (void)kill(resizer, SIGKILL);
+    if (supervisor > 0)
+        (void)kill(supervisor, SIGKILL);
     if (storm.segment != NULL && shd_segment_destroy(name) != SHD_OK)
         printf("    %s\n", shd_last_error());
     if (status != 0)
@@ -608,7 +701,7 @@ static void prepare(void)
 static int usage(void)
 {
     fprintf(stderr, "usage: storm [--kills N] [--seconds S] [--workers N] "
-                    "[--seed N]\n");
+                    "[--seed N] [--supervisor]\n");
     return 2;
 }
 
@@ -619,6 +712,7 @@ static void rage(uint64_t kills_asked, double seconds_asked)
     for (uint32_t i = 0; i < storm.workers; i++)
         start(i, i % 4 == 3);
     start_resizer();
+    start_supervisor();
     while (kills < kills_asked &&
            (double)(meter_now_ns() - began) / 1e9 < seconds_asked) {
         (void)usleep(200 + below(9000));
@@ -627,7 +721,11 @@ static void rage(uint64_t kills_asked, double seconds_asked)
             kill_resizer();
             start_resizer();
         }
-        if (below(10) == 0)
+        if (supervised && below(8) == 0) {
+            kill_supervisor();
+            start_supervisor();
+        }
+        if (!supervised && below(10) == 0)
             kill_reaper();
         else
             kill_some(below(5) == 0
@@ -639,6 +737,7 @@ static void rage(uint64_t kills_asked, double seconds_asked)
             for (uint32_t i = 0; i < storm.workers; i++)
                 start(i, i % 4 == 3);
             start_resizer();
+            start_supervisor();
         }
     }
     audit();
@@ -656,6 +755,11 @@ int main(int argc, char **argv)
     storm.workers = WORKERS_DEFAULT;
     seed = (uint64_t)time(NULL) << 20 ^ (uint64_t)getpid();
     for (int i = 1; i < argc; i += 2) {
+        if (strcmp(argv[i], "--supervisor") == 0) {
+            supervised = true;
+            i--;
+            continue;
+        }
         if (i + 1 >= argc)
             return usage();
         if (strcmp(argv[i], "--kills") == 0)

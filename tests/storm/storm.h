@@ -15,6 +15,8 @@
  *   lists       shared: an element that was pushed comes out once; at most as
  *               many are missing as workers died in a pop
  *   small       a dict that evicts: what is found is whole
+ *   supervisor  with --supervisor, one process watches (shd_watch), recovers
+ *               from each death, and is itself killed again and again
  *   capacities  a process changes both dicts' all the time, and is killed at it:
  *               the big one has room at any of them, so nothing goes
  */
@@ -83,6 +85,8 @@ extern const char *const KIND_NAMES[];
 struct slot {
     /* Written by the parent while no worker has the slot. */
     uint32_t lives;
+    uint32_t pid;       /* of the last that was killed, */
+    uint64_t killed_ns; /* and when */
     uint32_t cut_kinds[KINDS]; /* what its workers were killed in */
 
     /* Intent: what is in flight, `kind` written last. */
@@ -110,6 +114,7 @@ struct slot {
 
 struct journal {
     uint64_t resizes; /* that were done */
+    struct histogram recovery; /* from SIGKILL, of those it was told of */
     struct meter resizer;
     uint8_t popped[SLOTS_MAX][ELEMENTS]; /* times, by whoever popped it */
     struct slot slot[SLOTS_MAX];
