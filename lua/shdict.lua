@@ -475,8 +475,8 @@ function Segment.holds(self, incarnation)
     end)
     for _, hold in ipairs(holds or {}) do
         hold.index = nil
-        hold.kind = hold.kind == lib.SHD_OBJECT_DICT and "dict"
-                    or hold.kind == 0 and "segment" or hold.kind
+        hold.kind = hold.kind == 0 and "segment"
+                    or ffi.string(lib.shd_object_kind_name(hold.kind))
     end
     return holds, err, code
 end
