@@ -176,6 +176,9 @@ static int on_key(struct world *w, const struct words *c, bool *known)
     *known = true;
     if (strcmp(verb, "set") == 0)
         return store(w, SHD_SET, key, (size_t)number(c, 2), number(c, 3));
+    if (strcmp(verb, "plain") == 0)
+        return shd_set(w->dict, key, len, value((size_t)number(c, 2)),
+                       (size_t)number(c, 2), number(c, 3));
     if (strcmp(verb, "safe") == 0)
         return store(w, SHD_SET | SHD_SAFE, key, (size_t)number(c, 2),
                      number(c, 3));

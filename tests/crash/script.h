@@ -5,6 +5,7 @@
  * any result that is not SHD_CORRUPT. LEN and TTL are bytes and ms.
  * A KEY that begins with "~" stands for one of 6000 bytes.
  *   set|safe|add|replace KEY LEN [TTL]   a string, new bytes each time
+ *   plain KEY LEN [TTL]   shd_set, which gives no flags
  *   num KEY N   del KEY   get KEY   incr KEY N   init KEY N (incr with init)
  *   expire KEY TTL   lpush|rpush KEY LEN   lnum KEY N   lpop|rpop KEY
  *   cas KEY LEN   casdel KEY     stores, or deletes, if it is as just read
@@ -19,7 +20,6 @@
  *   open NAME BYTES   destroy NAME      another dict
  *   join   leave   reap   beat
  *   phase N   generation   drain GENERATION   of workers
- *   join   leave   reap
  *   qopen KIB [DELIVERIES [LEASE]]      the queue "q"; all below are on it
  *   qpush LEN [DELAY]   qpop   qtake   qack   qnack [DELAY]   qextend MS
  *   qreserve LEN   qcommit   qcancel    qack and its like: of the last taken
