@@ -531,7 +531,7 @@ static bool run_number(struct run *r, const struct crash_case *c, uint32_t n,
 static bool is_for_traced(const struct crash_case *c)
 {
     static const char *const WORDS[] = {
-        "as ",     "qack",    "qnack",   "qextend", "qcommit", "qcancel",
+        ";as ",    "qack",    "qnack",   "qextend", "qcommit", "qcancel",
         "acquire", "request", "release", "cancel ", "extend ", "unsub ",
         "sub ",    "qtake;",  "dead # drain"};
 

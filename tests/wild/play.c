@@ -560,8 +560,9 @@ static void change_much(struct play *p, shd_dict *d)
             break;
         }
         p->doing = "repair";
-        (void)answer(p, shd_segment_repair(p->segment, &done, report,
-                                           sizeof(report)));
+        p->unrepaired =
+            answer(p, shd_segment_repair(p->segment, &done, report,
+                                         sizeof(report))) != SHD_OK;
         if (memchr(report, 0, sizeof(report)) == NULL)
             play_fail(p, "a report without an end");
         break;

@@ -28,6 +28,7 @@ struct play {
     uint64_t ops;
     uint64_t codes[1 - SHD_ERROR_LAST_]; /* how often each came back */
     const char *doing;
+    bool unrepaired; /* the last repair came to no good end */
 };
 
 extern const char *const PLAY_NAMES[PLAY_DICTS];

@@ -205,6 +205,7 @@ static void one_case(struct play *p, const unsigned char *image,
     struct scribbler s;
 
     put_back(p, image);
+    p->unrepaired = false;
     scribble_start(&s, p, where, (uint32_t)(from % 4), mix(from, 1));
     p->random = mix(from, 2);
     inside_seed = mix(from, 4);
@@ -223,10 +224,14 @@ static void one_case(struct play *p, const unsigned char *image,
     }
     if (where != SCRIBBLE_ANYWHERE)
         play_verify_control(p);
-    if (where == SCRIBBLE_SHARD)
+    /* A repair that is scribbled into may have fenced a sound shard off, until
+     * the next one is through. */
+    if (where == SCRIBBLE_SHARD && !p->unrepaired)
         play_verify_shards(p, s.shard);
-    if (where == SCRIBBLE_SHARD)
+    if (where == SCRIBBLE_SHARD) {
         serve_again(p);
+        play_verify_shards(p, s.shard);
+    }
     totals->cases++;
     totals->scribbles += s.done;
 }
