@@ -49,7 +49,11 @@ struct totals {
 
 static struct totals *totals;
 static uint64_t seed = 1;
+/* Without a bound: so many cases alone, the same on any machine, and so many
+ * seconds beside. */
+#define CASES 1200
 static double budget = 6;
+static bool bounded_by_time;
 static uint64_t scribbles_wanted = UINT64_MAX;
 static int64_t only_case = -1;
 
@@ -298,7 +302,9 @@ static unsigned play_alone(void)
             fflush(stdout);
         }
         batch++;
-    } while (only_case < 0 && seconds() < until && failed < 10 &&
+    } while (only_case < 0 && failed < 10 &&
+             (bounded_by_time ? seconds() < until
+                              : batch * CASES_A_CHILD < CASES) &&
              totals->scribbles < scribbles_wanted);
     return failed;
 }
@@ -457,9 +463,9 @@ int main(int argc, char **argv)
         bool more = i + 1 < argc;
 
         if (strcmp(argv[i], "--seconds") == 0 && more)
-            budget = (double)number(argv[++i]) / 2;
+            budget = (double)number(argv[++i]) / 2, bounded_by_time = true;
         else if (strcmp(argv[i], "--scribbles") == 0 && more)
-            scribbles_wanted = number(argv[++i]) / 2;
+            scribbles_wanted = number(argv[++i]) / 2, bounded_by_time = true;
         else if (strcmp(argv[i], "--seed") == 0 && more)
             seed = number(argv[++i]);
         else if (strcmp(argv[i], "--case") == 0 && more)
