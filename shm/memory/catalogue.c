@@ -217,7 +217,8 @@ struct range {
 struct owned {
     struct range *extents; /* sorted */
     uint32_t extents_count;
-    uint8_t *guards; /* of catalogue_guards(): 1 if it may not be given out */
+    uint8_t *guards; /* [locks_max], for how many are in use may change when
+                        it is overwritten: 1 if it may not be given out */
     uint32_t free_slot; /* objects_max: none */
 };
 
@@ -242,7 +243,7 @@ static int owned_collect(const struct segment *s, struct owned *o)
     o->extents_count = 0;
     o->free_slot = s->objects_max;
     o->extents = calloc(s->objects_max, sizeof(*o->extents));
-    o->guards = calloc(used ? used : 1, 1);
+    o->guards = calloc(s->locks_max, 1);
     if (o->extents == NULL || o->guards == NULL)
         return error_set(SHD_NOMEM, "this process has no memory");
     for (uint32_t i = 0; i < s->objects_max; i++) {
