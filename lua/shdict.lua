@@ -459,7 +459,8 @@ function Segment.watch(self, options)
     return watches.open(segment, self, options)
 end
 
--- What the worker of that incarnation holds: { object =, kind =, count = }.
+-- What the worker of that incarnation holds: { object =, kind =, count =,
+-- locks = }.
 function Segment.holds(self, incarnation)
     local segment = segment_of(self)
     if segment == nil then

@@ -419,7 +419,10 @@ SHD_API SHD_MUST int shd_worker_signal(shd_segment *segment,
 struct shd_hold {
     uint32_t struct_size; /* set by the caller */
     uint32_t kind;        /* SHD_OBJECT_, 0: the segment itself */
-    uint64_t count;       /* of a dict: locks of shards */
+    uint64_t count;       /* of a queue: messages on a lease, or reserved; of a
+                             lock or semaphore: permits; of a topic: cursors;
+                             of a dict, or the segment: the locks */
+    uint64_t locks;       /* inner locks, taken for the length of a call */
     char object[64];      /* its name, "" of the segment */
 };
 SHD_API SHD_MUST int shd_worker_hold(shd_segment *segment,

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/api/holds.h"
 #include "shm/base/error.h"
-#include "shm/memory/catalogue.h"
+#include "shm/ipc/permits.h"
+#include "shm/ipc/queue.h"
+#include "shm/ipc/topic.h"
 
 #include <string.h>
 
@@ -21,20 +23,53 @@ typedef int holds_counter(const struct guard_env *env,
                           const struct catalogue_object *object,
                           uint64_t incarnation, uint64_t *count);
 
-static int locks_of(const struct guard_env *env,
-                    const struct catalogue_object *object,
-                    uint64_t incarnation, uint64_t *count)
+static int messages_of(const struct guard_env *env,
+                       const struct catalogue_object *object,
+                       uint64_t incarnation, uint64_t *count)
 {
-    *count = locks_among(env->segment, incarnation, object->guards_first,
-                         object->guards);
-    return SHD_OK;
+    struct object o;
+    struct queue q;
+    int rc = object_view(env, object, &o);
+
+    if (rc == SHD_OK)
+        rc = queue_view(&o, &q);
+    return rc == SHD_OK ? queue_held(&q, incarnation, count) : rc;
+}
+
+static int cursors_of(const struct guard_env *env,
+                      const struct catalogue_object *object,
+                      uint64_t incarnation, uint64_t *count)
+{
+    struct object o;
+    struct topic t;
+    int rc = object_view(env, object, &o);
+
+    if (rc == SHD_OK)
+        rc = topic_view(&o, &t);
+    return rc == SHD_OK ? topic_held(&t, incarnation, count) : rc;
+}
+
+static int permits_of(const struct guard_env *env,
+                      const struct catalogue_object *object,
+                      uint64_t incarnation, uint64_t *count)
+{
+    struct object o;
+    struct permits p;
+    int rc = object_view(env, object, &o);
+
+    if (rc == SHD_OK)
+        rc = permits_view(&o, &p);
+    return rc == SHD_OK ? permits_held(&p, incarnation, count) : rc;
 }
 
 static const struct {
     uint32_t kind;
     holds_counter *count;
 } COUNTERS[] = {
-    {SHD_OBJECT_DICT, locks_of},
+    {SHD_OBJECT_QUEUE, messages_of},
+    {SHD_OBJECT_TOPIC, cursors_of},
+    {SHD_OBJECT_LOCK, permits_of},
+    {SHD_OBJECT_SEMAPHORE, permits_of},
 };
 
 static holds_counter *counter_of(uint32_t kind)
@@ -43,7 +78,7 @@ static holds_counter *counter_of(uint32_t kind)
         if (COUNTERS[i].kind == kind)
             return COUNTERS[i].count;
     }
-    return locks_of;
+    return NULL;
 }
 
 static int nothing(uint64_t incarnation)
@@ -56,27 +91,40 @@ int holds_at(const struct guard_env *env, uint64_t incarnation,
              uint32_t index, struct shd_hold *hold)
 {
     struct catalogue_object o;
-    uint64_t count = 0;
+    holds_counter *counter = NULL;
+    uint64_t count = 0, locks = 0;
     int rc = SHD_OK;
 
     if (incarnation == 0)
         return error_set(SHD_INVAL, "no worker has the incarnation 0");
     memset(&o, 0, sizeof(o));
     if (index == 0) {
-        count = locks_among(env->segment, incarnation, 0, GUARD_FIRST_OBJECT);
+        locks = locks_among(env->segment, incarnation, 0, GUARD_FIRST_OBJECT);
     } else {
         rc = catalogue_at(env, index - 1, &o);
-        if (rc == SHD_OK)
-            rc = counter_of(o.kind)(env, &o, incarnation, &count);
+        if (rc == SHD_OK) {
+            counter = counter_of(o.kind);
+            locks = locks_among(env->segment, incarnation, o.guards_first,
+                                o.guards);
+        }
     }
+    if (rc == SHD_OK)
+        rc = counter == NULL ? SHD_OK
+                             : counter(env, &o, incarnation, &count);
+    /* Destroyed meanwhile: it holds nothing of it. */
+    if (rc == SHD_NOTFOUND || rc == SHD_GONE)
+        return nothing(incarnation);
     if (rc != SHD_OK)
-        return rc == SHD_NOTFOUND ? nothing(incarnation) : rc;
-    if (count == 0)
+        return rc;
+    if (counter == NULL)
+        count = locks;
+    if (count + locks == 0)
         return nothing(incarnation);
     memset(hold, 0, sizeof(*hold));
     hold->struct_size = sizeof(*hold);
     hold->kind = o.kind;
     hold->count = count;
+    hold->locks = locks;
     memcpy(hold->object, o.name, sizeof(hold->object));
     return SHD_OK;
 }

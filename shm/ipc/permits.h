@@ -174,6 +174,10 @@ int permits_slot_at(const struct permits *p, uint32_t index,
 int permits_waiter_at(const struct permits *p, uint32_t index,
                       struct permit_waiter *copy);
 
+/* How many permits that worker has. */
+int permits_held(const struct permits *p, uint64_t incarnation,
+                 uint64_t *count);
+
 /* For ipc/kinds.c. */
 int permits_check(const struct object *o, char *report, size_t size);
 int permits_reap(const struct object *o);

@@ -168,6 +168,26 @@ int permits_slot_at(const struct permits *p, uint32_t index,
     return rc;
 }
 
+int permits_held(const struct permits *p, uint64_t incarnation,
+                 uint64_t *count)
+{
+    struct reading r;
+    bool gone;
+
+    reading_begin(&r, p->object.env, object_guard(&p->object, 0));
+    do {
+        int rc = reading_try(&r);
+
+        if (rc != SHD_OK)
+            return rc;
+        *count = 0;
+        gone = object_gone(&p->object, 0);
+        for (uint32_t i = 0; !gone && i < p->permits; i++)
+            *count += atomic_load64(&p->slots[i].owner) == incarnation;
+    } while (!reading_done(&r));
+    return gone ? object_gone_error(&p->object) : SHD_OK;
+}
+
 int permits_waiter_at(const struct permits *p, uint32_t index,
                       struct permit_waiter *copy)
 {

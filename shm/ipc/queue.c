@@ -1189,6 +1189,41 @@ int queue_info(const struct queue *q, struct shd_queue_info *out)
     return rc;
 }
 
+/* What is torn leads nowhere, or round in a circle of at most all cells. */
+static uint64_t count_held(const struct queue *q, uint64_t incarnation)
+{
+    uint32_t ref = atomic_load32(&q->header->held.first);
+    uint64_t n = 0;
+
+    for (uint64_t i = 0; ref != 0 && i <= q->cells.count; i++) {
+        const struct message *m = cells_at(&q->cells, ref);
+
+        if (m == NULL)
+            break;
+        n += atomic_load64(&m->holder) == incarnation;
+        ref = atomic_load32(&m->after);
+    }
+    return n;
+}
+
+int queue_held(const struct queue *q, uint64_t incarnation, uint64_t *count)
+{
+    struct reading r;
+    bool gone;
+
+    reading_begin(&r, q->object.env, own_guard(q));
+    do {
+        int rc = reading_try(&r);
+
+        if (rc != SHD_OK)
+            return rc;
+        gone = object_gone(&q->object, 0);
+        if (!gone)
+            *count = count_held(q, incarnation);
+    } while (!reading_done(&r));
+    return gone ? object_gone_error(&q->object) : SHD_OK;
+}
+
 /* ---- checking ---------------------------------------------------------- */
 
 /* The held ones by their states, and how many of them have an end. */

@@ -106,6 +106,9 @@ int queue_requeue(const struct queue *q, uint64_t max, uint64_t *n);
 int queue_arm(const struct queue *q, uint32_t place, int64_t *again_ms);
 int queue_info(const struct queue *q, struct shd_queue_info *info);
 
+/* How many messages that worker has on a lease, or reserved. */
+int queue_held(const struct queue *q, uint64_t incarnation, uint64_t *count);
+
 /* For the table of kinds. */
 int queue_check(const struct object *o, char *report, size_t size);
 int queue_reap(const struct object *o);

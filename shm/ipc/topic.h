@@ -182,6 +182,9 @@ int topic_look(const struct topic *t, struct topic_span *span);
 int topic_cursor_at(const struct topic *t, uint32_t index,
                     struct topic_cursor *copy);
 
+/* How many cursors in the table are that worker's. */
+int topic_held(const struct topic *t, uint64_t incarnation, uint64_t *count);
+
 /* Takes the cursors of a worker that is proved dead from it, or those of all
  * who are; gives how many, or an error. */
 int topic_bury(const struct topic *t, uint64_t incarnation);

@@ -409,3 +409,22 @@ int topic_cursor_at(const struct topic *t, uint32_t index,
         return error_set(SHD_NOTFOUND, "cursor %u is free", index);
     return SHD_OK;
 }
+
+int topic_held(const struct topic *t, uint64_t incarnation, uint64_t *count)
+{
+    struct reading r;
+    bool gone;
+
+    reading_begin(&r, t->object.env, topic_guard(t));
+    do {
+        int rc = reading_try(&r);
+
+        if (rc != SHD_OK)
+            return rc;
+        *count = 0;
+        gone = object_gone(&t->object, 0);
+        for (uint32_t i = 0; !gone && i < cursors_used(t); i++)
+            *count += atomic_load64(&t->cursors[i].owner) == incarnation;
+    } while (!reading_done(&r));
+    return gone ? object_gone_error(&t->object) : SHD_OK;
+}

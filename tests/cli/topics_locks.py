@@ -22,6 +22,69 @@ class Grant(ctypes.Structure):
                 ("reserved", ctypes.c_uint32)]
 
 
+class QueueOptions(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_uint32),
+                ("deliveries_max", ctypes.c_uint32),
+                ("capacity_bytes", ctypes.c_uint64),
+                ("message_bytes", ctypes.c_uint64),
+                ("messages_max", ctypes.c_uint64),
+                ("lease_ms", ctypes.c_uint64)]
+
+
+class Message(ctypes.Structure):
+    _fields_ = [("words", ctypes.c_uint64 * 8)]
+
+
+def stopped(name, act):
+    """A child that does what it is told to with the segment, and is stopped;
+    its pid."""
+    pid = os.fork()
+    if pid == 0:
+        handle = ctypes.c_void_p()
+        try:
+            assert LIBRARY.shd_segment_attach(name.encode(), None,
+                                              ctypes.byref(handle)) == 0
+            act(handle)
+        except BaseException:
+            os._exit(1)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), "the child ended: %d" % status
+    return pid
+
+
+def of_everything(handle):
+    """Two leases and a reservation, three permits, a cursor, a lock."""
+    long, byref = ctypes.c_int64, ctypes.byref
+    queue, topic, lock, s = (ctypes.c_void_p() for _ in range(4))
+    lease, grant, message = ctypes.c_uint64(), Grant(), Message()
+    options = LockOptions(ctypes.sizeof(LockOptions), 1, 4, 0)
+    queued = QueueOptions(ctypes.sizeof(QueueOptions), 0, 1 << 16)
+    buffer = ctypes.create_string_buffer(16)
+    codes = [LIBRARY.shd_queue_open(handle, b"jobs", byref(queued),
+                                    byref(queue))]
+    for _ in range(3):
+        codes.append(LIBRARY.shd_queue_push(queue, b"job", ctypes.c_size_t(3),
+                                            long(0), long(0), None))
+    for _ in range(2):
+        codes.append(LIBRARY.shd_queue_take(queue, buffer,
+                                            ctypes.c_size_t(16), long(0),
+                                            byref(message)))
+    codes += [
+        LIBRARY.shd_queue_reserve(queue, ctypes.c_size_t(100), long(0),
+                                  byref(lease)),
+        LIBRARY.shd_lock_open(handle, b"s", 5, byref(options), byref(lock))]
+    for _ in range(3):
+        codes.append(LIBRARY.shd_lock_acquire(lock, long(0), long(0),
+                                              byref(grant)))
+    codes += [
+        LIBRARY.shd_topic_open(handle, b"news", None, byref(topic)),
+        LIBRARY.shd_topic_subscribe(topic, b"me", ctypes.c_uint32(0),
+                                    byref(s))]
+    assert not any(codes), codes
+
+
 def holder(name, lock, kind, permits=0, times=1):
     """A child that holds permits and is stopped; its pid."""
     pid = os.fork()
@@ -142,3 +205,70 @@ def locks_are_shown_with_their_holders():
     assert found["l"]["taken"] == 0 and found["l"]["deaths"] == 1, found
     assert found["s"]["taken"] == 0 and found["s"]["deaths"] == 2, found
     expect(0, "check", name, out=b"clean\n")
+
+
+@case
+def what_a_worker_holds_of_each_object_is_shown():
+    name = segment()
+    expect(0, "publish", name, "news", "one", "--create", "64k")
+    pid = stopped(name, of_everything)
+    try:
+        worker, = [w for w in answer("workers", name) if w["pid"] == pid]
+        assert worker["state"] == "alive" and worker["locks_held"] == 0
+        assert {h["object"]: (h["kind"], h["count"], h["locks"])
+                for h in worker["holds"]} == {
+                    "jobs": ("queue", 3, 0), "s": ("semaphore", 3, 0),
+                    "news": ("topic", 1, 0)}, worker
+        text = expect(0, "workers", name).out.decode()
+        assert "jobs:3" in text and "s:3" in text and "news:1" in text, text
+        got = {o["name"]: o for o in answer("stat", name)["objects"]}
+        assert (got["jobs"]["leased"], got["jobs"]["reservations"],
+                got["jobs"]["ready"]) == (2, 1, 1), got
+        assert (got["s"]["permits"], got["s"]["taken"]) == (4, 3), got
+        assert (got["news"]["published"], got["news"]["cursors"]) == (1, 1)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    # Dead and not reaped, it still is who has them.
+    worker, = [w for w in answer("workers", name) if w["pid"] == pid]
+    assert worker["state"] == "dead" and len(worker["holds"]) == 3, worker
+    expect(0, "reap", name)
+    assert answer("workers", name) == []
+    jobs = answer("stat", name, "jobs")
+    assert (jobs["kind"], jobs["ready"], jobs["leased"], jobs["orphaned"],
+            jobs["reservations"]) == ("queue", 3, 0, 2, 0), jobs
+    assert answer("stat", name, "s")["permits_orphaned"] == 3
+    text = expect(0, "stat", name, "news").out.decode()
+    assert "published            1\n" in text, text
+
+
+@case
+def figures_of_all_kinds_are_exported_and_have_rates():
+    name = segment()
+    expect(0, "publish", name, "news", "one", "--create", "64k")
+    pid = stopped(name, of_everything)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    expect(0, "reap", name)
+    text = expect(0, "export", name).out.decode()
+    for kind, object, figure, value in (
+            ("queue", "jobs", "orphaned_total", 2),
+            ("queue", "jobs", "pushed_total", 3),
+            ("topic", "news", "published_total", 1),
+            ("topic", "news", "oldest_event", 1),
+            ("semaphore", "s", "permits_orphaned_total", 3),
+            ("semaphore", "s", "taken", 0)):
+        line = 'shdict_%s{segment="%s",object="%s",kind="%s"} %d\n' % (
+            figure, name, object, kind, value)
+        assert line in text, (line, text)
+    text = expect(0, "stat", name).out.decode()
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()
+            if line[:1].islower() and len(line.split()) == 11}
+    assert rows["jobs"][:2] == ["queue", "3"], text
+    assert rows["s"] == ["semaphore", "0"] + ["-"] * 8, text
+    rates, = (json.loads(line) for line in expect(
+        0, "stat", name, "news", "-i", "0.01", "-n", "1",
+        "--json").out.splitlines())
+    assert rates["objects"] == [{"name": "news",
+                                 "published_per_second": 0}], rates
+    expect(3, "stat", name, "nothing", "-i", "1", err=b"no dict or other")

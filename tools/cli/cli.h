@@ -153,6 +153,10 @@ int cli_object_at(shd_segment *segment, uint32_t index,
 
 /* A figure by its name; 0 if the kind has no such. */
 uint64_t cli_figure(const struct cli_object *object, const char *name);
+bool cli_has_figure(const struct cli_object *object, const char *name);
+
+/* How many things are in it: entries, messages, events, permits taken. */
+uint64_t cli_entries(const struct cli_object *object);
 
 /* ---- text (text.c) ----------------------------------------------------- */
 

@@ -11,11 +11,14 @@ struct from {
     size_t at, size; /* of an uint64_t or an uint32_t */
 };
 
-#define FROM(type, member, unit, help)                                        \
-    {#member, help, unit, offsetof(struct type, member),                      \
+#define NAMED(name, type, member, unit, help)                                 \
+    {name, help, unit, offsetof(struct type, member),                         \
      sizeof(((struct type *)0)->member)}
+#define FROM(type, member, unit, help) NAMED(#member, type, member, unit, help)
 #define DICT(member, unit, help) FROM(shd_dict_info, member, unit, help)
 #define QUEUE(member, unit, help) FROM(shd_queue_info, member, unit, help)
+#define TOPIC(member, unit, help) FROM(shd_topic_info, member, unit, help)
+#define LOCK(member, unit, help) FROM(shd_lock_info, member, unit, help)
 
 static const struct from dict_figures[] = {
     DICT(entries, CLI_GAUGE, "Entries stored, expired ones included"),
@@ -45,11 +48,40 @@ static const struct from queue_figures[] = {
     QUEUE(popped, CLI_COUNTER, "Messages taken out"),
     QUEUE(acked, CLI_COUNTER, "Messages acknowledged"),
     QUEUE(redelivered, CLI_COUNTER, "Messages handed out again"),
-    QUEUE(buried, CLI_COUNTER, "Messages that became dead letters")};
+    QUEUE(buried, CLI_COUNTER, "Messages that became dead letters"),
+    QUEUE(reservations, CLI_GAUGE, "Messages that a producer is at"),
+    QUEUE(cells, CLI_GAUGE, "Cells for messages"),
+    QUEUE(cells_used, CLI_GAUGE, "Cells that are in use"),
+    QUEUE(drained, CLI_COUNTER, "Messages thrown away"),
+    NAMED("leases_expired", shd_queue_info, expired, CLI_COUNTER,
+          "Messages that came back by the end of their lease"),
+    QUEUE(orphaned, CLI_COUNTER,
+          "Messages that came back by the death of their consumer")};
+
+static const struct from topic_figures[] = {
+    TOPIC(capacity_bytes, CLI_BYTES, "Capacity, all overhead included"),
+    TOPIC(kept_bytes, CLI_BYTES, "Of the ring, in use"),
+    TOPIC(published, CLI_COUNTER, "Events published"),
+    NAMED("oldest_event", shd_topic_info, oldest, CLI_GAUGE,
+          "Number of the oldest event that is kept"),
+    TOPIC(cursors, CLI_GAUGE, "Subscribers whose place is in the segment"),
+    TOPIC(cursors_max, CLI_GAUGE, "How many of them there can be")};
+
+static const struct from lock_figures[] = {
+    LOCK(permits, CLI_GAUGE, "Permits"),
+    LOCK(taken, CLI_GAUGE, "Permits that somebody has"),
+    LOCK(waiting, CLI_GAUGE, "In line for a permit"),
+    LOCK(grants, CLI_COUNTER, "Permits given out"),
+    NAMED("permits_orphaned", shd_lock_info, deaths, CLI_COUNTER,
+          "Permits taken back from the dead"),
+    NAMED("permits_expired", shd_lock_info, expirations, CLI_COUNTER,
+          "Permits taken away because their time was up")};
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 _Static_assert(COUNT(dict_figures) <= CLI_FIGURES_MAX, "room");
 _Static_assert(COUNT(queue_figures) <= CLI_FIGURES_MAX, "room");
+_Static_assert(COUNT(topic_figures) <= CLI_FIGURES_MAX, "room");
+_Static_assert(COUNT(lock_figures) <= CLI_FIGURES_MAX, "room");
 
 static void fill(struct cli_object *object, const struct from *from, size_t n,
                  const void *info)
@@ -102,12 +134,46 @@ static int figures_of_queue(shd_segment *segment, const char *name,
     return code;
 }
 
+static int figures_of_topic(shd_segment *segment, const char *name,
+                            struct cli_object *object)
+{
+    struct shd_topic_info info = {.struct_size = sizeof(info)};
+    shd_topic *topic;
+    int code = shd_topic_open(segment, name, NULL, &topic);
+
+    if (code != SHD_OK)
+        return code;
+    code = shd_topic_info(topic, &info);
+    shd_topic_close(topic);
+    fill(object, topic_figures, COUNT(topic_figures), &info);
+    return code;
+}
+
+/* And of semaphores: object->kind says which. */
+static int figures_of_lock(shd_segment *segment, const char *name,
+                           struct cli_object *object)
+{
+    struct shd_lock_info info = {.struct_size = sizeof(info)};
+    shd_lock *lock;
+    int code = shd_lock_open(segment, name, object->kind, NULL, &lock);
+
+    if (code != SHD_OK)
+        return code;
+    code = shd_lock_info(lock, &info);
+    shd_lock_close(lock);
+    fill(object, lock_figures, COUNT(lock_figures), &info);
+    return code;
+}
+
 static const struct {
     uint32_t kind;
     int (*figures)(shd_segment *segment, const char *name,
                    struct cli_object *object);
 } kinds[] = {{SHD_OBJECT_DICT, figures_of_dict},
-             {SHD_OBJECT_QUEUE, figures_of_queue}};
+             {SHD_OBJECT_QUEUE, figures_of_queue},
+             {SHD_OBJECT_TOPIC, figures_of_topic},
+             {SHD_OBJECT_LOCK, figures_of_lock},
+             {SHD_OBJECT_SEMAPHORE, figures_of_lock}};
 
 
 int cli_object_at(shd_segment *segment, uint32_t index,
@@ -136,4 +202,25 @@ uint64_t cli_figure(const struct cli_object *object, const char *name)
         if (strcmp(object->figure[i].name, name) == 0)
             return object->figure[i].value;
     return 0;
+}
+
+bool cli_has_figure(const struct cli_object *object, const char *name)
+{
+    for (unsigned i = 0; i < object->figures; i++)
+        if (strcmp(object->figure[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* Figures no two kinds share, so a sum has what the object's own kind has. */
+uint64_t cli_entries(const struct cli_object *object)
+{
+    uint64_t kept = cli_has_figure(object, "oldest_event")
+                        ? cli_figure(object, "published") + 1 -
+                              cli_figure(object, "oldest_event")
+                        : 0;
+
+    return cli_figure(object, "entries") + cli_figure(object, "ready") +
+           cli_figure(object, "delayed") + cli_figure(object, "leased") +
+           cli_figure(object, "dead") + kept + cli_figure(object, "taken");
 }

@@ -15,7 +15,10 @@ static bool takes_segment(const struct cli_verb *v)
 
 static bool takes_dict(const struct cli_verb *v)
 {
-    return strstr(v->words, "DICT") != NULL;
+    return strstr(v->words, "DICT") != NULL ||
+           strstr(v->words, "OBJECT") != NULL ||
+           strstr(v->words, "QUEUE") != NULL ||
+           strstr(v->words, "TOPIC") != NULL;
 }
 
 static void options_bash(const struct cli_verb *v)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* shdict stat: the figures of a segment and all its objects, or of one of its
- * dicts; or with --interval, how fast they change. */
+/* shdict stat: the figures of a segment and all its objects, or of one of
+ * them; or with --interval, how fast they change. */
 #include "cli.h"
 
 #include <stdlib.h>
@@ -87,24 +87,45 @@ static json_t *object_json(const struct cli_object *o)
     return json;
 }
 
+/* A minus where its kind has no such figure. */
+static void size_cell(FILE *out, const struct cli_object *o, const char *name)
+{
+    char text[16];
+
+    fprintf(out, "%s\t",
+            cli_has_figure(o, name)
+                ? cli_size_format(cli_figure(o, name), text, sizeof(text))
+                : "-");
+}
+
+static void count_cell(FILE *out, const struct cli_object *o, const char *name)
+{
+    if (cli_has_figure(o, name))
+        fprintf(out, "%llu\t", (unsigned long long)cli_figure(o, name));
+    else
+        fputs("-\t", out);
+}
+
 static void object_row(FILE *out, const struct cli_object *o)
 {
-    char capacity[16], room[16], hit[16];
+    char hit[16];
 
     cli_escape(out, o->name, strlen(o->name));
-    fprintf(out, "\t%s\t%llu\t%s\t%s\t%llu\t%llu\t%s\t%llu\t%llu\t%llu\n",
-            shd_object_kind_name(o->kind),
-            (unsigned long long)cli_figure(o, "entries"),
-            cli_size_format(cli_figure(o, "capacity_bytes"), capacity,
-                            sizeof(capacity)),
-            cli_size_format(cli_figure(o, "free_bytes"), room, sizeof(room)),
-            (unsigned long long)cli_figure(o, "hits"),
-            (unsigned long long)cli_figure(o, "misses"),
+    fprintf(out, "\t%s\t%llu\t", shd_object_kind_name(o->kind),
+            (unsigned long long)cli_entries(o));
+    size_cell(out, o, "capacity_bytes");
+    size_cell(out, o, "free_bytes");
+    count_cell(out, o, "hits");
+    count_cell(out, o, "misses");
+    fprintf(out, "%s\t",
             ratio(cli_figure(o, "hits"), cli_figure(o, "misses"), hit,
-                  sizeof(hit)),
-            (unsigned long long)cli_figure(o, "evictions"),
-            (unsigned long long)cli_figure(o, "expirations"),
-            (unsigned long long)cli_figure(o, "lock_waits"));
+                  sizeof(hit)));
+    count_cell(out, o, "evictions");
+    count_cell(out, o, "expirations");
+    if (cli_has_figure(o, "lock_waits"))
+        fprintf(out, "%llu\n", (unsigned long long)cli_figure(o, "lock_waits"));
+    else
+        fputs("-\n", out);
 }
 
 /* A row, or an element, for each; nothing if there is none. */
@@ -145,6 +166,47 @@ static int add_objects(const struct cli_args *args, json_t *json,
         (void)cli_table_end(&table);
     }
     return code == SHD_INVAL ? SHD_OK : code;
+}
+
+/* ---- one object --------------------------------------------------------- */
+
+/* Finds the object the second word names. CLI_ATTACH and a message: there is
+ * none. */
+static int find(const struct cli_args *args, shd_segment *segment,
+                struct cli_object *o)
+{
+    int code = SHD_NOTFOUND;
+
+    for (uint32_t i = 0; code == SHD_OK || code == SHD_NOTFOUND; i++) {
+        code = cli_object_at(segment, i, o);
+        if (code == SHD_OK && strcmp(o->name, args->words[1]) == 0)
+            return CLI_YES;
+    }
+    if (code != SHD_INVAL)
+        return cli_answer(args, args->words[1], code);
+    cli_message(args,
+                "no dict or other object \"%s\" in segment \"%s\"; `shdict ls %s` lists "
+                "them",
+                args->words[1], args->words[0], args->words[0]);
+    return CLI_ATTACH;
+}
+
+/* Of one that is no dict. */
+static int stat_other(struct cli_args *args, const struct cli_object *o)
+{
+    json_t *json = json_object();
+
+    add_text(args, json, "name", o->name);
+    add_text(args, json, "kind", shd_object_kind_name(o->kind));
+    for (unsigned i = 0; i < o->figures; i++) {
+        const struct figure f = {o->figure[i].name,
+                                 o->figure[i].unit == CLI_BYTES ? BYTES
+                                                                : PLAIN,
+                                 o->figure[i].value};
+
+        add_figures(args, json, &f, 1);
+    }
+    return end(args, json);
 }
 
 /* ---- rates -------------------------------------------------------------- */
@@ -197,6 +259,14 @@ static uint64_t grown(const struct cli_object *before,
     return b > a ? b - a : 0;
 }
 
+/* What comes in: no two kinds share one of these. */
+static uint64_t changes(const struct cli_object *before,
+                        const struct cli_object *now)
+{
+    return grown(before, now, "changes") + grown(before, now, "pushed") +
+           grown(before, now, "published") + grown(before, now, "grants");
+}
+
 static void rates_row(FILE *out, const struct cli_object *before,
                       const struct cli_object *now, double seconds)
 {
@@ -208,11 +278,11 @@ static void rates_row(FILE *out, const struct cli_object *before,
     fprintf(out, "\t%.0f\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t%llu\n",
             (double)(hits + misses) / seconds,
             ratio(hits, misses, hit, sizeof(hit)),
-            (double)grown(before, now, "changes") / seconds,
+            (double)changes(before, now) / seconds,
             (double)grown(before, now, "evictions") / seconds,
             (double)grown(before, now, "expirations") / seconds,
             (double)grown(before, now, "lock_waits") / seconds,
-            (unsigned long long)cli_figure(now, "entries"));
+            (unsigned long long)cli_entries(now));
 }
 
 static json_t *rates_json(const struct cli_object *before,
@@ -281,17 +351,20 @@ static int stat_rates(struct cli_args *args, int64_t interval_ms,
     const struct timespec pause = {.tv_sec = interval_ms / 1000,
                                    .tv_nsec = interval_ms % 1000 * 1000000};
     struct seen seen[2] = {{0}};
+    struct cli_object only;
     shd_segment *segment;
-    shd_dict *dict;
-    int status = args->count > 1
-                     ? cli_open(args, args->words[0], args->words[1],
-                                CLI_READ, &segment, &dict)
-                     : cli_attach(args, args->words[0], CLI_READ, &segment);
-    int code = status == CLI_YES ? look(args, segment, &seen[0]) : SHD_OK;
+    int status = cli_attach(args, args->words[0], CLI_READ, &segment), code;
     unsigned now = 0;
 
     if (status != CLI_YES)
         return status;
+    if (args->count > 1)
+        status = find(args, segment, &only);
+    if (status != CLI_YES) {
+        shd_segment_close(segment);
+        return status;
+    }
+    code = look(args, segment, &seen[0]);
     for (uint64_t i = 0; code == SHD_OK && (count == 0 || i < count); i++) {
         nanosleep(&pause, NULL);
         code = look(args, segment, &seen[!now]);
@@ -304,8 +377,6 @@ static int stat_rates(struct cli_args *args, int64_t interval_ms,
     }
     free(seen[0].object);
     free(seen[1].object);
-    if (args->count > 1)
-        shd_dict_close(dict);
     shd_segment_close(segment);
     return code == SHD_OK ? CLI_YES : cli_answer(args, args->words[0], code);
 }
@@ -381,22 +452,19 @@ static void add_classes(const struct cli_args *args, json_t *json,
         json_decref(classes);
 }
 
-static int stat_dict(struct cli_args *args)
+static int stat_dict(struct cli_args *args, shd_segment *segment)
 {
     struct shd_dict_info i = {.struct_size = sizeof(i)};
     struct shd_dict_account a = {.struct_size = sizeof(a)};
-    shd_segment *segment;
     shd_dict *dict;
-    int status = cli_open(args, args->words[0], args->words[1], CLI_READ,
-                          &segment, &dict);
+    int code = shd_dict_open(segment, args->words[1], NULL, &dict);
 
-    if (status != CLI_YES)
-        return status;
-    int code = shd_dict_info(dict, &i);
-    if (code == SHD_OK)
-        code = shd_dict_account(dict, &a);
-    shd_dict_close(dict);
-    shd_segment_close(segment);
+    if (code == SHD_OK) {
+        code = shd_dict_info(dict, &i);
+        if (code == SHD_OK)
+            code = shd_dict_account(dict, &a);
+        shd_dict_close(dict);
+    }
     if (code != SHD_OK)
         return cli_answer(args, args->words[1], code);
     const struct figure figures[] = {
@@ -463,6 +531,22 @@ static int stat_dict(struct cli_args *args)
     return end(args, json);
 }
 
+static int stat_object(struct cli_args *args)
+{
+    struct cli_object o;
+    shd_segment *segment;
+    int status = cli_attach(args, args->words[0], CLI_READ, &segment);
+
+    if (status != CLI_YES)
+        return status;
+    status = find(args, segment, &o);
+    if (status == CLI_YES)
+        status = o.kind == SHD_OBJECT_DICT ? stat_dict(args, segment)
+                                           : stat_other(args, &o);
+    shd_segment_close(segment);
+    return status;
+}
+
 static int run(struct cli_args *args)
 {
     const char *interval = cli_option(args, "interval");
@@ -477,7 +561,7 @@ static int run(struct cli_args *args)
             cli_usage(args, "--interval: at least 0.001 seconds");
         return stat_rates(args, ms, n);
     }
-    return args->count == 1 ? stat_segment(args) : stat_dict(args);
+    return args->count == 1 ? stat_segment(args) : stat_object(args);
 }
 
 static const struct cli_option options[] = {
@@ -487,8 +571,8 @@ static const struct cli_option options[] = {
 
 const struct cli_verb verb_stat = {
     .name = "stat",
-    .words = "SEGMENT [DICT]",
-    .summary = "Show the figures of a segment and its objects, or of a dict",
+    .words = "SEGMENT [OBJECT]",
+    .summary = "Show the figures of a segment, or of one of its objects",
     .options = options,
     .words_min = 1,
     .words_max = 2,

@@ -35,14 +35,15 @@ static json_t *holds_of(shd_segment *segment, uint64_t incarnation)
             continue;
         json_array_append_new(
             holds,
-            json_pack("{s:s, s:o, s:I}", "kind",
+            json_pack("{s:s, s:o, s:I, s:I}", "kind",
                       hold.kind == 0 ? "segment"
                                      : shd_object_kind_name(hold.kind),
                       "object",
                       cli_json_bytes(hold.object,
                                      strnlen(hold.object,
                                              sizeof(hold.object))),
-                      "count", (json_int_t)hold.count));
+                      "count", (json_int_t)hold.count, "locks",
+                      (json_int_t)hold.locks));
     }
     return holds;
 }
