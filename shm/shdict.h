@@ -230,7 +230,9 @@ SHD_API SHD_MUST int shd_segment_create(const char *name,
  * SHD_FOREIGN: not a segment, or truncated. SHD_LAYOUT, SHD_ENDIAN: made by
  * another build of this library, or another machine. SHD_NAMESPACE: its
  * workers live in another pid namespace, where lock owners would be
- * mistaken (attach read-only instead). SHD_PERM: its mode forbids it.
+ * mistaken (attach read-only instead). SHD_PERM: its mode forbids it; or, to
+ * write, it lies where everybody may make files (/dev/shm, /tmp) and belongs
+ * to neither this user nor root, or has a second name ("fd:N" is not asked).
  * A process maps a segment once: attaching again gives the same handle,
  * and each attach wants its own close. */
 SHD_API SHD_MUST int shd_segment_attach(const char *name,
@@ -1135,8 +1137,8 @@ SHD_API SHD_MUST int shd_queue_push(shd_queue *queue, const void *data,
 
 /* The same in steps: room for a message of len bytes (as push), its bytes in
  * any number of pieces, then commit, which hands it on, or cancel. *lease
- * names it until then. Bytes that are never written are anything. A reservation
- * ends with its worker. SHD_LOST: it is not this worker's reservation. */
+ * names it until then. Bytes that are never written are 0. A reservation ends
+ * with its worker. SHD_LOST: it is not this worker's reservation. */
 SHD_API SHD_MUST int shd_queue_reserve(shd_queue *queue, size_t len,
                                        int64_t wait_ms, uint64_t *lease);
 SHD_API SHD_MUST int shd_queue_write(shd_queue *queue, uint64_t lease,

@@ -556,11 +556,34 @@ static void unlock_and_wake(const struct queue *q, uint32_t messages,
     object_deliver(&q->object, &n);
 }
 
+/* Its bytes are what was in the cells before. */
+static int reserve(const struct queue *q, size_t len, int64_t wait_ms,
+                   uint64_t *lease)
+{
+    struct cells_run run;
+    struct message *m;
+    struct txn t;
+    int rc = lock_with_room(q, len, wait_ms, &run);
+
+    if (rc != SHD_OK)
+        return rc;
+    begin(q, &t, PUSH_WORDS);
+    m = cells_take(&q->cells, &t, &run, len);
+    describe(q, m);
+    txn_store64(&t, &q->header->ids, atomic_load64(&m->id));
+    add64(&t, &q->header->bytes, len);
+    rc = end(&t, hold(q, &t, m, QUEUE_RESERVED, 0, 0));
+    if (rc == SHD_OK)
+        *lease = token_of(q, m);
+    object_unlock(&q->object, 0);
+    return rc;
+}
+
 static int push_long(const struct queue *q, const void *data, size_t len,
                      int64_t delay_ms, int64_t wait_ms, uint64_t *id)
 {
     uint64_t lease;
-    int rc = queue_reserve(q, len, wait_ms, &lease);
+    int rc = reserve(q, len, wait_ms, &lease);
 
     if (rc != SHD_OK)
         return rc;
@@ -598,28 +621,6 @@ int queue_push(const struct queue *q, const void *data, size_t len,
     unlock_and_wake(q, rc == SHD_OK, false);
     if (rc == SHD_OK && id != NULL)
         *id = number;
-    return rc;
-}
-
-int queue_reserve(const struct queue *q, size_t len, int64_t wait_ms,
-                  uint64_t *lease)
-{
-    struct cells_run run;
-    struct message *m;
-    struct txn t;
-    int rc = lock_with_room(q, len, wait_ms, &run);
-
-    if (rc != SHD_OK)
-        return rc;
-    begin(q, &t, PUSH_WORDS);
-    m = cells_take(&q->cells, &t, &run, len);
-    describe(q, m);
-    txn_store64(&t, &q->header->ids, atomic_load64(&m->id));
-    add64(&t, &q->header->bytes, len);
-    rc = end(&t, hold(q, &t, m, QUEUE_RESERVED, 0, 0));
-    if (rc == SHD_OK)
-        *lease = token_of(q, m);
-    object_unlock(&q->object, 0);
     return rc;
 }
 
@@ -667,6 +668,23 @@ int queue_write(const struct queue *q, uint64_t lease, uint64_t at,
                          "%zu bytes at %llu of a message of %u bytes", len,
                          (unsigned long long)at, atomic_load32(&m->len));
     return cells_write(&q->cells, m, at, data, len);
+}
+
+/* What is never written must not be what others have sent before. */
+int queue_reserve(const struct queue *q, size_t len, int64_t wait_ms,
+                  uint64_t *lease)
+{
+    static const unsigned char zeroes[COPY_MAX];
+    int rc = reserve(q, len, wait_ms, lease);
+
+    for (size_t at = 0; at < len && rc == SHD_OK; at += COPY_MAX) {
+        size_t n = len - at < COPY_MAX ? len - at : COPY_MAX;
+
+        rc = queue_write(q, *lease, at, zeroes, n);
+        if (rc != SHD_OK)
+            (void)queue_cancel(q, *lease);
+    }
+    return rc;
 }
 
 int queue_commit(const struct queue *q, uint64_t lease, int64_t delay_ms,

@@ -166,8 +166,10 @@ static int publish(struct building *b)
     int rc;
 
     if (b->name == NULL) {
-        /* Nobody who holds the descriptor can cut it under our feet. */
-        if (fcntl(b->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
+        /* Nobody who holds the descriptor can cut it under our feet, or seal
+         * it against being written. */
+        if (fcntl(b->fd, F_ADD_SEALS,
+                  F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
             return error_errno("sealing the size of the new segment");
         return SHD_OK;
     }
@@ -425,18 +427,38 @@ static int read_header(int fd, const char *label, struct segment_header *h)
                      label, got);
 }
 
+/* May everybody make files there? If that cannot be told, yes. */
+static bool is_open_to_all(const struct segment_name *n)
+{
+    struct stat st;
+
+    return n->in_tmpfs || stat(n->directory, &st) != 0 ||
+           (st.st_mode & S_IWOTH) != 0;
+}
+
 /* Whoever may write the file may change any answer, and cut it off under our
- * feet: a plain name, which anybody may have taken first in a directory open
- * to all, is not enough to trust its owner. */
+ * feet: a name in a directory open to all, which anybody may have taken first,
+ * or given to another segment of ours as a second one, is not enough to trust
+ * it. Who passes a descriptor has looked. */
 static int check_owner(const struct segment_name *n, const struct stat *st,
                        const char *label)
 {
-    if (!n->in_tmpfs || st->st_uid == geteuid() || st->st_uid == 0)
+    if (n->fd >= 0 || !is_open_to_all(n))
         return SHD_OK;
-    return error_set(SHD_PERM,
-                     "%s belongs to user %u, not to this one: attach it "
-                     "read-only, or by its path (%s) if that user is trusted",
-                     label, (unsigned)st->st_uid, n->path);
+    if (st->st_uid != geteuid() && st->st_uid != 0)
+        return error_set(SHD_PERM,
+                         "%s belongs to user %u, not to this one, in a "
+                         "directory where everybody may make files: attach it "
+                         "read-only, or open it and attach 'fd:N' if that "
+                         "user is trusted",
+                         label, (unsigned)st->st_uid);
+    if (st->st_nlink > 1)
+        return error_set(SHD_PERM,
+                         "%s has %u names (hard links), in a directory where "
+                         "everybody may make them: it may be another "
+                         "segment's file",
+                         label, (unsigned)st->st_nlink);
+    return SHD_OK;
 }
 
 int segment_attach(const char *name, const struct shd_segment_options *o,

@@ -844,6 +844,7 @@ END_TEST
 START_TEST(a_name_that_another_user_took_is_not_written)
 {
     struct segment s;
+    char fd[20];
 
     if (!is_root("a_name_that_another_user_took_is_not_written"))
         return;
@@ -853,7 +854,11 @@ START_TEST(a_name_that_another_user_took_is_not_written)
     expect(attach(NAME, 0, &s), SHD_PERM);
     expect_said("user 65534");
     expect(attach(NAME, SHD_ATTACH_READONLY, &s), SHD_OK);
-    expect(attach(FILE_NAME, 0, &s), SHD_OK);
+    expect(attach(FILE_NAME, 0, &s), SHD_PERM);
+    expect_said("user 65534");
+    /* Who has opened it knows whose it is. */
+    snprintf(fd, sizeof(fd), "fd:%d", open(FILE_NAME, O_RDWR | O_CLOEXEC));
+    expect(attach(fd, 0, &s), SHD_OK);
 }
 END_TEST
 

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "shm/shdict.h"
+#include "tools/bench/collide.h"
 
 #define ROUNDS_MAX 99
 #define BATCH 20000
@@ -458,10 +459,69 @@ static int place(uint32_t keys, int rounds)
     return 0;
 }
 
+/* ---- keys of one hash --------------------------------------------------- */
+
+/* ns of a set, or of a get, of each of so many keys. */
+static double each_key(shd_dict *dict, uint64_t seed, uint32_t keys, bool evil,
+                       bool store)
+{
+    static char value[VALUE_BYTES];
+    unsigned char key[COLLIDE_BYTES];
+    struct shd_value v;
+    double from = now_ns();
+
+    for (uint32_t i = 0; i < keys; i++) {
+        uint64_t n = i * 0x9e3779b97f4a7c15ull;
+        int rc;
+
+        collide_key(key, seed, n);
+        /* The same bytes but one, which no longer make a factor 0. */
+        key[0] ^= evil ? 0 : 1;
+        rc = store ? shd_set(dict, key, sizeof(key), value, VALUE_BYTES, 0)
+                   : shd_get(dict, key, sizeof(key), value, VALUE_BYTES, &v);
+        if (rc != SHD_OK)
+            die("a key of the attack", rc);
+    }
+    return (now_ns() - from) / keys;
+}
+
+/* What somebody who knows the seed can do. */
+static void print_collisions(shd_segment *s, uint32_t most)
+{
+    struct shd_segment_info info = {.struct_size = sizeof(info)};
+    int rc = shd_segment_info(s, &info);
+
+    if (rc != SHD_OK)
+        die("segment", rc);
+    printf("ns an operation; keys of one hash, made by somebody who knows the "
+           "seed\n%-10s %12s %12s %12s %12s %9s\n",
+           "keys", "set, usual", "set, attack", "get, usual", "get, attack",
+           "log2 keys");
+    for (uint32_t keys = 1000; keys <= most; keys *= 10) {
+        double ns[4];
+        int log = 0;
+
+        for (int evil = 0; evil < 2; evil++) {
+            shd_dict *dict =
+                open_dict(s, "attacked", (4ull << 20) + keys * 256ull, 0);
+
+            for (int get = 0; get < 2; get++)
+                ns[2 * get + evil] =
+                    each_key(dict, info.hash_seed, keys, evil, get == 0);
+            if (shd_dict_destroy(s, "attacked") != SHD_OK)
+                exit(1);
+        }
+        while (1u << log < keys)
+            log++;
+        printf("%-10u %12.0f %12.0f %12.0f %12.0f %9d\n", keys, ns[0], ns[1],
+               ns[2], ns[3], log);
+    }
+}
+
 static void usage(FILE *to)
 {
-    fputs("usage: shdict-bench [--quick] [--grow] [--placing] [--keys N] "
-          "[--rounds N]\n"
+    fputs("usage: shdict-bench [--quick] [--grow] [--placing] [--collisions] "
+          "[--keys N] [--rounds N]\n"
           "Prints ns per operation, and how many uncontended lock + unlock "
           "pairs that is.\n"
           "  --quick     fewer rounds, and 100k keys instead of 1M\n"
@@ -470,7 +530,8 @@ static void usage(FILE *to)
           "  --keys N    that many keys for \"many\" (1000000)\n"
           "  --rounds N  rounds of 20000 operations each (odd, up to 99)\n"
           "  --placing   instead: what prefault, huge pages and interleave "
-          "do, all twice\n",
+          "do, all twice\n"
+          "  --collisions  instead: keys of one hash, from 1000 to --keys\n",
           to);
 }
 
@@ -482,6 +543,7 @@ int main(int argc, char **argv)
         {"keys", required_argument, NULL, 'k'},
         {"rounds", required_argument, NULL, 'r'},
         {"placing", no_argument, NULL, 'p'},
+        {"collisions", no_argument, NULL, 'c'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     static struct line lines[] = {
@@ -502,6 +564,7 @@ int main(int argc, char **argv)
     int rounds = 51, c, rc;
     bool growth = false;
     bool placing = false;
+    bool collisions = false;
     shd_segment *segment;
 
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -512,6 +575,8 @@ int main(int argc, char **argv)
             growth = true;
         } else if (c == 'p') {
             placing = true;
+        } else if (c == 'c') {
+            collisions = true;
         } else if (c == 'r') {
             rounds = atoi(optarg);
         } else if (c == 'k') {
@@ -530,6 +595,10 @@ int main(int argc, char **argv)
     rc = shd_segment_create(NULL, NULL, &segment);
     if (rc != SHD_OK)
         die("segment", rc);
+    if (collisions) {
+        print_collisions(segment, many);
+        return 0;
+    }
     if (growth) {
         print_growth(segment, many, rounds);
         return 0;

@@ -165,12 +165,19 @@ uint64_t cli_entries(const struct cli_object *object);
  * reads it. */
 void cli_escape(FILE *out, const void *bytes, size_t len);
 
+/* The same for what always reads UTF-8. */
+void cli_escape_utf8(FILE *out, const void *bytes, size_t len);
+
 /* Undoes it in place; false if the text is no such thing. */
 bool cli_unescape(char *text, size_t *len);
 
 /* "shdict VERB: message" on stderr, escaped, one line. */
 void cli_message(const struct cli_args *args, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Called before a message that ends the command in the middle of anything;
+ * NULL: nothing is. For who has the terminal in another mode. */
+extern void (*cli_last_words)(void);
 
 /* Flushes stdout; CLI_FAILED with a message if what was written before could
  * not be, else `status`. */

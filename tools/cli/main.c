@@ -3,8 +3,10 @@
 #include "cli.h"
 
 #include <locale.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct cli_verb *const verbs[] = {
     &verb_ls,     &verb_stat,      &verb_top,    &verb_export,
@@ -52,9 +54,29 @@ static bool is(const char *word, const char *a, const char *b)
     return strcmp(word, a) == 0 || strcmp(word, b) == 0;
 }
 
+void (*cli_last_words)(void);
+
+/* Whoever may write a segment's file may cut it off while it is looked at. */
+static _Noreturn void file_was_cut(int number)
+{
+    static const char text[] =
+        "shdict: the segment's file was cut off while it was being read\n";
+
+    (void)number;
+    if (cli_last_words != NULL)
+        cli_last_words();
+    ssize_t written = write(STDERR_FILENO, text, sizeof(text) - 1);
+    (void)written;
+    _exit(CLI_CORRUPT);
+}
+
 int main(int argc, char **argv)
 {
     struct cli_args args = {0};
+    struct sigaction cut = {.sa_handler = file_was_cut,
+                            .sa_flags = (int)SA_RESETHAND};
+
+    (void)sigaction(SIGBUS, &cut, NULL);
 
     /* For the terminal's character set only: numbers stay as C writes
      * them. */

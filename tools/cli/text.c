@@ -32,12 +32,22 @@ static size_t utf8_at(const unsigned char *p, size_t len, uint32_t *code)
     return n;
 }
 
-/* C1 controls, line and paragraph separators, direction marks, a BOM. */
+/* What a terminal obeys, or nobody sees: C1 controls, line and paragraph
+ * separators, changes of direction, what has no width, tags, noncharacters. */
 static bool is_harmful(uint32_t c)
 {
-    return (c >= 0x80 && c <= 0x9f) || c == 0x61c || c == 0xfeff ||
-           (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
-           (c >= 0x2066 && c <= 0x2069);
+    static const uint32_t ranges[][2] = {
+        {0x80, 0x9f},       {0xad, 0xad},       {0x61c, 0x61c},
+        {0x115f, 0x1160},   {0x17b4, 0x17b5},   {0x180b, 0x180f},
+        {0x200b, 0x200f},   {0x2028, 0x202e},   {0x2060, 0x206f},
+        {0x3164, 0x3164},   {0xfdd0, 0xfdef},   {0xfe00, 0xfe0f},
+        {0xfeff, 0xfeff},   {0xffa0, 0xffa0},   {0xfff0, 0xfffb},
+        {0xe0000, 0xe0fff}};
+
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
+        if (c >= ranges[i][0] && c <= ranges[i][1])
+            return true;
+    return (c & 0xfffe) == 0xfffe;
 }
 
 static bool reads_utf8(int fd)
@@ -90,6 +100,11 @@ void cli_escape(FILE *out, const void *bytes, size_t len)
     if (utf8 < 0)
         utf8 = reads_utf8(STDOUT_FILENO);
     escape(out, bytes, len, utf8 != 0);
+}
+
+void cli_escape_utf8(FILE *out, const void *bytes, size_t len)
+{
+    escape(out, bytes, len, true);
 }
 
 static int hex(char c)

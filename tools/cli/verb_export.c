@@ -26,12 +26,12 @@ static void label(FILE *out, const char *name, const char *value)
 
     if (memory == NULL)
         return;
-    for (const char *p = value; *p; p++) {
-        unsigned char c = (unsigned char)*p;
-        if (c < 0x20 || c == 0x7f)
-            fprintf(memory, "\\x%02x", c);
-        else
-            putc(c, memory);
+    for (const char *p = value; *p;) {
+        size_t n = strcspn(p, "\\");
+        cli_escape_utf8(memory, p, n);
+        p += n;
+        if (*p)
+            putc(*p++, memory);
     }
     fclose(memory);
     fprintf(out, "%s=\"", name);

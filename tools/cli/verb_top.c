@@ -41,6 +41,11 @@ struct top {
     int row; /* the next to be drawn */
 };
 
+static void leave_screen(void)
+{
+    (void)endwin();
+}
+
 static void *room_for(struct top *t, void *array, size_t n, size_t *room,
                       size_t size)
 {
@@ -386,6 +391,7 @@ static int show(struct top *t, int interval_ms)
 {
     int code = look(t, &t->look[t->now]), c;
 
+    cli_last_words = leave_screen;
     initscr();
     cbreak();
     noecho();
