@@ -173,13 +173,14 @@ function Queue.pop(self, wait)
     return get(self, lib.shd_queue_pop, wait)
 end
 
--- The next message, its lease, and how many times it has been delivered.
+-- The next message, its lease, how many times it has been delivered, and its
+-- number.
 function Queue.take(self, wait)
     local text, err, code = get(self, lib.shd_queue_take, wait)
     if not text then
         return nil, err, code
     end
-    return text, message.lease, message.attempts
+    return text, message.lease, message.attempts, tonumber(message.id)
 end
 
 local function done(code)

@@ -10,6 +10,8 @@
 --   GET  /jobs/next    takes the oldest job; 204 when there is none
 --   any                a limit of requests per client: 429 over it
 --
+-- and what between.lua has, where the workers do things for each other.
+--
 -- Everything the workers share is in four dictionaries, and every change is
 -- one call: done or not begun, even when the worker is killed inside it.
 -- So there is nothing to repair here, and no worker waits for a dead one.
@@ -85,6 +87,8 @@ local function read_file(path, bytes_max, done)
         end)
     end)
 end
+
+App.read_file = read_file
 
 function App:fill(name, reply)
     local settings = self.settings
@@ -212,6 +216,23 @@ local ROUTES = {
         self:push(reply, request.body)
     end },
     { "^/jobs/next$", GET = App.pop },
+    { "^/work$", POST = function(self, reply, _, request)
+        self.between:push(reply, request.body)
+    end },
+    { "^/work/(%d+)$", GET = function(self, reply, number)
+        self.between:result(reply, number)
+    end },
+    { "^/pages/(" .. NAME .. ")$", GET = function(self, reply, name)
+        self.between:page(reply, name)
+    end, PURGE = function(self, reply, name)
+        self.between:purge(reply, name)
+    end },
+    { "^/pages$", PURGE = function(self, reply)
+        self.between:purge(reply, "")
+    end },
+    { "^/ticks$", GET = function(self, reply)
+        self.between:last_tick(reply)
+    end },
 }
 
 local function allowed(route)

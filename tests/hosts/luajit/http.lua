@@ -30,7 +30,8 @@ http.limits = {
 }
 
 local REASONS = {
-    [200] = "OK", [201] = "Created", [204] = "No Content",
+    [200] = "OK", [201] = "Created", [202] = "Accepted",
+    [204] = "No Content",
     [400] = "Bad Request", [404] = "Not Found",
     [405] = "Method Not Allowed", [408] = "Request Timeout",
     [411] = "Length Required", [413] = "Content Too Large",

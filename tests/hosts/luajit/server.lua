@@ -17,6 +17,7 @@ local uv = require "luv"
 local shdict = require "shdict"
 local http = require "http"
 local App = require "app"
+local Between = require "between"
 
 -- ---- settings ----------------------------------------------------------
 
@@ -31,11 +32,19 @@ local settings = {
     rate_window = 1,    -- seconds
     grace = 0.3,        -- seconds a silent client has left after SIGTERM
     stop = 5,           -- seconds a slow client has left after SIGTERM
+    work_bytes = 16777216, -- memory for jobs of other workers
+    work_time = 0,      -- seconds a job takes
+    work_lease = 30,    -- seconds after which a job is another's
+    deliveries = 5,     -- a job that killed so many workers is put aside
+    result_ttl = 600,   -- seconds a result is kept
+    topic_bytes = 1048576, -- memory for purges
+    pages_max = 1000,   -- pages a worker has in its own memory
+    tick = 0,           -- seconds between ticks of the timer; 0: none
 }
 
 -- Sizes for a worker that runs alone; `supervise --dict` decides otherwise.
 local DICTS = { cache = "16m", limits = "4m", counters = "1m",
-                jobs = "16m" }
+                jobs = "16m", results = "16m" }
 
 local function fail(code, ...)
     io.stderr:write("server.lua: ", table.concat({ ... }), "\n")
@@ -119,6 +128,9 @@ local function stop()
     patience:start(settings.stop * 1000, 0, function()
         uv.stop()
     end)
+    if app.between then
+        app.between:stop()
+    end
     server:drain(settings.grace * 1000, function()
         patience:close()
     end)
@@ -139,6 +151,10 @@ end
 local incarnation, err = segment:join()
 if not incarnation then
     fail(3, "cannot join the segment: ", err)
+end
+app.between, err = Between.new(segment, dicts, settings, App.read_file)
+if not app.between then
+    fail(3, "cannot open what is between workers: ", err)
 end
 
 uv.run()
