@@ -208,6 +208,12 @@ struct shd_segment_info {
     uint32_t locks_max;
     uint32_t readonly;       /* 1: this attachment is read-only */
     char path[256];          /* "" for a descriptor without a name */
+    uint64_t layout_fingerprint; /* sizes of all that differs by platform */
+    uint64_t supervisor;     /* incarnation of the last one; 0: never any */
+    uint64_t object_generations; /* objects made so far */
+    uint32_t worker_generation;  /* last one given (shd_generation_next) */
+    uint32_t reserved;
+    char boot_id[40];        /* of the kernel it was made on; "": unknown */
 };
 
 /* NAMES. "app" (1..200 of A-Z a-z 0-9 . _ -, not starting with a dot) is a
@@ -327,6 +333,36 @@ SHD_API SHD_MUST int shd_object_destroy(shd_segment *segment,
 
 SHD_API SHD_MUST int shd_object_info(shd_segment *segment, uint32_t index,
                                      struct shd_object_info *info);
+
+/* A part of a segment's file. */
+struct shd_region {
+    uint32_t struct_size;  /* set by the caller */
+    uint32_t kind;         /* SHD_OBJECT_ of the object it is of; 0: none */
+    uint64_t at;           /* byte offset in the file */
+    uint64_t bytes;        /* of address room, up to the next part */
+    uint64_t used_bytes;   /* of it that is in use just now, as the tables
+                              say: taken locks, live slots, pages of shards */
+    uint64_t memory_bytes; /* of it that lies in memory: it has been touched
+                              since it was taken from the system */
+    uint64_t generation;   /* of the object; 0: none */
+    char part[32];         /* "header", "locks", "pages" ...; "room": nobody's;
+                              "damaged": an object that contradicts itself */
+    char object[64];       /* its name; "": the segment's own */
+};
+typedef struct shd_layout shd_layout;
+
+/* What a segment's file consists of, in its order, without gaps: `bytes` of
+ * all parts is the size of the file. Takes no lock. Free with shd_layout_free.
+ * SHD_NOMEM: this process has no memory for the list. SHD_CORRUPT: *out is
+ * there all the same, and what slots of the catalogue own that contradict
+ * themselves is "room" in it. */
+SHD_API SHD_MUST int shd_layout_get(shd_segment *segment, shd_layout **out);
+SHD_API uint64_t shd_layout_count(const shd_layout *layout);
+
+/* Part number index. SHD_NOTFOUND: past the end. */
+SHD_API SHD_MUST int shd_layout_at(const shd_layout *layout, uint64_t index,
+                                   struct shd_region *region);
+SHD_API void shd_layout_free(shd_layout *layout);
 
 /* ---- waiting ---------------------------------------------------------- */
 
@@ -691,6 +727,35 @@ struct shd_dict_account {
  * SHD_BUSY, SHD_CORRUPT. */
 SHD_API SHD_MUST int shd_dict_account(shd_dict *dict,
                                       struct shd_dict_account *account);
+
+enum { /* struct shd_page.state */
+    SHD_PAGE_FREE = 0,
+    SHD_PAGE_USED = 1,
+    SHD_PAGE_LEAVING = 2,   /* used; what is in it is to move elsewhere */
+    SHD_PAGE_UNTOUCHED = 3, /* free, and never taken from the system */
+    SHD_PAGE_DAMAGED = 4    /* contradicts itself; see `shdict check` */
+};
+struct shd_page {
+    uint32_t state;      /* SHD_PAGE_; the rest is of used and leaving ones */
+    uint32_t shard;      /* whose it is */
+    uint32_t cell_bytes; /* of each of its cells */
+    uint32_t cells;      /* that it has; and in use, by what they hold: */
+    uint32_t entries;    /* heads of entries */
+    uint32_t expired;    /* of these, have expired */
+    uint32_t elements;   /* of lists */
+    uint32_t pieces;     /* of long values */
+    uint32_t age_s;      /* since a cell of it was last taken, modulo 65536 */
+    uint32_t beyond;     /* 1: above the capacity, until its resize is done */
+};
+
+/* Pages number first, first+1 ... of a dict, at most max; *count gets how
+ * many, 0 after the last. For pictures: takes no lock and waits for nobody, so
+ * that it works while every worker hangs, and on damaged segments; each word
+ * is as it was at one moment, of an operation that is in flight, or was cut
+ * off, half may show. (shd_dict_account is exact.) */
+SHD_API SHD_MUST int shd_dict_pages(shd_dict *dict, uint64_t first,
+                                    struct shd_page *pages, uint32_t max,
+                                    uint32_t *count);
 
 enum { /* types of values */
     SHD_NIL = 0,

@@ -9,6 +9,7 @@
 #include "shm/base/hash.h"
 #include "shm/dict/account.h"
 #include "shm/dict/entry.h"
+#include "shm/dict/picture.h"
 #include "shm/dict/read.h"
 #include "shm/dict/resize.h"
 #include "shm/dict/store.h"
@@ -368,6 +369,18 @@ int shd_dict_account(shd_dict *dict, struct shd_dict_account *account)
                            : sizeof(full);
     memcpy(account, &full, full.struct_size);
     return SHD_OK;
+}
+
+int shd_dict_pages(shd_dict *dict, uint64_t first, struct shd_page *pages,
+                   uint32_t max, uint32_t *count)
+{
+    int rc = reader(dict);
+
+    if (rc != SHD_OK)
+        return rc;
+    if ((pages == NULL && max > 0) || count == NULL)
+        return error_set(SHD_INVAL, "shd_dict_pages: pages or count is NULL");
+    return picture_pages(&dict->dict, first, pages, max, count);
 }
 
 int shd_capacity(shd_dict *dict, uint64_t *bytes)

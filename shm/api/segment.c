@@ -163,6 +163,11 @@ int shd_segment_info(shd_segment *segment, struct shd_segment_info *info)
     info->locks_max = s->locks_max;
     info->readonly = !s->writable;
     memcpy(info->path, s->path, sizeof(info->path));
+    info->layout_fingerprint = h->fingerprint;
+    info->supervisor = atomic_load64(&h->supervisor);
+    info->object_generations = atomic_load64(&h->generations);
+    info->worker_generation = atomic_load32(&h->generation);
+    memcpy(info->boot_id, h->boot_id, sizeof(info->boot_id) - 1);
     return SHD_OK;
 }
 

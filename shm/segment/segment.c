@@ -654,6 +654,28 @@ int segment_committed(const struct segment *s, uint64_t *bytes)
     return SHD_OK;
 }
 
+int segment_in_memory(const struct segment *s, uint64_t at, uint64_t len,
+                      uint64_t *bytes)
+{
+    uint64_t end = at + len;
+
+    *bytes = 0;
+    while (at < end) {
+        off_t data = lseek(s->fd, (off_t)at, SEEK_DATA), hole;
+
+        if (data < 0 && errno == ENXIO)
+            break; /* nothing but a hole up to the end of the file */
+        hole = data < 0 ? -1 : lseek(s->fd, data, SEEK_HOLE);
+        if (hole < 0)
+            return error_errno("lseek of the segment");
+        if ((uint64_t)data >= end)
+            break;
+        at = (uint64_t)hole < end ? (uint64_t)hole : end;
+        *bytes += at - (uint64_t)data;
+    }
+    return SHD_OK;
+}
+
 /* ---- liveness --------------------------------------------------------- */
 
 static struct flock liveness(uint32_t index, short type)

@@ -159,6 +159,12 @@ int segment_decommit(const struct segment *s, uint64_t at, uint64_t len);
 /* Memory taken from the system so far, bytes. */
 int segment_committed(const struct segment *s, uint64_t *bytes);
 
+/* How much of the range lies in memory: it has been touched since it was taken
+ * from the system, by anybody. Moves the descriptor's offset, which nobody
+ * uses. */
+int segment_in_memory(const struct segment *s, uint64_t at, uint64_t len,
+                      uint64_t *bytes);
+
 /* Liveness, by an open-file-description lock on byte `index` of an area that
  * is never read or written. lock: 0, or SHD_BUSY if another description has
  * it. is_locked: 1 if any *other* description holds it, 0 if none, < 0. */

@@ -9,7 +9,8 @@
 #include <unistd.h>
 
 static const struct cli_verb *const verbs[] = {
-    &verb_ls,     &verb_stat,      &verb_top,    &verb_export,
+    &verb_ls,     &verb_stat,      &verb_top,    &verb_map,
+    &verb_layout, &verb_export,
     &verb_workers, &verb_get,      &verb_set,    &verb_append,
     &verb_touch,  &verb_pop,       &verb_delete, &verb_incr,
     &verb_keys,   &verb_watch,     &verb_dump,   &verb_load,
