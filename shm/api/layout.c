@@ -56,8 +56,8 @@ static size_t dict_parts(const struct guard_env *env,
                             pages_map_bytes(described)};
     part[4] = (struct part){"page table", segment_offset(s, d.pages.table),
                             pages_table_bytes(described)};
-    part[5] = (struct part){"pages", d.pages.at,
-                            picture_owned(&d) * PAGE_BYTES};
+    part[5] =
+        (struct part){"pages", d.pages.at, picture_owned(&d) * PAGE_BYTES};
     return 6;
 }
 
@@ -67,11 +67,11 @@ static size_t queue_parts(const struct object *o, struct part *part)
 
     if (queue_view(o, &q) != SHD_OK)
         return 0;
-    part[0] = (struct part){"header", 0, OBJECT_HEADER_BYTES +
-                                             sizeof(*q.header)};
-    part[1] = (struct part){
-        "messages", q.cells.at,
-        atomic_load32(&q.cells.header->used) * q.cells.bytes};
+    part[0] =
+        (struct part){"header", 0, OBJECT_HEADER_BYTES + sizeof(*q.header)};
+    part[1] =
+        (struct part){"messages", q.cells.at,
+                      atomic_load32(&q.cells.header->used) * q.cells.bytes};
     return 2;
 }
 
@@ -85,8 +85,8 @@ static size_t topic_parts(const struct object *o, struct part *part)
         return 0;
     tail = atomic_load64(&t.header->span.tail_at);
     head = atomic_load64(&t.header->span.head_at);
-    part[0] = (struct part){"header", 0, OBJECT_HEADER_BYTES +
-                                             sizeof(*t.header)};
+    part[0] =
+        (struct part){"header", 0, OBJECT_HEADER_BYTES + sizeof(*t.header)};
     part[1] = (struct part){"ring", segment_offset(s, t.ring),
                             head < tail ? 0 : head - tail};
     part[2] = (struct part){"cursors", segment_offset(s, t.cursors),
@@ -102,8 +102,8 @@ static size_t permits_parts(const struct object *o, struct part *part)
 
     if (permits_view(o, &p) != SHD_OK)
         return 0;
-    part[0] = (struct part){"header", 0, OBJECT_HEADER_BYTES +
-                                             sizeof(*p.header)};
+    part[0] =
+        (struct part){"header", 0, OBJECT_HEADER_BYTES + sizeof(*p.header)};
     part[1] = (struct part){"permits", segment_offset(s, p.slots),
                             (uint64_t)atomic_load32(&p.header->slots_taken) *
                                 sizeof(*p.slots)};
@@ -146,8 +146,7 @@ static size_t other_parts(const struct guard_env *env,
         part[n++] = (struct part){"own", o.own_at, o.own_bytes};
     }
     part[0].at = c->extent_at;
-    part[n++] = (struct part){"bells",
-                              segment_offset(env->segment, o.bells),
+    part[n++] = (struct part){"bells", segment_offset(env->segment, o.bells),
                               (uint64_t)o.places * o.bell_words * 8};
     return n;
 }
@@ -274,8 +273,8 @@ static uint64_t workers(const shd_segment *h)
     uint64_t n = 0;
 
     for (uint32_t i = 0; i < h->segment.workers_max; i++)
-        n += atomic_load64(&registry_slot_at(&h->segment, i)->incarnation) !=
-             0;
+        n +=
+            atomic_load64(&registry_slot_at(&h->segment, i)->incarnation) != 0;
     return n;
 }
 

@@ -30,8 +30,7 @@ static void make_objects(void)
     expect(shd_topic_publish(t, "x", 1, 0, NULL), SHD_OK);
     expect(shd_lock_open(segment, "l", SHD_OBJECT_LOCK, &lo, &l), SHD_OK);
     lo.permits = 5;
-    expect(shd_lock_open(segment, "s", SHD_OBJECT_SEMAPHORE, &lo, &l),
-           SHD_OK);
+    expect(shd_lock_open(segment, "s", SHD_OBJECT_SEMAPHORE, &lo, &l), SHD_OK);
 }
 
 /* The parts are the file; *found, if not NULL, gets the one of that name and
@@ -73,13 +72,13 @@ START_TEST(the_parts_are_the_file_without_gaps)
 {
     static const struct {
         const char *object, *part;
-    } parts[] = {{"", "header"},    {"", "locks"},     {"", "catalogue"},
-                 {"", "workers"},   {"", "counters"},  {"", "room"},
-                 {"d", "header"},   {"d", "shards"},   {"d", "roots"},
+    } parts[] = {{"", "header"},    {"", "locks"},       {"", "catalogue"},
+                 {"", "workers"},   {"", "counters"},    {"", "room"},
+                 {"d", "header"},   {"d", "shards"},     {"d", "roots"},
                  {"d", "page map"}, {"d", "page table"}, {"d", "pages"},
-                 {"q", "header"},   {"q", "messages"}, {"q", "bells"},
-                 {"t", "ring"},     {"t", "cursors"},  {"t", "bells"},
-                 {"l", "permits"},  {"l", "waiters"},  {"s", "permits"}};
+                 {"q", "header"},   {"q", "messages"},   {"q", "bells"},
+                 {"t", "ring"},     {"t", "cursors"},    {"t", "bells"},
+                 {"l", "permits"},  {"l", "waiters"},    {"s", "permits"}};
 
     make_objects();
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)

@@ -28,9 +28,9 @@ enum map_kind {
 
 struct map_count {
     uint64_t pages, used, free, untouched, leaving, damaged, beyond;
-    uint64_t bytes;      /* in cells in use, or in use of tables */
+    uint64_t bytes;           /* in cells in use, or in use of tables */
     uint64_t held[MAP_KINDS]; /* the same, by what is in them */
-    uint64_t age_s;      /* sum over the pages in use */
+    uint64_t age_s;           /* sum over the pages in use */
     uint64_t entries, expired;
 };
 
@@ -57,7 +57,7 @@ struct map_strip {
 struct map {
     const char *segment;
     uint64_t size_bytes, memory_bytes; /* of the file */
-    uint64_t group; /* pages a cell */
+    uint64_t group;                    /* pages a cell */
     enum map_show show;
     uint32_t size[MAP_SIZES]; /* of cells, bytes, rising */
     unsigned sizes;
@@ -65,7 +65,8 @@ struct map {
     size_t strips;
 };
 
-/* ---- what a cell looks like ---------------------------------------------- */
+/* ---- what a cell looks like ----------------------------------------------
+ */
 
 /* How much of its pages is in use, 0..1. */
 double map_fill(const struct map_count *c);
@@ -98,7 +99,8 @@ void map_title(const struct map *m, const struct map_strip *s, char *text,
 /* "one cell is 16 pages (64K)". */
 void map_scale(const struct map *m, char *text, size_t size);
 
-/* ---- showing it ------------------------------------------------------------ */
+/* ---- showing it ------------------------------------------------------------
+ */
 
 void map_text(const struct map *m, unsigned width);
 

@@ -62,11 +62,12 @@ enum map_kind map_kind(const struct map_count *c)
     return most;
 }
 
-/* ---- colours --------------------------------------------------------------- */
+/* ---- colours ---------------------------------------------------------------
+ */
 
 unsigned map_steps(const struct map *m)
 {
-    return m->show == MAP_AGE    ? MAP_AGES
+    return m->show == MAP_AGE     ? MAP_AGES
            : m->show == MAP_HOLDS ? (unsigned)MAP_KINDS
                                   : m->sizes;
 }
@@ -123,7 +124,8 @@ uint32_t map_rgb(unsigned colour)
     return level[n / 36] << 16 | level[n / 6 % 6] << 8 | level[n % 6];
 }
 
-/* ---- sentences ------------------------------------------------------------- */
+/* ---- sentences -------------------------------------------------------------
+ */
 
 static int append(char *text, size_t size, int at, const char *format,
                   const char *what, uint64_t n)
@@ -137,8 +139,9 @@ static int append(char *text, size_t size, int at, const char *format,
 static void title_of_pages(const struct map_strip *s, char *text, size_t size)
 {
     const struct map_count *c = &s->sum;
-    int at = snprintf(text, size, "%s dict: %llu pages, %llu used and %.0f%% "
-                                  "full",
+    int at = snprintf(text, size,
+                      "%s dict: %llu pages, %llu used and %.0f%% "
+                      "full",
                       s->object, (unsigned long long)c->pages,
                       (unsigned long long)c->used, 100 * map_fill(c));
     const struct {

@@ -26,13 +26,15 @@
 #define PALE 0x2a2e35u /* a page that is free */
 #define ALARM 0xff3030u
 
-/* ---- libcairo --------------------------------------------------------------- */
+/* ---- libcairo
+ * --------------------------------------------------------------- */
 
-#define CAIRO(X)                                                             \
-    X(image_surface_create) X(surface_status) X(surface_write_to_png)         \
-    X(surface_destroy) X(create) X(destroy) X(status) X(set_source_rgba)      \
-    X(rectangle) X(fill) X(select_font_face) X(set_font_size) X(move_to)      \
-    X(show_text) X(status_to_string)
+#define CAIRO(X)                                                              \
+    X(image_surface_create)                                                   \
+    X(surface_status) X(surface_write_to_png) X(surface_destroy) X(create)    \
+        X(destroy) X(status) X(set_source_rgba) X(rectangle) X(fill)          \
+            X(select_font_face) X(set_font_size) X(move_to) X(show_text)      \
+                X(status_to_string)
 
 struct cairo {
 #define FUNCTION(name) __typeof__(cairo_##name) *name;
@@ -49,18 +51,19 @@ static bool cairo_load(const struct cli_args *args, struct cairo *c)
         cli_message(args, "%s; install libcairo2, or use --svg", dlerror());
         return false;
     }
-#define FIND(name)                                                           \
+#define FIND(name)                                                            \
     *(void **)(void *)&c->name = dlsym(library, "cairo_" #name);              \
-    if (c->name == NULL) {                                                   \
-        cli_message(args, "%s", dlerror());                                  \
-        return false;                                                        \
+    if (c->name == NULL) {                                                    \
+        cli_message(args, "%s", dlerror());                                   \
+        return false;                                                         \
     }
     CAIRO(FIND)
 #undef FIND
     return true;
 }
 
-/* ---- either ----------------------------------------------------------------- */
+/* ---- either
+ * ----------------------------------------------------------------- */
 
 struct canvas {
     FILE *svg; /* or: */
@@ -81,12 +84,23 @@ static void xml(FILE *out, const char *text)
     fclose(memory);
     for (const char *p = escaped; p != NULL && *p; p++) {
         switch (*p) {
-        case '<': fputs("&lt;", out); break;
-        case '>': fputs("&gt;", out); break;
-        case '&': fputs("&amp;", out); break;
-        case '"': fputs("&quot;", out); break;
-        case '\'': fputs("&#39;", out); break;
-        default: putc(*p, out);
+        case '<':
+            fputs("&lt;", out);
+            break;
+        case '>':
+            fputs("&gt;", out);
+            break;
+        case '&':
+            fputs("&amp;", out);
+            break;
+        case '"':
+            fputs("&quot;", out);
+            break;
+        case '\'':
+            fputs("&#39;", out);
+            break;
+        default:
+            putc(*p, out);
         }
     }
     free(escaped);
@@ -109,8 +123,9 @@ static void box(struct canvas *c, int x, int y, int w, int h, uint32_t rgb,
         c->cairo.fill(c->to);
         return;
     }
-    fprintf(c->svg, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" "
-                    "fill=\"#%06x\"",
+    fprintf(c->svg,
+            "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" "
+            "fill=\"#%06x\"",
             x, y, w, h, rgb);
     if (opacity < 1)
         fprintf(c->svg, " fill-opacity=\"%.2f\"", opacity);
@@ -145,7 +160,8 @@ static void words(struct canvas *c, int x, int y, const char *text)
     fputs("</text>\n", c->svg);
 }
 
-/* ---- the drawing ------------------------------------------------------------ */
+/* ---- the drawing
+ * ------------------------------------------------------------ */
 
 static int height_of(const struct map *m)
 {
@@ -177,8 +193,8 @@ static void cell_title(const struct map *m, const struct map_strip *s,
         snprintf(text + n, size - (size_t)n,
                  "; %.0f%% full, mostly %s in cells of %u bytes, last taken "
                  "from %llu s ago%s",
-                 100 * map_fill(c), map_kind_names[map_kind(c)],
-                 m->size[most], (unsigned long long)map_age(c),
+                 100 * map_fill(c), map_kind_names[map_kind(c)], m->size[most],
+                 (unsigned long long)map_age(c),
                  c->leaving > 0 ? ", leaving" : "");
 }
 
@@ -219,8 +235,8 @@ static void draw_legend(struct canvas *c, const struct map *m, int y)
     char name[32];
 
     words(c, MARGIN, y + FONT,
-          m->show == MAP_AGE    ? "Colour: last taken from, ago. Brightness: "
-                                  "how full. Dark: free. Red: damaged."
+          m->show == MAP_AGE     ? "Colour: last taken from, ago. Brightness: "
+                                   "how full. Dark: free. Red: damaged."
           : m->show == MAP_HOLDS ? "Colour: what is in it most. Brightness: "
                                    "how full. Dark: free. Red: damaged."
                                  : "Colour: bytes of its cells. Brightness: "
@@ -253,7 +269,8 @@ static void draw(struct canvas *c, const struct map *m)
     draw_legend(c, m, y + LINE / 2);
 }
 
-/* ---- files ------------------------------------------------------------------ */
+/* ---- files
+ * ------------------------------------------------------------------ */
 
 /* A name beside the path; free it. NULL, with a message: it cannot be made. */
 static char *beside(const struct cli_args *args, const char *path, int *fd)
@@ -307,11 +324,12 @@ int map_svg(const struct cli_args *args, const struct map *m, const char *path)
         (void)close(fd);
         return put_in_place(args, temporary, path, false);
     }
-    fprintf(c.svg, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-                   "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" "
-                   "height=\"%d\" viewBox=\"0 0 %d %d\">\n"
-                   "<g font-family=\"monospace\" font-size=\"%d\" "
-                   "fill=\"#%06x\">\n",
+    fprintf(c.svg,
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" "
+            "height=\"%d\" viewBox=\"0 0 %d %d\">\n"
+            "<g font-family=\"monospace\" font-size=\"%d\" "
+            "fill=\"#%06x\">\n",
             WIDTH, height_of(m), WIDTH, height_of(m), FONT, FRONT);
     draw(&c, m);
     fputs("</g>\n</svg>\n", c.svg);
@@ -333,8 +351,8 @@ int map_png(const struct cli_args *args, const struct map *m, const char *path)
         return CLI_FAILED;
     usual_mode(fd);
     (void)close(fd);
-    cairo_surface_t *surface = c.cairo.image_surface_create(
-        CAIRO_FORMAT_RGB24, WIDTH, height_of(m));
+    cairo_surface_t *surface =
+        c.cairo.image_surface_create(CAIRO_FORMAT_RGB24, WIDTH, height_of(m));
     c.to = c.cairo.create(surface);
     c.cairo.select_font_face(c.to, "monospace", CAIRO_FONT_SLANT_NORMAL,
                              CAIRO_FONT_WEIGHT_NORMAL);

@@ -30,9 +30,8 @@ static json_t *count_json(const struct map_strip *s, const struct map_count *c)
     set(json, "elements_bytes", c->held[MAP_ELEMENTS]);
     set(json, "pieces_bytes", c->held[MAP_PIECES]);
     json_object_set_new(json, "age_s",
-                        c->used == 0
-                            ? json_null()
-                            : json_integer((json_int_t)map_age(c)));
+                        c->used == 0 ? json_null()
+                                     : json_integer((json_int_t)map_age(c)));
     return json;
 }
 

@@ -22,8 +22,7 @@ static int colours_of_terminal(void)
 {
     int error;
 
-    if (!cli_colours(stdout) ||
-        setupterm(NULL, STDOUT_FILENO, &error) != OK)
+    if (!cli_colours(stdout) || setupterm(NULL, STDOUT_FILENO, &error) != OK)
         return 0;
     int n = tigetnum("colors");
     return n >= 256 ? 256 : n >= 8 ? 8 : 0;
@@ -122,8 +121,8 @@ static void put_strip(struct text *t, const struct map_strip *s)
 }
 
 /* Items of the legend, in lines that fit. */
-static void item(struct text *t, unsigned *at, const char *mark, int mark_colour,
-                 const char *name)
+static void item(struct text *t, unsigned *at, const char *mark,
+                 int mark_colour, const char *name)
 {
     unsigned wide = 1 + (unsigned)strlen(name); /* and the mark */
 
@@ -170,7 +169,7 @@ static void put_legend(struct text *t)
         char name[40] = " ", mark[2] = {0};
 
         map_step_name(m, i, name + 1, sizeof(name) - 1);
-        mark[0] = m->show == MAP_AGE    ? (char)('0' + (int)i)
+        mark[0] = m->show == MAP_AGE     ? (char)('0' + (int)i)
                   : m->show == MAP_HOLDS ? "elvt"[i]
                                          : (char)('a' + (int)i);
         item(t, &at,
@@ -196,8 +195,7 @@ void map_text(const struct map *m, unsigned width)
     map_scale(m, scale, sizeof(scale));
     fputs("segment ", stdout);
     cli_escape(stdout, m->segment, strlen(m->segment));
-    printf(": %s in memory, of %s of address room; %s\n", memory, size,
-           scale);
+    printf(": %s in memory, of %s of address room; %s\n", memory, size, scale);
     for (size_t i = 0; i < m->strips; i++)
         put_strip(&t, &m->strip[i]);
     put_legend(&t);

@@ -17,8 +17,7 @@ static void print_row(FILE *out, const struct shd_region *r)
     fprintf(out, "0x%llx\t%s\t%s\t%s\t%s\t", (unsigned long long)r->at,
             cli_size_format(r->bytes, bytes, sizeof(bytes)),
             cli_size_format(r->used_bytes, used, sizeof(used)),
-            cli_size_format(r->memory_bytes, memory, sizeof(memory)),
-            r->part);
+            cli_size_format(r->memory_bytes, memory, sizeof(memory)), r->part);
     if (r->kind != 0) {
         fprintf(out, "%s ", shd_object_kind_name(r->kind));
         cli_escape(out, r->object, strnlen(r->object, sizeof(r->object)));
@@ -32,10 +31,10 @@ static json_t *region_json(const struct shd_region *r)
 {
     return json_pack(
         "{s:I, s:I, s:I, s:I, s:s, s:o, s:o}", "at", (json_int_t)r->at,
-        "bytes", (json_int_t)r->bytes, "used_bytes",
-        (json_int_t)r->used_bytes, "memory_bytes",
-        (json_int_t)r->memory_bytes, "part", r->part, "kind",
-        r->kind == 0 ? json_null() : json_string(shd_object_kind_name(r->kind)),
+        "bytes", (json_int_t)r->bytes, "used_bytes", (json_int_t)r->used_bytes,
+        "memory_bytes", (json_int_t)r->memory_bytes, "part", r->part, "kind",
+        r->kind == 0 ? json_null()
+                     : json_string(shd_object_kind_name(r->kind)),
         "object",
         r->kind == 0 ? json_null()
                      : cli_json_bytes(r->object,
@@ -55,11 +54,10 @@ static json_t *header_json(const struct shd_segment_info *i)
         "{s:I, s:s, s:o, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
         "s:I, s:I}",
         "layout_version", (json_int_t)i->layout_version, "fingerprint", id,
-        "boot_id", cli_json_bytes(i->boot_id, strnlen(i->boot_id,
-                                                      sizeof(i->boot_id))),
+        "boot_id",
+        cli_json_bytes(i->boot_id, strnlen(i->boot_id, sizeof(i->boot_id))),
         "size_bytes", (json_int_t)i->size_bytes, "hash_seed", seed,
-        "pid_namespace",
-        (json_int_t)i->creator_pid_namespace, "created_ms",
+        "pid_namespace", (json_int_t)i->creator_pid_namespace, "created_ms",
         (json_int_t)i->created_ms, "workers_max", (json_int_t)i->workers_max,
         "objects_max", (json_int_t)i->objects_max, "locks_max",
         (json_int_t)i->locks_max, "incarnations", (json_int_t)i->incarnations,
@@ -120,13 +118,12 @@ static int as_json(const struct cli_args *args, const shd_layout *layout,
         add(&sum, &r);
         json_array_append_new(parts, region_json(&r));
     }
-    cli_json_print(args,
-                   json_pack("{s:o, s:I, s:I, s:I, s:I, s:o}", "header",
-                             header_json(i), "bytes", (json_int_t)sum.bytes,
-                             "used_bytes", (json_int_t)sum.used,
-                             "memory_bytes", (json_int_t)sum.memory,
-                             "committed_bytes",
-                             (json_int_t)i->committed_bytes, "parts", parts));
+    cli_json_print(
+        args, json_pack("{s:o, s:I, s:I, s:I, s:I, s:o}", "header",
+                        header_json(i), "bytes", (json_int_t)sum.bytes,
+                        "used_bytes", (json_int_t)sum.used, "memory_bytes",
+                        (json_int_t)sum.memory, "committed_bytes",
+                        (json_int_t)i->committed_bytes, "parts", parts));
     return CLI_YES;
 }
 
@@ -167,8 +164,8 @@ static int run(struct cli_args *args)
         code = shd_layout_get(segment, &layout);
     /* What is damaged is shown all the same. */
     if (code == SHD_OK || code == SHD_CORRUPT) {
-        status = args->json ? as_json(args, layout, &i)
-                            : as_text(args, layout, &i);
+        status =
+            args->json ? as_json(args, layout, &i) : as_text(args, layout, &i);
         shd_layout_free(layout);
     }
     if (code != SHD_OK)

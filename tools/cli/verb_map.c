@@ -23,16 +23,17 @@ static void *need(const struct cli_args *args, void *memory)
     exit(CLI_FAILED);
 }
 
-/* ---- which strips there are ---------------------------------------------- */
+/* ---- which strips there are ----------------------------------------------
+ */
 
 static struct map_strip *add_strip(const struct cli_args *args, struct map *m,
                                    const struct shd_region *r,
                                    const char *part)
 {
     if ((m->strips & (m->strips - 1)) == 0) /* doubled at powers of two */
-        m->strip = need(args, realloc(m->strip,
-                                      (m->strips ? 2 * m->strips : 1) *
-                                          sizeof(*m->strip)));
+        m->strip =
+            need(args, realloc(m->strip, (m->strips ? 2 * m->strips : 1) *
+                                             sizeof(*m->strip)));
     struct map_strip *s = &m->strip[m->strips++];
     memset(s, 0, sizeof(*s));
     memcpy(s->object, r->object, sizeof(s->object));
@@ -55,7 +56,7 @@ static const char *strip_name(const struct shd_region *r)
 }
 
 static void find_strips(const struct cli_args *args, struct map *m,
-                       const shd_layout *layout, const char *only)
+                        const shd_layout *layout, const char *only)
 {
     struct shd_region r = {.struct_size = sizeof(r)};
     uint64_t last = UINT64_MAX;
@@ -79,7 +80,8 @@ static void find_strips(const struct cli_args *args, struct map *m,
     }
 }
 
-/* ---- how large it is ------------------------------------------------------ */
+/* ---- how large it is ------------------------------------------------------
+ */
 
 static uint64_t pages_of(uint64_t bytes)
 {
@@ -88,8 +90,7 @@ static uint64_t pages_of(uint64_t bytes)
 
 static uint64_t cells_of(const struct map_strip *s, uint64_t group)
 {
-    uint64_t pages = s->pages ? s->first_untouched
-                              : pages_of(s->memory_bytes);
+    uint64_t pages = s->pages ? s->first_untouched : pages_of(s->memory_bytes);
 
     return (pages + group - 1) / group;
 }
@@ -132,7 +133,8 @@ static uint64_t group_checked(const struct map *m, uint64_t group)
     return group;
 }
 
-/* ---- the pages of a dict ------------------------------------------------- */
+/* ---- the pages of a dict -------------------------------------------------
+ */
 
 static unsigned size_index(struct map *m, uint32_t bytes)
 {
@@ -228,8 +230,8 @@ static int look_at_pages(shd_segment *segment, struct map *m,
 static void spread(const struct map *m, struct map_strip *s)
 {
     uint64_t pages = pages_of(s->memory_bytes);
-    uint64_t used = s->used_bytes < s->memory_bytes ? s->used_bytes
-                                                    : s->memory_bytes;
+    uint64_t used =
+        s->used_bytes < s->memory_bytes ? s->used_bytes : s->memory_bytes;
 
     s->sum.pages = s->sum.used = pages;
     s->sum.bytes = s->sum.held[MAP_OTHER] = used;
@@ -319,7 +321,8 @@ static int look(const struct cli_args *args, shd_segment *segment,
     return worst;
 }
 
-/* ---- the verb -------------------------------------------------------------- */
+/* ---- the verb --------------------------------------------------------------
+ */
 
 static enum map_show show_of(const struct cli_args *args)
 {
