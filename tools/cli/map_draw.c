@@ -26,8 +26,7 @@
 #define PALE 0x2a2e35u /* a page that is free */
 #define ALARM 0xff3030u
 
-/* ---- libcairo
- * --------------------------------------------------------------- */
+/* ---- libcairo ---------------------------------------------------------- */
 
 #define CAIRO(X)                                                              \
     X(image_surface_create)                                                   \
@@ -62,8 +61,7 @@ static bool cairo_load(const struct cli_args *args, struct cairo *c)
     return true;
 }
 
-/* ---- either
- * ----------------------------------------------------------------- */
+/* ---- either ------------------------------------------------------------ */
 
 struct canvas {
     FILE *svg; /* or: */
@@ -160,8 +158,7 @@ static void words(struct canvas *c, int x, int y, const char *text)
     fputs("</text>\n", c->svg);
 }
 
-/* ---- the drawing
- * ------------------------------------------------------------ */
+/* ---- the drawing ------------------------------------------------------- */
 
 static int height_of(const struct map *m)
 {
@@ -269,8 +266,7 @@ static void draw(struct canvas *c, const struct map *m)
     draw_legend(c, m, y + LINE / 2);
 }
 
-/* ---- files
- * ------------------------------------------------------------------ */
+/* ---- files ------------------------------------------------------------- */
 
 /* A name beside the path; free it. NULL, with a message: it cannot be made. */
 static char *beside(const struct cli_args *args, const char *path, int *fd)
