@@ -581,7 +581,8 @@ enum { /* struct shd_dict_options.flags */
 struct shd_dict_options {
     uint32_t struct_size;    /* sizeof(struct shd_dict_options) */
     uint32_t shards;         /* power of two up to 256; 0: by capacity (one
-                                below 4 MiB, then one a 2 MiB) */
+                                below 4 MiB, then one a 2 MiB and at least
+                                8) */
     uint64_t capacity_bytes; /* entries and all their overhead; at least
                                 8192; rounded up to 4096 */
     uint64_t entries_hint;   /* expected number of entries, sizes the index;

@@ -121,6 +121,19 @@ static inline void atomic_fence_full(void)
     AO_nop_full();
 }
 
+/* The line of p will be written to: it comes to this processor as its own at
+ * once, with others that are asked for likewise. Without it the line comes
+ * when it is read, to be shared, and each store waits again for the others to
+ * give it up. A hint: any address will do, nothing is loaded. */
+static inline void atomic_will_write(const void *p)
+{
+#if defined(__x86_64__)
+    __asm__ __volatile__("prefetchw (%0)" : : "r"(p));
+#else
+    __builtin_prefetch(p, 1);
+#endif
+}
+
 /* Says to the processor that this is a spinning wait. */
 static inline void atomic_pause(void)
 {

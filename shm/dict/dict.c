@@ -11,6 +11,11 @@
 #define ROOTS_MIN 16u
 /* 40 bits for shard and root leave 24 that order the tree. */
 #define HASH_TOP_BITS_MAX 40u
+/* One shard up to SHARDS_FROM, with one order of all entries. Then at least so
+ * many that two writers seldom meet at one lock; more as there is more to put
+ * in order. */
+#define SHARDS_FROM (4ull << 20)
+#define SHARDS_SOME 8u
 #define SHARD_BYTES (2ull << 20)
 /* Address room that is reserved unless it is said how much. */
 #define RESERVE_TIMES 16u
@@ -200,9 +205,10 @@ static int plan_make(const struct shd_dict_options *o, uint64_t room,
     if (p->shards == 0) {
         uint64_t n = capacity / SHARD_BYTES;
 
-        p->shards = n < 2                 ? 1
-                    : n > DICT_SHARDS_MAX ? DICT_SHARDS_MAX
-                                          : 1u << log2_floor(n);
+        p->shards = capacity < SHARDS_FROM ? 1
+                    : n < SHARDS_SOME      ? SHARDS_SOME
+                    : n > DICT_SHARDS_MAX  ? DICT_SHARDS_MAX
+                                           : 1u << log2_floor(n);
     }
     if (entries == 0)
         entries = capacity / BYTES_PER_ROOT;

@@ -243,7 +243,8 @@ int dict_shard_info(const struct dict *d, uint32_t shard,
 /* With the lock: the rest of dict_lock. */
 int dict_lock_rest(const struct dict *d, uint32_t shard);
 
-static inline int dict_lock(const struct dict *d, uint32_t shard)
+static inline __attribute__((always_inline)) int
+dict_lock(const struct dict *d, uint32_t shard)
 {
     int rc = guard_lock(d->env, dict_guard(d, shard));
 

@@ -17,6 +17,8 @@
 
 /* Longest value that is overwritten in place, words of 8 bytes. */
 #define IN_PLACE_WORDS 32u
+/* Classes by which its cell may be larger than it need be. */
+#define IN_PLACE_LARGER 1u
 #define OVER_WORDS (IN_PLACE_WORDS + 8u)
 static_assert(OVER_WORDS <= GUARD_UNDO_MAX, "log");
 
@@ -31,19 +33,26 @@ struct over {
 QUICK_INLINE int over_find(const struct dict *d, const struct place *at,
                            const void *key, size_t len, struct over *o)
 {
-    int rc = quick_node(d, at, atomic_load64(&d->pages.seen), &o->q);
+    struct list *lru = &d->shard[at->shard].lru;
+    int rc;
 
+    atomic_will_write(lru);
+    rc = quick_node(d, at, atomic_load64(&d->pages.seen), &o->q);
     if (rc != SHD_OK)
         return QUICK_NOT;
+    atomic_will_write(o->q.e);
+    atomic_will_write((const unsigned char *)o->q.e + 64);
     o->key_expires = atomic_load64(&o->q.e->key_expires);
     return quick_is(&o->q, o->key_expires, key, len) &&
-                   list_way_find(&d->pages, &d->shard[at->shard].lru, o->q.ref,
+                   list_way_find(&d->pages, lru, o->q.ref,
                                  &o->q.e->cell, &o->way)
                ? SHD_OK
                : QUICK_NOT;
 }
 
-/* Does a value of so many bytes, a multiple of 8, belong into its cell? */
+/* Does a value of so many bytes, a multiple of 8, belong into its cell? One
+ * that has become a little shorter stays (IN_PLACE_LARGER), so that a value
+ * whose length varies somewhat does not move each time. */
 QUICK_INLINE bool over_fits(const struct dict *d, const struct place *at,
                             const struct over *o, size_t key_len,
                             uint32_t bytes)
@@ -52,7 +61,8 @@ QUICK_INLINE bool over_fits(const struct dict *d, const struct place *at,
     uint32_t cell = slab_bytes_at(&d->pages, dict_owner(at->shard),
                                   o->q.inside, &class);
 
-    return need <= cell && (class == 0 || slab_sizes[class - 1] < need);
+    return need <= cell && (class <= IN_PLACE_LARGER ||
+                            slab_sizes[class - 1 - IN_PLACE_LARGER] < need);
 }
 
 QUICK_INLINE unsigned char *over_value(const struct over *o, size_t key_len)

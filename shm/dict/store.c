@@ -231,7 +231,7 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
             if (rc != SHD_OK)
                 break;
         }
-        if (fits_in_place(a, item, 0))
+        if (fits_in_place(a, item, IN_PLACE_LARGER))
             return store_in_place(a, item);
         if (item->has_chain && item->prefix == 0 && !built) {
             rc = attempt_build_chain(a, item, PENDING_ENTRY, &steps);

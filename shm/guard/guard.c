@@ -20,7 +20,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SPINS 64
+/* Pauses between one look at a taken lock and the next: each time twice as
+ * many, up to so many. Who looks all the time takes the line from the holder,
+ * and the lock as soon as it is free: then two workers take turns, and each
+ * waits for all that the other has just written to come over. Looking rarely
+ * lets the holder do a number of calls with all of it near. */
+#define SPIN_PAUSES 64u
 #define SLICE_NS (GUARD_SLICE_MS * 1000000l)
 
 struct guard *guard_at(const struct segment *s, uint32_t index)
@@ -142,8 +147,9 @@ int guard_lock_by(const struct guard_env *env, struct guard *g, int rc)
 {
     if (!is_contended(rc))
         return acquired(env, g, rc);
-    for (int i = 0; i < SPINS && is_contended(rc); i++) {
-        atomic_pause();
+    for (uint32_t n = 1; n <= SPIN_PAUSES && is_contended(rc); n *= 2) {
+        for (uint32_t i = 0; i < n; i++)
+            atomic_pause();
         if (atomic_load32(&g->lock) == 0)
             rc = robust_trylock(&g->lock);
     }

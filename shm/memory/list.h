@@ -76,6 +76,9 @@ list_way_find(const struct pages *p, const struct list *l, uint32_t ref,
     way->before = cell_at(p, way->prev, sizeof(*cell));
     way->after = way->next == 0 ? NULL : cell_at(p, way->next, sizeof(*cell));
     way->head = cell_at(p, way->first, sizeof(*cell));
+    atomic_will_write(way->before);
+    atomic_will_write(way->after);
+    atomic_will_write(way->head);
     return way->before != NULL && way->head != NULL &&
            (way->next == 0) == (way->last == ref) &&
            (way->next == 0 || way->after != NULL);

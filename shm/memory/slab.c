@@ -21,6 +21,14 @@ const uint16_t slab_sizes[SLAB_CLASSES] = {
     48,  64,  80,  96,  112, 128, 160,  192,  224,  256, 304,
     368, 448, 512, 576, 672, 816, 1024, 1360, 2048, 4096};
 
+/* What slab_sizes says, for each 16 bytes. */
+const uint8_t slab_class_of[SLAB_CELL_MAX / 16 + 1] = {
+    [0 ... 3] = 0, [4] = 1, [5] = 2, [6] = 3, [7] = 4, [8] = 5, [9 ... 10] = 6,
+    [11 ... 12] = 7, [13 ... 14] = 8, [15 ... 16] = 9, [17 ... 19] = 10,
+    [20 ... 23] = 11, [24 ... 28] = 12, [29 ... 32] = 13, [33 ... 36] = 14,
+    [37 ... 42] = 15, [43 ... 51] = 16, [52 ... 64] = 17, [65 ... 85] = 18,
+    [86 ... 128] = 19, [129 ... 256] = 20};
+
 /* Its nodes are the page table's. */
 static struct tree_kind expiry_kind(const struct pages *p)
 {
@@ -35,15 +43,6 @@ static struct tree_kind expiry_kind(const struct pages *p)
     };
 
     return kind;
-}
-
-uint32_t slab_class(uint64_t bytes)
-{
-    uint32_t c = 0;
-
-    while (c < SLAB_CLASSES && slab_sizes[c] < bytes)
-        c++;
-    return c;
 }
 
 uint32_t slab_class_bytes(uint32_t class)

@@ -42,7 +42,7 @@ static_assert(offsetof(struct slab, soonest) == 104, "layout");
 
 /* The smallest class whose cells hold that many bytes; SLAB_CLASSES if none
  * does. */
-uint32_t slab_class(uint64_t bytes);
+static inline uint32_t slab_class(uint64_t bytes);
 
 /* Bytes of a cell of the class. */
 uint32_t slab_class_bytes(uint32_t class);
@@ -128,6 +128,13 @@ int slab_check(const struct pages *p, const struct slab *s, uint32_t owner,
 
 /* Bytes of the cells of each class, rising. */
 extern const uint16_t slab_sizes[SLAB_CLASSES];
+extern const uint8_t slab_class_of[SLAB_CELL_MAX / 16 + 1];
+
+static inline uint32_t slab_class(uint64_t bytes)
+{
+    return bytes > SLAB_CELL_MAX ? SLAB_CLASSES
+                                 : slab_class_of[(bytes + 15) / 16];
+}
 
 /* slab_cell_bytes of what is at byte `inside` of the pages, which can be
  * touched, and *class: its class. */

@@ -13,6 +13,7 @@ const struct crash_case CASES[] = {
     {"set an empty value", 64, 0, 0, 0, 0, 0, "", "set a 0"},
     {"set with expiry", 64, 0, 0, 0, 0, 0, "", "set a 10 5000"},
     {"set in place", 64, 0, 0, N, 0, 0, "set a 10", "set a 10"},
+    {"set in a larger cell", 64, 0, 0, N, 0, 0, "set a 100", "set a 80"},
     {"plain set in its cell", 64, 0, 0, N, 0, 0, "plain a 10", "plain a 10"},
     {"plain set of # bytes in its cell", 64, 0, 0, 0, 1, 20, "plain a 12;fill k 20 20", "plain a #"},
     {"plain set in its cell, with expiry", 64, 0, 0, 0, 0, 0, "plain b 12 1000;plain a 12;fill k 20 20", "plain a 10 5000"},

@@ -190,7 +190,7 @@ START_TEST(the_parts_of_a_dict_lie_apart_and_fill_its_capacity)
                                           65536, MIB,      3 * MIB,  4 * MIB,
                                           5 * MIB, 16 * MIB, 40 * MIB};
     static const uint32_t shards_by_default[] = {1, 1, 1, 1, 1, 1,
-                                                 1, 2, 2, 8, 16};
+                                                 1, 8, 8, 8, 16};
     struct shd_dict_info i;
 
     start(capacities[_i]);

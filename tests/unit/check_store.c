@@ -326,7 +326,7 @@ START_TEST(numbers_keep_every_bit)
 }
 END_TEST
 
-START_TEST(a_value_of_the_same_class_is_written_in_place)
+START_TEST(a_value_of_about_the_same_class_is_written_in_place)
 {
     uint32_t ref;
 
@@ -339,6 +339,17 @@ START_TEST(a_value_of_the_same_class_is_written_in_place)
     expect(set("k", 101, 3), SHD_OK);
     ck_assert_uint_eq(ref_of("k"), ref);
     holds("k", 101, 3);
+    /* One class less is enough of a reason to stay, two are not. */
+    expect(set("k", 80, 4), SHD_OK);
+    ck_assert_uint_eq(ref_of("k"), ref);
+    holds("k", 80, 4);
+    expect(set("k", 100, 5), SHD_OK);
+    ck_assert_uint_eq(ref_of("k"), ref);
+    holds("k", 100, 5);
+    expect(set("k", 72, 6), SHD_OK);
+    ck_assert_uint_ne(ref_of("k"), ref);
+    holds("k", 72, 6);
+    ref = ref_of("k");
     expect(set("k", 8, 3), SHD_OK);
     ck_assert_uint_ne(ref_of("k"), ref);
     ref = ref_of("k");
@@ -874,7 +885,7 @@ int main(void)
     tcase_add_test(c, a_buffer_too_small_tells_the_need);
     tcase_add_test(c, every_type_follows_every_other_with_flags_and_without);
     tcase_add_test(c, numbers_keep_every_bit);
-    tcase_add_test(c, a_value_of_the_same_class_is_written_in_place);
+    tcase_add_test(c, a_value_of_about_the_same_class_is_written_in_place);
     tcase_add_test(c, add_stores_only_what_is_missing_or_expired);
     tcase_add_test(c, replace_stores_only_over_what_is_live);
     tcase_add_test(c,
