@@ -190,16 +190,17 @@ static void step(uint32_t *attaches)
     }
 }
 
-/* What every target's planted mistake is like: a length that is believed. */
+/* The planted mistake: what is in the head of a shard is believed. */
 static void believe(void)
 {
-    const struct dict *d = &scribbler.small;
-    char *buffer = malloc(256);
+    uint32_t word[8];
+    char *buffer = malloc(bytes);
 
     if (buffer == NULL)
         abort();
-    memset(buffer, 0, 256);
-    buffer[d->shard->lru.first < bytes / 16 ? 0 : 256] = 1;
+    memcpy(word, scribbler.small.shard, sizeof(word));
+    for (int i = 0; i < 8; i++)
+        buffer[word[i]] = 1;
     free(buffer);
 }
 

@@ -345,8 +345,9 @@ static void settle(struct world *w, const struct change *c, uint32_t k,
         e->version = 0;
         e->changed_since = true;
         if (known != SIZE_MAX) { /* what was added is not in one piece */
-            (void)shd_delete(w->dict, w->keys[k].bytes, w->keys[k].len);
-            naive_clear(e);
+            int rc = shd_delete(w->dict, w->keys[k].bytes, w->keys[k].len);
+
+            expect(w, rc, naive_delete(e, now()));
         }
     } else if (is_as(w, k, e, SIZE_MAX)) {
         if (!died && c->kind != FLUSH_EXPIRED)

@@ -15,6 +15,19 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) __attribute__((weak));
 
 static unsigned long inputs;
 
+/* Where no sanitizer brings them, and the target has none. */
+#define HOOK(n)                                                               \
+    void __sanitizer_cov_store##n(void *p);                                   \
+    __attribute__((weak)) void __sanitizer_cov_store##n(void *p)              \
+    {                                                                         \
+        (void)p;                                                              \
+    }
+HOOK(1)
+HOOK(2)
+HOOK(4)
+HOOK(8)
+HOOK(16)
+
 static int run_file(const char *path)
 {
     FILE *f = fopen(path, "rb");

@@ -33,6 +33,7 @@ static struct kept {
     shd_segment *segment;
     unsigned char *image;
     uint64_t incarnation, now_ms;
+    struct shd_dict *handle[DICTS];
     struct dict dict[DICTS]; /* as a worker has it that has just attached */
 } kept[KEPT];
 static shd_segment *segment;
@@ -78,8 +79,10 @@ void workers_keep(shd_segment *s)
     if (k->image == NULL)
         abort();
     memcpy(k->image, g->base, g->size);
-    for (struct shd_dict *d = s->dicts; d != NULL; d = d->next)
+    for (struct shd_dict *d = s->dicts; d != NULL && n < DICTS; d = d->next) {
+        k->handle[n] = d;
         k->dict[n++] = d->dict;
+    }
     still = false;
 }
 
@@ -96,12 +99,9 @@ static const struct kept *kept_of(const shd_segment *s)
 static void forget_dicts(void)
 {
     const struct kept *k = kept_of(segment);
-    struct shd_dict *d = segment->dicts;
 
-    for (uint32_t n = 0; d != NULL && n < DICTS && k->dict[n].env != NULL; n++) {
-        d->dict = k->dict[n];
-        d = d->next;
-    }
+    for (uint32_t n = 0; n < DICTS && k->handle[n] != NULL; n++)
+        k->handle[n]->dict = k->dict[n];
 }
 
 void workers_begin(shd_segment *s)
@@ -300,8 +300,11 @@ WRAP(long, syscall, long number, ...)
         a[i] = va_arg(more, long);
     va_end(more);
     if (inside && number == SYS_futex) {
-        if ((a[1] & FUTEX_CMD_MASK) == FUTEX_WAIT)
+        if ((a[1] & FUTEX_CMD_MASK) == FUTEX_WAIT) {
             clock_test_advance(WAIT_MS);
+            if (fuzz_waits != NULL)
+                fuzz_waits();
+        }
         return 0;
     }
     return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
@@ -314,6 +317,8 @@ WRAP(int, clock_nanosleep, clockid_t id, int flags, const struct timespec *t,
         return __real_clock_nanosleep(id, flags, t, left);
     clock_test_advance((uint64_t)t->tv_sec * 1000 +
                        (uint64_t)t->tv_nsec / 1000000 + 1);
+    if (fuzz_waits != NULL)
+        fuzz_waits();
     return 0;
 }
 

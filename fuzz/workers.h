@@ -51,6 +51,9 @@ void workers_done(void);
 extern jmp_buf workers_death;
 void workers_arm(uint64_t stop);
 
+/* If the target has it: called when a thread would sleep. */
+void fuzz_waits(void) __attribute__((weak));
+
 /* SHDICT_FUZZ_PLANT is set: each target makes the mistake that it exists to
  * find. */
 bool fuzz_planted(void);
