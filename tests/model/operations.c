@@ -682,3 +682,54 @@ void random_op(struct world *w)
     else
         key_op(w);
 }
+
+/* ---- by number ----------------------------------------------------------- */
+
+static void run_get(struct world *w, uint32_t k)
+{
+    learn(w, k);
+    get(w, k, one_in(w, 2), some_buffer_size(w));
+}
+
+static void run_list(struct world *w, uint32_t k)
+{
+    const struct naive_entry *e = entry(w, k);
+
+    if (e->list_len < w->config->list_max || e->type != SHD_LIST)
+        op_push(w, k);
+    else
+        op_pop(w, k);
+}
+
+static void run_walk(struct world *w)
+{
+    bool expired = one_in(w, 2);
+
+    if (!w->walking)
+        op_walk(w, expired, one_in(w, 2));
+}
+
+static void run_beyond(struct world *w, uint32_t k)
+{
+    beyond_op(w, k);
+}
+
+const struct operation OPERATIONS[] = {
+    {"store", op_store, NULL},
+    {"get", run_get, NULL},
+    {"delete", op_delete, NULL},
+    {"incr", op_incr, NULL},
+    {"expire", op_expire, NULL},
+    {"push", run_list, NULL},
+    {"pop", op_pop, NULL},
+    {"compare", compare, NULL},
+    {"beyond", run_beyond, NULL},
+    {"advance", NULL, op_advance},
+    {"flush_expired", NULL, op_flush_expired},
+    {"flush_all", NULL, op_flush_all},
+    {"resize", NULL, op_resize},
+    {"walk", NULL, run_walk},
+    {"keys", NULL, op_keys},
+    {"wrong arguments", op_wrong, NULL},
+};
+const uint32_t OPERATION_COUNT = sizeof(OPERATIONS) / sizeof(OPERATIONS[0]);

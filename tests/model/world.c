@@ -6,33 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "shm/base/clock.h"
 
 #define CANARY 0xa5
-
-static struct timespec frozen = {.tv_sec = 1000000, .tv_nsec = 500000};
-
-int __wrap_clock_gettime(clockid_t id, struct timespec *t);
-int __real_clock_gettime(clockid_t id, struct timespec *t);
-
-int __wrap_clock_gettime(clockid_t id, struct timespec *t)
-{
-    (void)id;
-    *t = frozen;
-    return 0;
-}
-
-double seconds(void)
-{
-    struct timespec t;
-
-    if (__real_clock_gettime(CLOCK_MONOTONIC, &t) != 0)
-        return 0;
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 /* SplitMix64. */
 uint64_t next(struct world *w)
@@ -44,9 +22,21 @@ uint64_t next(struct world *w)
     return z ^ z >> 31;
 }
 
+/* As many bytes of a fuzzer's as it takes; zeros when they are used up. */
+static uint64_t drawn(struct world *w, uint64_t n)
+{
+    uint64_t z = 0;
+
+    for (uint64_t m = n - 1; m > 0 && w->left > 0; m >>= 8) {
+        z = z << 8 | *w->data++;
+        w->left--;
+    }
+    return z % n;
+}
+
 uint64_t below(struct world *w, uint64_t n)
 {
-    return next(w) % n;
+    return w->data != NULL ? drawn(w, n) : next(w) % n;
 }
 
 bool one_in(struct world *w, uint64_t n)
@@ -63,6 +53,11 @@ _Noreturn void fail(const struct world *w, const char *format, ...)
     va_start(args, format);
     vprintf(format, args);
     va_end(args);
+    if (w->data != NULL) {
+        printf("\n");
+        fflush(stdout);
+        abort();
+    }
     printf("\n    again: tests/model/run --only %s --seed %" PRIu64
            " --ops %" PRIu64 "\n",
            w->config->name, w->seed, w->ops_asked);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* tests/model/world.h - one configuration's dict, and the map beside it.
  *
- * OWNS   the frozen clock, the random numbers, and what is checked of every
+ * OWNS   the random numbers (a seed's, or a fuzzer's bytes), and what is checked of every
  *        single result. A check that fails prints how to see it again, and
  *        ends the process.
  */
@@ -49,6 +49,8 @@ struct key {
 struct world {
     const struct config *config;
     uint64_t seed, ops_asked, random, op, stores;
+    const unsigned char *data; /* not NULL: draws come from it, not random */
+    size_t left;
     shd_segment *segment;
     shd_dict *dict;
     struct shd_dict_info info; /* as of refresh() */
@@ -66,7 +68,7 @@ struct world {
     uint64_t checks, walks, nomem, toobig, no_space;
 };
 
-/* The real clock's. */
+/* clock.c: the real clock's. */
 double seconds(void);
 
 uint64_t next(struct world *w);
@@ -113,6 +115,15 @@ uint32_t random_key(struct world *w, bool for_list);
 /* operations.c: one operation, on both sides. */
 void random_op(struct world *w);
 
+/* operations.c: the same, that one; key w->key. */
+struct operation {
+    const char *name;
+    void (*of_key)(struct world *w, uint32_t k); /* one of the two */
+    void (*of_all)(struct world *w);
+};
+extern const struct operation OPERATIONS[];
+extern const uint32_t OPERATION_COUNT;
+
 /* operations.c: what every change is held to; see there. */
 bool fits(const struct world *w, uint32_t k, size_t len, int32_t flags);
 void check_forced(struct world *w, const struct shd_dict_info *before,
@@ -123,5 +134,13 @@ void beyond_op(struct world *w, uint32_t k);
 
 /* operations.c: walks over everything; then the bookkeeping must add up. */
 void audit(struct world *w);
+
+/* life.c: a dict as w->config says, and an empty map. The segment is so much
+ * larger than the dict may become. */
+void begin(struct world *w, uint64_t room_bytes, uint32_t locks);
+void check_segment(struct world *w);
+
+/* life.c: everything goes; is every byte free again? */
+void end(struct world *w);
 
 #endif

@@ -454,6 +454,14 @@ static void look(struct play *p, shd_segment *s, shd_dict *d)
     }
 }
 
+static void look_at_segment(struct play *p)
+{
+    struct shd_segment_info i = {.struct_size = sizeof(i)};
+
+    p->doing = "segment_info";
+    (void)answer(p, shd_segment_info(p->readonly, &i));
+}
+
 static void change_key(struct play *p, shd_dict *d)
 {
     uint64_t n = some_key(p);
@@ -595,6 +603,17 @@ static void read_op(struct play *p, shd_segment *s, shd_dict *d)
         list_keys(p, d);
     else
         look(p, s, d);
+}
+
+void play_read(struct play *p)
+{
+    shd_dict *d = p->looked[play_draw(p, 3) == 0 ? PLAY_SHARDED : PLAY_SMALL];
+
+    p->ops++;
+    if (d == NULL)
+        look_at_segment(p);
+    else
+        read_op(p, p->readonly, d);
 }
 
 void play_op(struct play *p)

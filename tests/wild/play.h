@@ -45,6 +45,9 @@ uint64_t play_draw(struct play *p, uint64_t below);
 /* One operation. May not be used on the control dict. */
 void play_op(struct play *p);
 
+/* One that reads, on the read-only attachment. */
+void play_read(struct play *p);
+
 /* Are the entries of the control dict, and those of the dict that are not of
  * shard `but`, what they were stored as? */
 void play_verify_control(struct play *p);

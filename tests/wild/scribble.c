@@ -8,7 +8,11 @@ const char *const SCRIBBLE_NAMES[SCRIBBLE_WHERES] = {"anywhere", "a dict",
 
 static uint64_t draw(struct scribbler *s, uint64_t below)
 {
-    uint64_t z = s->random += 0x9e3779b97f4a7c15ull;
+    uint64_t z;
+
+    if (s->source != NULL)
+        return play_draw(s->source, below);
+    z = s->random += 0x9e3779b97f4a7c15ull;
 
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ z >> 27) * 0x94d049bb133111ebull;

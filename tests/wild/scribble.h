@@ -26,6 +26,7 @@ struct scribbler {
     struct dict small, sharded; /* where their parts are */
     uint32_t shard;
     uint64_t random;
+    struct play *source; /* not NULL: draws come from it, not from random */
     uint64_t done;
 };
 

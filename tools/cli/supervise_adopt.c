@@ -95,7 +95,7 @@ static bool read_worker(const struct supervisor *s, pid_t pid,
                         struct sup_worker *w)
 {
     char path[32];
-    uint32_t self, id;
+    uint32_t self, id = 0;
     size_t len = 0;
 
     snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);

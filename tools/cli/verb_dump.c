@@ -207,7 +207,7 @@ static int run(struct cli_args *args)
     bool keys = cli_option(args, "keys");
     bool text = !keys && !args->json;
 
-    dump.walk = w;
+    dump = (struct dump){.walk = w};
     w->flags = cli_option(args, "expired") ? SHD_SCAN_EXPIRED : 0;
     w->glob = cli_option(args, "match");
     w->entry = keys ? key_only : args->json ? entry_json : entry_text;

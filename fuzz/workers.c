@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "fuzz/workers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shm/base/clock.h"
+#include "shm/dict/counters.h"
+#include "shm/guard/robust.h"
+
+/* Thread ids that no thread has: over the largest pid_max. */
+#define TID_FIRST 0x10000000u
+#define LIVENESS_AT (1ll << 40)
+#define BYTES 64u
+
+#define KEPT 8u
+#define DICTS 8u
+/* A thread that sleeps is woken by nobody, and looks by itself. */
+#define WAIT_MS 250
+
+static bool still;  /* so does time */
+static bool inside; /* an input runs */
+static struct kept {
+    shd_segment *segment;
+    unsigned char *image;
+    uint64_t incarnation, now_ms;
+    struct shd_dict *handle[DICTS];
+    struct dict dict[DICTS]; /* as a worker has it that has just attached */
+} kept[KEPT];
+static shd_segment *segment;
+static uint32_t runs;
+static uint64_t incarnations[WORKERS];
+static uint32_t byte_of[BYTES]; /* worker + 1; 0: free */
+
+static bool armed;
+static uint64_t stores_left;
+#define MUTEXES 8u
+static pthread_mutex_t *held[MUTEXES]; /* this process's, since it was armed */
+static uint32_t held_count;
+int __real_pthread_mutex_unlock(pthread_mutex_t *m);
+jmp_buf workers_death;
+
+bool fuzz_planted(void)
+{
+    return getenv("SHDICT_FUZZ_PLANT") != NULL;
+}
+
+/* ---- an input ------------------------------------------------------------- */
+
+void workers_build(void)
+{
+    still = true;
+}
+
+void workers_keep(shd_segment *s)
+{
+    const struct segment *g = &s->segment;
+    struct kept *k = kept;
+    uint32_t n = 0;
+
+    while (k->segment != NULL && k->segment != s)
+        k++;
+    if (k == kept + KEPT - 1)
+        abort();
+    free(k->image);
+    *k = (struct kept){.segment = s,
+                       .image = malloc(g->size),
+                       .incarnation = s->env.incarnation,
+                       .now_ms = clock_now_ms()};
+    if (k->image == NULL)
+        abort();
+    memcpy(k->image, g->base, g->size);
+    for (struct shd_dict *d = s->dicts; d != NULL && n < DICTS; d = d->next) {
+        k->handle[n] = d;
+        k->dict[n++] = d->dict;
+    }
+    still = false;
+}
+
+static const struct kept *kept_of(const shd_segment *s)
+{
+    const struct kept *k = kept;
+
+    while (k->segment != s)
+        k++;
+    return k;
+}
+
+/* What a process knows of its dicts is a new one's. */
+static void forget_dicts(void)
+{
+    const struct kept *k = kept_of(segment);
+
+    for (uint32_t n = 0; n < DICTS && k->handle[n] != NULL; n++)
+        k->handle[n]->dict = k->dict[n];
+}
+
+void workers_begin(shd_segment *s)
+{
+    const struct kept *k = kept_of(s);
+
+    memcpy(s->segment.base, k->image, s->segment.size);
+    memset(byte_of, 0, sizeof(byte_of));
+    memset(incarnations, 0, sizeof(incarnations));
+    segment = s;
+    still = inside = true;
+    clock_test_advance(k->now_ms - clock_now_ms());
+    runs = 0;
+    incarnations[0] = k->incarnation;
+    byte_of[k->incarnation & 0xffff] = 1;
+    s->env.incarnation = k->incarnation;
+    s->forked = false;
+    forget_dicts();
+}
+
+void workers_end(void)
+{
+    still = inside = armed = false;
+}
+
+uint32_t workers_current(void)
+{
+    return runs;
+}
+
+void workers_become(uint32_t worker)
+{
+    incarnations[runs] = segment->env.incarnation;
+    runs = worker;
+    segment->env.incarnation = incarnations[worker];
+    forget_dicts();
+    segment->env.stripe = counters_stripe(worker);
+    for (struct shd_dict *d = segment->dicts; d != NULL; d = d->next)
+        counters_move(&d->dict);
+}
+
+uint64_t workers_incarnation(uint32_t worker)
+{
+    return worker == runs ? segment->env.incarnation : incarnations[worker];
+}
+
+/* ---- deaths --------------------------------------------------------------- */
+
+/* What the kernel does with the lock words at a thread's end. */
+static void mark_locks(uint32_t worker)
+{
+    const struct segment *s = &segment->segment;
+
+    for (uint32_t i = 0; i < s->locks_max; i++) {
+        struct guard *g = guard_at(s, i);
+
+        if ((g->lock & FUTEX_TID_MASK) != TID_FIRST + worker)
+            continue;
+        g->lock = (g->lock & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
+        if (fuzz_planted())
+            g->state = 0; /* the log is lost */
+    }
+}
+
+void workers_kill(uint32_t worker)
+{
+    mark_locks(worker);
+    for (uint32_t i = 0; i < BYTES; i++) {
+        if (byte_of[i] == worker + 1)
+            byte_of[i] = 0;
+    }
+    if (worker == runs)
+        segment->env.incarnation = 0;
+    incarnations[worker] = 0;
+}
+
+void workers_arm(uint64_t stop)
+{
+    stores_left = stop;
+    held_count = 0;
+    armed = stop > 0;
+}
+
+void workers_done(void)
+{
+    armed = false;
+}
+
+static void store_to(const void *p)
+{
+    uint64_t at = (uint64_t)((const unsigned char *)p -
+                             segment->segment.base);
+
+    if (at >= segment->segment.size || --stores_left > 0)
+        return;
+    armed = false;
+    workers_kill(runs);
+    /* They go with a process. */
+    while (held_count > 0)
+        (void)__real_pthread_mutex_unlock(held[--held_count]);
+    longjmp(workers_death, 1);
+}
+
+/* The compiler calls them before each store of the library. */
+#define STORE(n, type)                                                        \
+    void __sanitizer_cov_store##n(const type *p);                             \
+    void __sanitizer_cov_store##n(const type *p)                              \
+    {                                                                         \
+        if (armed)                                                            \
+            store_to(p);                                                      \
+    }
+STORE(1, uint8_t)
+STORE(2, uint16_t)
+STORE(4, uint32_t)
+STORE(8, uint64_t)
+STORE(16, void)
+
+/* ---- the kernel ----------------------------------------------------------- */
+
+/* Arguments that were not given are read, and passed on. */
+#define NOT_ALL_GIVEN __attribute__((no_sanitize("address")))
+
+#define WRAP(type, name, ...)                                                 \
+    type __real_##name(__VA_ARGS__);                                          \
+    type __wrap_##name(__VA_ARGS__);                                          \
+    NOT_ALL_GIVEN type __wrap_##name(__VA_ARGS__)
+
+/* clock_test_advance() moves it. */
+WRAP(int, clock_gettime, clockid_t id, struct timespec *t)
+{
+    if (!still)
+        return __real_clock_gettime(id, t);
+    t->tv_sec = 1000000;
+    t->tv_nsec = 500000;
+    return 0;
+}
+
+static uint32_t own_tid(void)
+{
+    return TID_FIRST + runs;
+}
+
+WRAP(int, robust_trylock, uint32_t *word)
+{
+    uint32_t old = *word, tid = old & FUTEX_TID_MASK;
+
+    if (!inside)
+        return __real_robust_trylock(word);
+    if (tid != 0 && (old & FUTEX_OWNER_DIED) == 0 && tid != own_tid())
+        return EBUSY;
+    *word = own_tid() | (old & FUTEX_WAITERS);
+    return (old & ~FUTEX_WAITERS) == 0 ? 0 : EOWNERDEAD;
+}
+
+/* Nobody else runs: what is not free now never will be. */
+WRAP(int, robust_wait, uint32_t *word, const struct timespec *until)
+{
+    int rc;
+
+    if (!inside)
+        return __real_robust_wait(word, until);
+    rc = __wrap_robust_trylock(word);
+    return rc == EBUSY ? ETIMEDOUT : rc;
+}
+
+WRAP(int, robust_unlock, uint32_t *word)
+{
+    if (!inside)
+        return __real_robust_unlock(word);
+    if ((*word & ~FUTEX_WAITERS) != own_tid())
+        return EPERM;
+    *word = 0;
+    return 0;
+}
+
+/* Of threads that have no number of ours, the odd ones live. */
+WRAP(int, kill, pid_t pid, int signal)
+{
+    uint32_t worker = (uint32_t)pid - TID_FIRST;
+
+    if (!inside)
+        return __real_kill(pid, signal);
+    if (worker < WORKERS || (pid & 1) != 0)
+        return 0;
+    errno = ESRCH;
+    return -1;
+}
+
+WRAP(long, syscall, long number, ...)
+{
+    va_list more;
+    long a[6];
+
+    va_start(more, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(more, long);
+    va_end(more);
+    if (inside && number == SYS_futex) {
+        if ((a[1] & FUTEX_CMD_MASK) == FUTEX_WAIT) {
+            clock_test_advance(WAIT_MS);
+            if (fuzz_waits != NULL)
+                fuzz_waits();
+        }
+        return 0;
+    }
+    return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+WRAP(int, clock_nanosleep, clockid_t id, int flags, const struct timespec *t,
+     struct timespec *left)
+{
+    if (!inside)
+        return __real_clock_nanosleep(id, flags, t, left);
+    clock_test_advance((uint64_t)t->tv_sec * 1000 +
+                       (uint64_t)t->tv_nsec / 1000000 + 1);
+    if (fuzz_waits != NULL)
+        fuzz_waits();
+    return 0;
+}
+
+WRAP(int, fcntl, int fd, int command, ...)
+{
+    va_list more;
+    long argument;
+    struct flock *l;
+    uint64_t index;
+
+    va_start(more, command);
+    argument = va_arg(more, long);
+    va_end(more);
+    if (!inside || (command != F_OFD_SETLK && command != F_OFD_GETLK))
+        return __real_fcntl(fd, command, argument);
+    l = (struct flock *)argument;
+    index = (uint64_t)(l->l_start - LIVENESS_AT);
+    if (index >= BYTES) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (byte_of[index] != 0 && byte_of[index] != runs + 1) {
+        if (command == F_OFD_GETLK)
+            return 0; /* the lock that is in the way: l_type is as asked */
+        errno = EAGAIN;
+        return -1;
+    }
+    if (command == F_OFD_GETLK)
+        l->l_type = F_UNLCK;
+    else
+        byte_of[index] = l->l_type == F_UNLCK ? 0 : runs + 1;
+    return 0;
+}
+
+WRAP(int, pthread_mutex_lock, pthread_mutex_t *m)
+{
+    int rc = __real_pthread_mutex_lock(m);
+
+    if (armed && rc == 0) {
+        if (held_count == MUTEXES)
+            abort();
+        held[held_count++] = m;
+    }
+    return rc;
+}
+
+WRAP(int, pthread_mutex_unlock, pthread_mutex_t *m)
+{
+    if (armed && held_count > 0 && held[held_count - 1] == m)
+        held_count--;
+    return __real_pthread_mutex_unlock(m);
+}

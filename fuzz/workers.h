@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* fuzz/workers.h - workers that are no processes, can die at any store, and
+ * live in a time that stands still.
+ *
+ * OWNS   what the kernel knows of a worker: its thread id, whether it is
+ *        alive, its byte of the segment's file; the clocks.
+ * HOLDS  between workers_begin() and workers_end() the library's system calls
+ *        about those are answered from here, so an input does the same each
+ *        time. Outside, they are the real ones: libFuzzer asks for the time.
+ * CRASH  workers_try() runs a call and leaves it before its store number
+ *        `stop` (clang puts a call in front of each store; other compilers do
+ *        not, and nobody dies then). The locks that the worker had are marked
+ *        as the kernel does. Memory that the call had allocated leaks.
+ */
+#ifndef SHD_FUZZ_WORKERS_H
+#define SHD_FUZZ_WORKERS_H
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/api/handle.h"
+
+#define WORKERS 4u /* that live at one time */
+
+/* From here to workers_keep() time stands still, too: the segment as it is then
+ * is that of an input's beginning, and worker 0 is this process as it has
+ * joined; the others have not joined. */
+void workers_build(void);
+void workers_keep(shd_segment *segment);
+
+/* An input: all bytes as they were kept. */
+void workers_begin(shd_segment *segment);
+void workers_end(void);
+
+/* Worker 0 .. WORKERS - 1 goes on. */
+void workers_become(uint32_t worker);
+uint32_t workers_current(void);
+uint64_t workers_incarnation(uint32_t worker);
+
+/* That worker is dead; another one, not registered yet, has its number from
+ * now on. */
+void workers_kill(uint32_t worker);
+
+/* if (workers_try(stop)) { call(); workers_done(); } else the current worker
+ * has died in the call, before its store number `stop`. */
+#define workers_try(stop)                                                     \
+    (workers_arm(stop), setjmp(workers_death) == 0)
+void workers_done(void);
+
+extern jmp_buf workers_death;
+void workers_arm(uint64_t stop);
+
+/* If the target has it: called when a thread would sleep. */
+void fuzz_waits(void) __attribute__((weak));
+
+/* SHDICT_FUZZ_PLANT is set: each target makes the mistake that it exists to
+ * find. */
+bool fuzz_planted(void);
+
+#endif
