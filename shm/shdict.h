@@ -459,6 +459,7 @@ struct shd_hold {
     uint32_t kind;        /* SHD_OBJECT_, 0: the segment itself */
     uint64_t count;       /* of a queue: messages on a lease, or reserved; of a
                              lock or semaphore: permits; of a topic: cursors;
+                             of a mailbox: requests to be answered;
                              of a dict, or the segment: the locks */
     uint64_t locks;       /* inner locks, taken for the length of a call */
     char object[64];      /* its name, "" of the segment */
