@@ -19,6 +19,7 @@ local dicts = require "shdict_dict"
 local watches = require "shdict_watch"
 local locks = require "shdict_lock"
 local topics = require "shdict_topic"
+local mailboxes = require "shdict_mailbox"
 local queues = require "shdict_queue"
 
 local ffi_gc = ffi.gc
@@ -199,6 +200,15 @@ end
 
 Segment.lock = lock_opener("lock", lib.SHD_OBJECT_LOCK)
 Segment.semaphore = lock_opener("semaphore", lib.SHD_OBJECT_SEMAPHORE)
+
+-- The mailbox of that name, made if there is none unless create is false.
+function Segment.mailbox(self, name, options)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    return mailboxes.open(segment, self, name, options)
+end
 
 -- The queue of that name; with options, which may be {}, made if there is none.
 function Segment.queue(self, name, options)

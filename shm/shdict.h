@@ -459,6 +459,7 @@ struct shd_hold {
     uint32_t kind;        /* SHD_OBJECT_, 0: the segment itself */
     uint64_t count;       /* of a queue: messages on a lease, or reserved; of a
                              lock or semaphore: permits; of a topic: cursors;
+                             of a mailbox: requests to be answered;
                              of a dict, or the segment: the locks */
     uint64_t locks;       /* inner locks, taken for the length of a call */
     char object[64];      /* its name, "" of the segment */
@@ -1396,6 +1397,204 @@ SHD_API SHD_MUST int shd_subscription_arm(shd_subscription *subscription);
 /* Forgets a name that nobody is subscribed by. SHD_NOTFOUND. SHD_EXISTS: a
  * live worker is. */
 SHD_API SHD_MUST int shd_topic_forget(shd_topic *topic, const char *name);
+
+/* ---- mailboxes ---------------------------------------------------------- */
+
+/* A MAILBOX carries messages to one worker, and answers back. Each worker that
+ * listens has a box in it. Others name it by its incarnation (which is never
+ * given again, so a message cannot reach a later worker by mistake), and find
+ * that by its logical id.
+ *   A *post* wants no answer. What post has returned for is received once, in
+ * the order of sending, unless its receiver dies or leaves first: a box goes
+ * with its worker. ("Whoever is there does it" is a queue, "all or nobody hear
+ * of it" a topic.)
+ *   A *request* ends in one of: the answer; SHD_DEAD, as soon as the receiver
+ * is known to have died or left, before it took the request or after; SHD_LOST,
+ * it was declined; or its sender cancels it, or dies: then a box that has it
+ * still loses it, and who answers it gets SHD_LOST. Without a supervisor a
+ * waiting requester finds a death within 250 ms.
+ *   A mailbox is bounded, by bytes, and each inbox by a part of them, so that
+ * one worker that does not look keeps others' mail away only from itself: who
+ * sends to a full box waits, or gets SHD_FULL. An answer lies where its request
+ * did, so it has room if it is no longer than that, or than the room that the
+ * requester asked for; a longer one may have to wait.
+ *   Handles, numbers and messages are this worker's: a child of fork is another
+ * one. */
+typedef struct shd_mailbox shd_mailbox;
+
+/* Every field may be 0 for its default. */
+struct shd_mailbox_options {
+    uint32_t struct_size;    /* sizeof(struct shd_mailbox_options) */
+    uint32_t reserved;       /* 0 */
+    uint64_t capacity_bytes; /* memory for messages, up to 64 GiB; default 1
+                                MiB; taken from the system as it is needed */
+    uint64_t message_bytes;  /* as of a queue: default 160 */
+    uint64_t box_bytes;      /* of it, as much as the messages that wait in one
+                                box may take; default a quarter */
+};
+
+/* Opens the mailbox of that name, and makes it if it is not there and o is
+ * given. Errors as shd_queue_open. */
+SHD_API SHD_MUST int shd_mailbox_open(shd_segment *segment, const char *name,
+                                      const struct shd_mailbox_options *o,
+                                      shd_mailbox **out);
+
+/* This worker's box stays until it leaves or dies. */
+SHD_API int shd_mailbox_close(shd_mailbox *mailbox);
+
+/* From now on this worker can be sent to. Receiving says so as well. */
+SHD_API SHD_MUST int shd_mailbox_listen(shd_mailbox *mailbox);
+
+/* No more: posts that wait in its box are gone, requests that wait there or
+ * that it has taken fail with SHD_DEAD. Its own requests go on. */
+SHD_API SHD_MUST int shd_mailbox_leave(shd_mailbox *mailbox);
+
+/* The worker with that logical id that listens; of several that of the newest
+ * generation, one that drains only if there is no other. SHD_NOTFOUND. */
+SHD_API SHD_MUST int shd_mailbox_find(shd_mailbox *mailbox, int32_t worker_id,
+                                      uint64_t *incarnation);
+
+struct shd_mail {
+    uint64_t len;     /* bytes */
+    uint64_t id;      /* 1, 2 ... in the order of sending */
+    uint64_t from;    /* incarnation of the sender; of an answer: of its
+                         request's */
+    uint64_t to;      /* of the receiver */
+    uint64_t request; /* names it, for the answer; 0: a post */
+    uint64_t sent_ms; /* wall clock */
+    uint32_t received; /* 1: its receiver had taken it. Told with SHD_DEAD,
+                          too: what it asked for may be half done */
+    uint32_t reserved;
+};
+
+/* Sends a message that wants no answer; *id, if not NULL, gets its number.
+ * SHD_FULL: no room within wait_ms. SHD_NOTFOUND: that worker does not listen.
+ * SHD_DEAD. SHD_TOOBIG: more than a box holds. SHD_NOMEM. Takes the mailbox's
+ * lock; one that dies has sent it wholly or not at all. More than 16 KiB are
+ * copied without holding it. */
+SHD_API SHD_MUST int shd_mailbox_post(shd_mailbox *mailbox, uint64_t to,
+                                      const void *data, size_t len,
+                                      int64_t wait_ms, uint64_t *id);
+
+/* The same to each worker that listens now, but this one; *reached, if not
+ * NULL, gets how many. SHD_FULL: so many, and others had no room within
+ * wait_ms, which is for all together. Not all at once: a sender that dies has
+ * sent to some. */
+SHD_API SHD_MUST int shd_mailbox_post_all(shd_mailbox *mailbox,
+                                          const void *data, size_t len,
+                                          int64_t wait_ms, uint32_t *reached);
+
+/* The next message to this worker. SHD_NOTFOUND: none came within wait_ms.
+ * SHD_SPACE: size is too small, m->len tells the need, nothing was taken.
+ * m->request is not 0: a request, which wants shd_mailbox_answer or _decline
+ * by this worker, and takes room in the mailbox until then. */
+SHD_API SHD_MUST int shd_mailbox_receive(shd_mailbox *mailbox, void *buf,
+                                         size_t size, int64_t wait_ms,
+                                         struct shd_mail *m);
+
+/* Answers it. SHD_LOST: its sender does not wait any more, or it has been
+ * answered; nothing is left of it. SHD_FULL: longer than the room it has, and
+ * no more was free within wait_ms; it can be answered still. SHD_TOOBIG. */
+SHD_API SHD_MUST int shd_mailbox_answer(shd_mailbox *mailbox,
+                                        uint64_t request, const void *data,
+                                        size_t len, int64_t wait_ms);
+
+/* Its sender gets SHD_LOST. SHD_LOST: as answer. */
+SHD_API SHD_MUST int shd_mailbox_decline(shd_mailbox *mailbox,
+                                         uint64_t request);
+
+/* Sends a request, with room for an answer of at least answer_bytes, and does
+ * not wait for that. *request names it: each wants shd_mailbox_await until it
+ * says something else than 1 or SHD_SPACE, or shd_mailbox_cancel. Errors as
+ * post. */
+SHD_API SHD_MUST int shd_mailbox_request(shd_mailbox *mailbox, uint64_t to,
+                                         const void *data, size_t len,
+                                         size_t answer_bytes, int64_t wait_ms,
+                                         uint64_t *request);
+
+/* The answer to a request of this worker. 1: not within wait_ms. SHD_DEAD,
+ * SHD_LOST: as above, and *m tells which and whether it had been received.
+ * SHD_SPACE: size is too small, m->len tells the need, it is still there.
+ * SHD_NOTFOUND: no such request of this worker (any more). An event loop that
+ * has no supervisor calls it now and then, say every 250 ms, also when no bell
+ * rings, to find deaths. */
+SHD_API SHD_MUST int shd_mailbox_await(shd_mailbox *mailbox, uint64_t request,
+                                       void *buf, size_t size,
+                                       int64_t wait_ms, struct shd_mail *m);
+
+/* Its answer is not wanted any more. What the receiver has begun it may well
+ * finish. SHD_NOTFOUND: as await. */
+SHD_API SHD_MUST int shd_mailbox_cancel(shd_mailbox *mailbox,
+                                        uint64_t request);
+
+/* All in one: a request, and its answer within wait_ms (SHD_BUSY: not in time,
+ * it was cancelled). SHD_SPACE: the answer is longer than size; m->request
+ * names it, for another await or cancel. Else as request and await. */
+SHD_API SHD_MUST int shd_mailbox_call(shd_mailbox *mailbox, uint64_t to,
+                                      const void *data, size_t len, void *buf,
+                                      size_t size, int64_t wait_ms,
+                                      struct shd_mail *m);
+
+/* For an event loop: 1 if there is a message, or an answer, for this worker
+ * just now; else 0, and shd_worker_fd() becomes readable when there is. Once:
+ * arm again after each look. */
+SHD_API SHD_MUST int shd_mailbox_arm(shd_mailbox *mailbox);
+
+/* The same for room: 1 if len bytes could be sent to that worker. */
+SHD_API SHD_MUST int shd_mailbox_arm_room(shd_mailbox *mailbox, uint64_t to,
+                                          size_t len);
+
+struct shd_mailbox_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t cell_bytes;
+    uint64_t generation;
+    uint64_t capacity_bytes;
+    uint64_t message_bytes;
+    uint64_t box_bytes;
+    uint64_t cells;
+    uint64_t cells_used;
+    uint64_t bytes;     /* of all messages in it */
+    uint32_t boxes_max; /* the segment's workers_max */
+    uint32_t boxes;     /* that somebody has */
+    uint32_t listening; /* of those */
+    uint32_t waiting;   /* messages to be received */
+    uint32_t working;   /* requests to be answered, and what is being copied */
+    uint32_t answers;   /* to be looked at by who asked */
+    uint64_t sent;      /* so far, and what became of them: */
+    uint64_t received;
+    uint64_t unread;    /* went before they were received */
+    uint64_t requests;  /* of those sent; and they were */
+    uint64_t answered;
+    uint64_t declined;
+    uint64_t failed;    /* their receiver died or left */
+    uint64_t withdrawn; /* their sender cancelled them, or died */
+    char name[64];
+};
+
+/* One state of the mailbox; takes no lock. */
+SHD_API SHD_MUST int shd_mailbox_info(shd_mailbox *mailbox,
+                                      struct shd_mailbox_info *info);
+
+/* The boxes, index 0 .. boxes_max - 1. 0, SHD_NOTFOUND: nobody's, SHD_INVAL:
+ * past the end. Takes no lock. */
+struct shd_box_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t dead;        /* 1: its worker is proved dead */
+    uint64_t owner;       /* incarnation of its worker */
+    uint32_t listening;   /* 0: it only asks */
+    uint32_t waiting;
+    uint32_t working;
+    uint32_t answers;
+};
+SHD_API SHD_MUST int shd_mailbox_box(shd_mailbox *mailbox, uint32_t index,
+                                     struct shd_box_info *info);
+
+/* Message number `at` (from 0) of those that wait in box `index`, which stays.
+ * As many of its bytes as fit are copied. SHD_NOTFOUND: there are no more.
+ * Takes no lock. */
+SHD_API SHD_MUST int shd_mailbox_peek(shd_mailbox *mailbox, uint32_t index,
+                                      uint64_t at, void *buf, size_t size,
+                                      struct shd_mail *m);
 
 /* ---- locks and semaphores --------------------------------------------- */
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/api/holds.h"
 #include "shm/base/error.h"
+#include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
 #include "shm/ipc/queue.h"
 #include "shm/ipc/topic.h"
+#include "shm/worker/registry.h"
 
 #include <string.h>
 
@@ -62,6 +64,26 @@ static int permits_of(const struct guard_env *env,
     return rc == SHD_OK ? permits_held(&p, incarnation, count) : rc;
 }
 
+/* Requests that it has taken. */
+static int requests_of(const struct guard_env *env,
+                       const struct catalogue_object *object,
+                       uint64_t incarnation, uint64_t *count)
+{
+    struct mailbox_box box;
+    struct mailbox b;
+    struct object o;
+    int rc = object_view(env, object, &o);
+
+    *count = 0;
+    if (rc == SHD_OK)
+        rc = mailbox_view(&o, &b);
+    if (rc == SHD_OK)
+        rc = mailbox_box_at(&b, registry_index(incarnation), &box);
+    if (rc == SHD_OK && box.owner == incarnation)
+        *count = box.n_taken;
+    return rc == SHD_NOTFOUND ? SHD_OK : rc;
+}
+
 static const struct {
     uint32_t kind;
     holds_counter *count;
@@ -70,6 +92,7 @@ static const struct {
     {SHD_OBJECT_TOPIC, cursors_of},
     {SHD_OBJECT_LOCK, permits_of},
     {SHD_OBJECT_SEMAPHORE, permits_of},
+    {SHD_OBJECT_MAILBOX, requests_of},
 };
 
 static holds_counter *counter_of(uint32_t kind)

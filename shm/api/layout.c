@@ -10,6 +10,7 @@
 #include "shm/api/handle.h"
 #include "shm/base/error.h"
 #include "shm/dict/picture.h"
+#include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
 #include "shm/ipc/queue.h"
 #include "shm/ipc/topic.h"
@@ -113,6 +114,23 @@ static size_t permits_parts(const struct object *o, struct part *part)
     return 3;
 }
 
+static size_t mailbox_parts(const struct object *o, struct part *part)
+{
+    const struct segment *s = o->env->segment;
+    struct mailbox b;
+
+    if (mailbox_view(o, &b) != SHD_OK)
+        return 0;
+    part[0] =
+        (struct part){"header", 0, OBJECT_HEADER_BYTES + sizeof(*b.header)};
+    part[1] = (struct part){"boxes", segment_offset(s, b.boxes),
+                            (uint64_t)b.count * sizeof(*b.boxes)};
+    part[2] =
+        (struct part){"messages", b.cells.at,
+                      atomic_load32(&b.cells.header->used) * b.cells.bytes};
+    return 3;
+}
+
 /* What a kind says of itself; others are one part between header and bells. */
 static const struct {
     uint32_t kind;
@@ -122,6 +140,7 @@ static const struct {
     {SHD_OBJECT_TOPIC, topic_parts},
     {SHD_OBJECT_LOCK, permits_parts},
     {SHD_OBJECT_SEMAPHORE, permits_parts},
+    {SHD_OBJECT_MAILBOX, mailbox_parts},
 };
 
 static size_t other_parts(const struct guard_env *env,

@@ -149,7 +149,11 @@ static int find_fresh(const struct cells *c, uint32_t want,
 
 int cells_find(const struct cells *c, uint64_t len, struct cells_run *run)
 {
-    uint64_t n = cells_of(c, len);
+    return cells_find_cells(c, cells_of(c, len), run);
+}
+
+int cells_find_cells(const struct cells *c, uint64_t n, struct cells_run *run)
+{
     uint32_t ref = atomic_load32(&c->header->free), found = 0;
 
     if (n > cells_left(c))
@@ -243,6 +247,30 @@ struct message *cells_take(const struct cells *c, struct txn *t,
     atomic_store32(&m->cells, run->n);
     atomic_store32(&m->len, (uint32_t)len);
     return m;
+}
+
+int cells_extend(const struct cells *c, struct txn *t, struct message *m,
+                 const struct cells_run *run)
+{
+    struct message *last = cells_at(c, atomic_load32(&m->last));
+
+    if (last == NULL)
+        return broken(c);
+    if (run->joint != 0)
+        txn_store32(t, &cells_at(c, run->joint)->next, run->joint_to);
+    heads_store(c, t, run->free_after,
+                atomic_load32(&c->header->used) + run->n);
+    if (run->fresh_after != atomic_load64(&c->header->fresh))
+        txn_store64(t, &c->header->fresh, run->fresh_after);
+    atomic_store32(&cell_number(c, ((uint64_t)run->first * SEGMENT_UNIT -
+                                    c->at) / c->bytes)
+                        ->last,
+                   CELLS_CONTINUED);
+    mark(c, run);
+    txn_store32(t, &last->next, run->first);
+    txn_store32(t, &m->last, run->last);
+    txn_store32(t, &m->cells, atomic_load32(&m->cells) + run->n);
+    return SHD_OK;
 }
 
 int cells_give(const struct cells *c, struct txn *t, struct message *m)
@@ -537,11 +565,12 @@ static const struct message *see(struct cells_check *k, uint32_t ref)
 int cells_check_message(struct cells_check *k, const struct message *m)
 {
     uint32_t ref = cells_ref(k->cells, m), n = atomic_load32(&m->cells);
+    uint64_t need = cells_of(k->cells, atomic_load32(&m->len));
     const struct message *cell = see(k, ref);
 
     if (cell == NULL)
         return cells_check_failed(k, m, "is in two places");
-    if (n != cells_of(k->cells, atomic_load32(&m->len)))
+    if (n < need || (n > need && !k->cells->spare))
         return cells_check_failed(k, m, "its length and its cells differ");
     for (uint32_t i = 1; i < n; i++) {
         ref = atomic_load32(&cell->next);

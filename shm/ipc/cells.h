@@ -29,6 +29,7 @@
 #define CELLS_MORE_BYTES 8u /* head of a cell that is not the first */
 #define CELLS_ALLOC_WORDS 3u
 #define CELLS_FREE_WORDS 3u
+#define CELLS_EXTEND_WORDS 6u
 
 /* In the object's own part. */
 struct cells_header {
@@ -77,6 +78,7 @@ struct cells {
     uint32_t count;
     struct tree_kind timed; /* trees by `when`, then `id` */
     uint32_t kind;          /* of the object, for messages */
+    bool spare; /* a message may have more cells than its bytes need */
     char name[64];
 };
 
@@ -141,6 +143,10 @@ struct cells_run {
  * SHD_CORRUPT. */
 int cells_find(const struct cells *c, uint64_t len, struct cells_run *run);
 
+/* The same for n cells. */
+int cells_find_cells(const struct cells *c, uint64_t n,
+                     struct cells_run *run);
+
 /* Fills the bytes of a run, before txn_begin. */
 void cells_fill(const struct cells *c, const struct cells_run *run,
                 const void *data, uint64_t len);
@@ -149,6 +155,19 @@ void cells_fill(const struct cells *c, const struct cells_run *run,
  * `cells` and `len` filled in and the rest 0. */
 struct message *cells_take(const struct cells *c, struct txn *t,
                            const struct cells_run *run, uint64_t len);
+
+/* Adds the cells of a run to the end of a message's, which has its len still:
+ * CELLS_EXTEND_WORDS. */
+int cells_extend(const struct cells *c, struct txn *t, struct message *m,
+                 const struct cells_run *run);
+
+/* Bytes that fit into the cells that a message has. */
+static inline uint64_t cells_room(const struct cells *c,
+                                  const struct message *m)
+{
+    return cells_first_room(c) +
+           (uint64_t)(atomic_load32(&m->cells) - 1) * cells_more_room(c);
+}
 
 /* Gives the message's cells back: CELLS_FREE_WORDS. */
 int cells_give(const struct cells *c, struct txn *t, struct message *m);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The kinds of objects: what each does for a check and for a reap. */
+#include "shm/ipc/mailbox.h"
 #include "shm/ipc/object.h"
 #include "shm/ipc/permits.h"
 #include "shm/ipc/queue.h"
@@ -10,6 +11,7 @@ static const struct object_kind KINDS[] = {
     {SHD_OBJECT_TOPIC, topic_check, topic_reap},
     {SHD_OBJECT_LOCK, permits_check, permits_reap},
     {SHD_OBJECT_SEMAPHORE, permits_check, permits_reap},
+    {SHD_OBJECT_MAILBOX, mailbox_check, mailbox_reap},
     {0, NULL, NULL},
 };
 

@@ -6,6 +6,7 @@
  */
 #include "shm/ipc/object.h"
 #include "shm/base/error.h"
+#include "shm/ipc/mailbox.h"
 #include "shm/ipc/queue.h"
 #include "shm/worker/doorbell.h"
 #include "shm/worker/registry.h"
@@ -414,5 +415,6 @@ int object_check(const struct guard_env *env, const struct catalogue_object *c,
 uint64_t object_fingerprint(void)
 {
     return (sizeof(struct object_header) * 1000003 + GUARD_WAITS) * 1000003 +
-           sizeof(struct queue_header) * 31 + sizeof(struct message);
+           sizeof(struct queue_header) * 31 + sizeof(struct message) +
+           sizeof(struct mailbox_header) * 7 + sizeof(struct mailbox_box);
 }

@@ -360,6 +360,56 @@ def queues_are_pushed_to_and_popped_from():
 
 
 @case
+def workers_are_written_to_and_asked():
+    name = segment()
+    expect(3, "send", name, "m", "0", "x", err=b"no mailbox")
+    host = subprocess.Popen(["luajit", "-e", """
+        local shdict = require "shdict"
+        local segment = assert(shdict.open(arg[1], { worker_id = 4 }))
+        local box = assert(segment:mailbox("m"))
+        assert(box:listen())
+        print("ready")
+        io.stdout:flush()
+        while true do
+            local text, from, request = box:receive(60)
+            if request then
+                assert(box:answer(request, "is " .. text))
+            elseif text ~= "go on" then
+                break
+            end
+        end
+        io.read()
+        """, "-", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=dict(environment, LUA_PATH=os.path.dirname(SHDICT) +
+                 "/lua/?.lua;;"))
+    try:
+        assert host.stdout.readline() == b"ready\n"
+        expect(0, "request", name, "m", "4", "it", out=b"is it")
+        assert answer("request", name, "m", "4", "x" * 9)["answer"] == (
+            "is " + "x" * 9)
+        assert answer("send", name, "m", "4", "go on")["id"] > 0
+        expect(0, "send", name, "m", "all", out=b"1\n", stdin=b"end")
+        expect(1, "send", name, "m", "5", "x", err=b"no worker 5 listens")
+        expect(1, "send", name, "m", "@1", "x", err=b"dead")
+        boxes = [b for b in answer("mailboxes", name, "m") if not b["dead"]]
+        assert [b["worker_id"] for b in boxes] == [4], boxes
+        assert b" listening " in expect(0, "mailboxes", name, "m").out
+        expect(1, "request", name, "m", "4", "x", "--wait", "0.01",
+               err=b"in time")
+        host.kill()
+        host.wait()
+        expect(0, "reap", name)
+        row = answer("mailboxes", name)[0]
+        assert (row["name"], row["boxes"]) == ("m", 0), row
+        assert row["answered"] == 2 and row["cells_used"] == 0, row
+        assert re.search(br"^m +0 +0 ", expect(0, "mailboxes", name).out, re.M)
+    finally:
+        host.kill()
+        host.wait()
+    expect(0, "check", name)
+
+
+@case
 def pop_prints_and_removes():
     name = segment("d=1m")
     expect(0, "set", name, "d", "k", "--stdin", stdin=b"x" * 200000)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "shm/api/handle.h"
+#include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
 #include "shm/ipc/topic.h"
 
@@ -221,6 +222,85 @@ static int on_lock(struct world *w, bool *known)
     return rc > 0 ? SHD_OK : rc;
 }
 
+/* ---- mailboxes ------------------------------------------------------------ */
+
+static int make_mailbox(struct world *w)
+{
+    struct shd_mailbox_options o = {.struct_size = sizeof(o),
+                                    .capacity_bytes = number(2, 16) * 1024,
+                                    .box_bytes = number(3, 4) * 1024};
+    struct mailbox b;
+
+    return mailbox_open(env_of(w), word(1), &o, true, &b);
+}
+
+static const unsigned char *mail_bytes(const struct mailbox *b, size_t len)
+{
+    memset(data, (int)(b->header->ids + len + 1), sizeof(data));
+    for (size_t i = 0; i < len; i += 64)
+        data[i] = (unsigned char)(i / 64);
+    return data;
+}
+
+/* The first message with that worker as sender or holder, in those states. */
+static uint64_t mail_number(const struct mailbox *b, uint32_t states,
+                            bool holds)
+{
+    uint64_t own = b->object.env->incarnation;
+
+    for (uint32_t i = 0; i < b->cells.count; i++) {
+        const struct message *m =
+            cells_at(&b->cells, (uint32_t)((b->cells.at + i * b->cells.bytes) /
+                                           SEGMENT_UNIT));
+
+        if (m != NULL && m->last != CELLS_CONTINUED && m->state <= 31 &&
+            (states >> m->state & 1) != 0 &&
+            (holds ? m->holder : m->from) == own)
+            return (m->lease & UINT32_MAX) << 32 | cells_ref(&b->cells, m);
+    }
+    return 0;
+}
+
+static int on_mailbox(struct world *w, bool *known)
+{
+    uint64_t to = w->incarnation != NULL ? w->incarnation[number(2, 0)] : 0;
+    size_t len = number(3, 0);
+    struct shd_mail m;
+    struct mailbox b;
+    uint64_t n;
+    int rc;
+
+    *known = is("listen") || is("mleave") || is("post") || is("ask") ||
+             is("fetch") || is("answer") || is("decline") || is("look") ||
+             is("giveup");
+    if (!*known)
+        return SHD_OK;
+    rc = mailbox_open(env_of(w), word(1), NULL, false, &b);
+    if (rc != SHD_OK)
+        return rc;
+    if (is("listen"))
+        return mailbox_listen(&b);
+    if (is("mleave"))
+        return mailbox_leave(&b);
+    if (is("post") || is("ask"))
+        return mailbox_send(&b, to, mail_bytes(&b, len), len, number(4, 0),
+                            is("ask"), 0, &n);
+    if (is("fetch"))
+        return mailbox_receive(&b, data, sizeof(data), 0, &m);
+    if (is("answer")) {
+        len = number(2, 0);
+        return mailbox_answer(&b, mail_number(&b, 1u << MAIL_TAKEN, true),
+                              mail_bytes(&b, len), len, 0);
+    }
+    if (is("decline"))
+        return mailbox_decline(&b, mail_number(&b, 1u << MAIL_TAKEN, true));
+    n = mail_number(&b, UINT32_MAX & ~(1u << MAIL_POST | 1u), false);
+    if (is("giveup"))
+        return mailbox_cancel(&b, n);
+    rc = mailbox_await(&b, n, data, sizeof(data), 0, &m);
+    return rc == SHD_DEAD || rc == SHD_LOST ? SHD_OK : rc;
+}
+
 int script_ipc(struct world *w, char *const word_of[], int count, bool *known)
 {
     int rc;
@@ -232,9 +312,13 @@ int script_ipc(struct world *w, char *const word_of[], int count, bool *known)
         return make_topic(w);
     if (is("lock"))
         return make_lock(w);
+    if (is("mailbox"))
+        return make_mailbox(w);
     if (is("drop"))
         return shd_object_destroy(w->segment, word(1));
     rc = on_topic(w, known);
+    if (!*known)
+        rc = on_mailbox(w, known);
     return *known ? rc : on_lock(w, known);
 }
 
@@ -366,6 +450,51 @@ static int read_lock(struct world *w, const struct shd_object_info *o,
     return add(s, o->name, "lock", 0, content);
 }
 
+static int read_mail(const struct mailbox *b, const struct message_list *l,
+                     uint64_t h, struct state *s)
+{
+    for (uint32_t ref = l->first; ref != 0;) {
+        const struct message *m = cells_at(&b->cells, ref);
+        uint64_t content = mix_number(h, m->state);
+
+        if (m->len > sizeof(data) ||
+            cells_read(&b->cells, m, 0, data, m->len) != SHD_OK)
+            return complain("cells_read", SHD_CORRUPT);
+        /* Of what has failed only that it has is told. */
+        if (m->state != MAIL_FAILED)
+            content = mix(content, data, m->len);
+        content = mix_number(mix_number(content, m->from), m->holder);
+        content = mix_number(mix_number(content, m->lease), m->attempts);
+        if (add(s, b->object.name, "m", m->id, content) != 0)
+            return -1;
+        s->order = mix_number(s->order, m->id);
+        ref = m->after;
+    }
+    return 0;
+}
+
+static int read_mailbox(struct world *w, const char *name, struct state *s)
+{
+    struct mailbox b;
+    int rc = mailbox_open(env_of(w), name, NULL, false, &b);
+
+    if (rc != SHD_OK)
+        return complain("mailbox_open", rc);
+    for (uint32_t i = 0; i < b.count; i++) {
+        const struct mailbox_box *box = &b.boxes[i];
+
+        if (box->owner != 0 &&
+            add(s, name, "box", i,
+                mix_number(box->owner, box->listening)) != 0)
+            return -1;
+        if (read_mail(&b, &box->inbox, i * 3, s) != 0 ||
+            read_mail(&b, &box->taken, i * 3 + 1, s) != 0 ||
+            read_mail(&b, &box->answers, i * 3 + 2, s) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 int state_read_ipc(struct world *w, struct state *s)
 {
     struct shd_object_info o = {.struct_size = sizeof(o)};
@@ -382,6 +511,8 @@ int state_read_ipc(struct world *w, struct state *s)
         else if (o.kind == SHD_OBJECT_LOCK ||
                  o.kind == SHD_OBJECT_SEMAPHORE)
             bad = read_lock(w, &o, s);
+        else if (o.kind == SHD_OBJECT_MAILBOX)
+            bad = read_mailbox(w, o.name, s);
         if (bad != 0)
             return -1;
     }

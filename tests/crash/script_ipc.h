@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* tests/crash/script_ipc.h - commands of scripts on topics and locks, and what
+/* tests/crash/script_ipc.h - commands of scripts on topics, locks
+ * and mailboxes, and what
  * is in them as states. They go by the inner functions, and keep nothing
  * between two commands but what is in the segment.
  *
@@ -13,6 +14,11 @@
  *   release L           one of this worker's permits
  *   request L           takes, or gets in line   cancel L   leaves it, or takes
  *   extend L TTL        expireall L
+ *   mailbox M [KIB [BOXKIB]]   makes it
+ *   listen M   mleave M        this worker has a box, has none any more
+ *   post M WORKER LEN   ask M WORKER LEN [ROOM]   fetch M
+ *   answer M LEN   decline M   the first request it has taken
+ *   look M   giveup M          at, or of, the first it has sent
  *   drop OBJECT         destroys it
  */
 #ifndef SHD_TESTS_CRASH_SCRIPT_IPC_H

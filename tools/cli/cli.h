@@ -71,7 +71,7 @@ extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_reap, verb_sidecar, verb_supervise, verb_topics, verb_publish,
     verb_follow, verb_locks, verb_export, verb_flush, verb_completion,
     verb_top, verb_map, verb_layout, verb_watch, verb_queues, verb_push, verb_peek, verb_drain,
-    verb_requeue;
+    verb_mailboxes, verb_send, verb_request, verb_requeue;
 
 /* All of them, in the order of the help; NULL after the last. */
 const struct cli_verb *const *cli_verbs(void);
@@ -305,6 +305,9 @@ int cli_take(shd_dict *dict, const void *key, size_t key_len, char **buf,
 
 /* A buffer of at least `size` bytes in *buf; what it held is lost. */
 int cli_grow(char **buf, size_t *held, size_t size);
+
+/* All of standard input into *buf (malloc). 0 or -1, with errno. */
+int cli_read_input(char **buf, size_t *len);
 
 /* shdict pop SEGMENT QUEUE (verb_queue.c). */
 int cli_queue_pop(struct cli_args *args);

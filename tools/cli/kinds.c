@@ -18,6 +18,8 @@ struct from {
 #define DICT(member, unit, help) FROM(shd_dict_info, member, unit, help)
 #define QUEUE(member, unit, help) FROM(shd_queue_info, member, unit, help)
 #define TOPIC(member, unit, help) FROM(shd_topic_info, member, unit, help)
+#define MAILBOX(member, unit, help)                                           \
+    FROM(shd_mailbox_info, member, unit, help)
 #define LOCK(member, unit, help) FROM(shd_lock_info, member, unit, help)
 
 static const struct from dict_figures[] = {
@@ -67,6 +69,25 @@ static const struct from topic_figures[] = {
     TOPIC(cursors, CLI_GAUGE, "Subscribers whose place is in the segment"),
     TOPIC(cursors_max, CLI_GAUGE, "How many of them there can be")};
 
+static const struct from mailbox_figures[] = {
+    MAILBOX(capacity_bytes, CLI_BYTES, "Capacity, all overhead included"),
+    MAILBOX(bytes, CLI_BYTES, "Of all messages in it"),
+    MAILBOX(cells, CLI_GAUGE, "Cells for messages"),
+    MAILBOX(cells_used, CLI_GAUGE, "Cells that are in use"),
+    MAILBOX(listening, CLI_GAUGE, "Workers that can be sent to"),
+    NAMED("mail_waiting", shd_mailbox_info, waiting, CLI_GAUGE,
+          "Messages to be received"),
+    MAILBOX(working, CLI_GAUGE, "Requests to be answered"),
+    MAILBOX(answers, CLI_GAUGE, "Answers that nobody has looked at"),
+    MAILBOX(sent, CLI_COUNTER, "Messages sent"),
+    MAILBOX(received, CLI_COUNTER, "Messages received"),
+    MAILBOX(unread, CLI_COUNTER, "Messages that went without being received"),
+    MAILBOX(requests, CLI_COUNTER, "Messages that were requests"),
+    MAILBOX(answered, CLI_COUNTER, "Requests answered"),
+    MAILBOX(declined, CLI_COUNTER, "Requests declined"),
+    MAILBOX(failed, CLI_COUNTER, "Requests whose receiver died or left"),
+    MAILBOX(withdrawn, CLI_COUNTER, "Requests whose sender gave up or died")};
+
 static const struct from lock_figures[] = {
     LOCK(permits, CLI_GAUGE, "Permits"),
     LOCK(taken, CLI_GAUGE, "Permits that somebody has"),
@@ -81,6 +102,7 @@ static const struct from lock_figures[] = {
 _Static_assert(COUNT(dict_figures) <= CLI_FIGURES_MAX, "room");
 _Static_assert(COUNT(queue_figures) <= CLI_FIGURES_MAX, "room");
 _Static_assert(COUNT(topic_figures) <= CLI_FIGURES_MAX, "room");
+_Static_assert(COUNT(mailbox_figures) <= CLI_FIGURES_MAX, "room");
 _Static_assert(COUNT(lock_figures) <= CLI_FIGURES_MAX, "room");
 
 static void fill(struct cli_object *object, const struct from *from, size_t n,
@@ -149,6 +171,21 @@ static int figures_of_topic(shd_segment *segment, const char *name,
     return code;
 }
 
+static int figures_of_mailbox(shd_segment *segment, const char *name,
+                              struct cli_object *object)
+{
+    struct shd_mailbox_info info = {.struct_size = sizeof(info)};
+    shd_mailbox *mailbox;
+    int code = shd_mailbox_open(segment, name, NULL, &mailbox);
+
+    if (code != SHD_OK)
+        return code;
+    code = shd_mailbox_info(mailbox, &info);
+    shd_mailbox_close(mailbox);
+    fill(object, mailbox_figures, COUNT(mailbox_figures), &info);
+    return code;
+}
+
 /* And of semaphores: object->kind says which. */
 static int figures_of_lock(shd_segment *segment, const char *name,
                            struct cli_object *object)
@@ -173,7 +210,8 @@ static const struct {
              {SHD_OBJECT_QUEUE, figures_of_queue},
              {SHD_OBJECT_TOPIC, figures_of_topic},
              {SHD_OBJECT_LOCK, figures_of_lock},
-             {SHD_OBJECT_SEMAPHORE, figures_of_lock}};
+             {SHD_OBJECT_SEMAPHORE, figures_of_lock},
+             {SHD_OBJECT_MAILBOX, figures_of_mailbox}};
 
 
 int cli_object_at(shd_segment *segment, uint32_t index,

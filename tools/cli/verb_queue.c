@@ -150,7 +150,7 @@ const struct cli_verb verb_queues = {.name = "queues",
 
 /* ---- push -------------------------------------------------------------- */
 
-static int read_input(char **buf, size_t *len)
+int cli_read_input(char **buf, size_t *len)
 {
     size_t held = 0;
 
@@ -196,7 +196,7 @@ static int push_run(struct cli_args *args)
     if (args->count == 3) {
         len = cli_bytes(args, "MESSAGE", args->words[2]);
     } else {
-        if (read_input(&input, &len) != 0) {
+        if (cli_read_input(&input, &len) != 0) {
             cli_message(args, "standard input: %m");
             return CLI_FAILED;
         }
