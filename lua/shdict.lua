@@ -39,6 +39,7 @@ local INVAL = lib.SHD_INVAL
 
 local read_segment_info = library.struct_reader("shd_segment_info")
 local read_object_info = library.struct_reader("shd_object_info")
+local read_keep_info = library.struct_reader("shd_keep_info")
 local read_worker_info = library.struct_reader("shd_worker_info")
 local read_hold = library.struct_reader("shd_hold")
 
@@ -552,6 +553,49 @@ function Segment.check(self)
            ffi_string(lib.shd_strerror_name(code))
 end
 
+local function path_error(path)
+    if type(path) ~= "string" then
+        return "bad path: string expected, got " .. type(path)
+    end
+    if path:find("\0", 1, true) then
+        return "bad path: it holds a NUL byte"
+    end
+end
+
+-- Yes and no, and what the figures of a snapshot are to a Lua program.
+local function keep_info(info)
+    info.done = info.done == 1
+    info.one_moment = info.one_moment == 1
+    info.at, info.total = nil, nil
+    return info
+end
+
+-- All that is in it into a file, beside who works on it.
+function Segment.save(self, path, options)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    local err = path_error(path)
+    local checked
+    if not err then
+        checked, err = options_of(library.SAVE_OPTIONS, options)
+    end
+    if err then
+        return invalid(err)
+    end
+    local o = ffi_new("struct shd_save_options")
+    o.struct_size = ffi.sizeof(o)
+    o.hold_ms = math.min(math.ceil((checked.hold or 0) * 1000), 0xffffffff)
+    local info, code = read_keep_info(function(out)
+        return lib.shd_segment_save(segment, path, o, out)
+    end)
+    if not info then
+        return failed(code)
+    end
+    return keep_info(info)
+end
+
 -- The descriptor of its file, to be inherited as "fd:N" (close-on-exec).
 function Segment.fd(self)
     local segment = segment_of(self)
@@ -620,6 +664,39 @@ function shdict.anonymous(options)
         return invalid("bad options: an anonymous segment is always created")
     end
     return segment_open(lib.shd_segment_create, nil, checked)
+end
+
+-- What segment:save has written into a new segment, which it gives, and the
+-- figures. name nil: that of the one that was saved. verify = true: only reads
+-- the file, and gives true and the figures.
+function shdict.restore(path, name, options)
+    local err = path_error(path) or (name ~= nil and name_error(name)) or nil
+    local checked
+    if not err then
+        checked, err = options_of(library.RESTORE_OPTIONS, options)
+    end
+    if err then
+        return invalid(err)
+    end
+    local own = segment_options(checked)
+    local o = ffi_new("struct shd_restore_options")
+    o.struct_size = ffi.sizeof(o)
+    o.segment = own
+    o.flags = (checked.replace and lib.SHD_RESTORE_REPLACE or 0)
+              + (checked.in_use and lib.SHD_RESTORE_IN_USE or 0)
+              + (checked.freeze and lib.SHD_RESTORE_FREEZE or 0)
+              + (checked.verify and lib.SHD_RESTORE_VERIFY or 0)
+    local out = ffi_new("shd_segment *[1]")
+    local info, code = read_keep_info(function(figures)
+        return lib.shd_segment_restore(path, name, o, figures, out)
+    end)
+    if not info then
+        return failed(code)
+    end
+    if checked.verify then
+        return true, keep_info(info)
+    end
+    return segment_new(out[0], checked), keep_info(info)
 end
 
 function shdict.destroy(name)

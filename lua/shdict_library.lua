@@ -198,6 +198,24 @@ M.QUEUE_OPTIONS = {
     lease = lease_seconds
 }
 
+M.SAVE_OPTIONS = {
+    hold = lease_seconds
+}
+
+M.RESTORE_OPTIONS = {
+    replace = of_type("boolean"),
+    in_use = of_type("boolean"),
+    freeze = of_type("boolean"),
+    verify = of_type("boolean"),
+    dumpable = of_type("boolean"),
+    huge_pages = of_type("boolean"),
+    prefault = of_type("boolean"),
+    wait_ms = whole(1, UINT32_MAX),
+    worker_name = of_type("string"),
+    worker_id = whole(-1, 0x7fffffff),
+    generation = whole(0, UINT32_MAX)
+}
+
 M.WATCH_OPTIONS = {
     supervise = of_type("boolean"),
     hold_in_children = of_type("boolean"),

@@ -303,6 +303,135 @@ SHD_API SHD_MUST int shd_segment_repair(shd_segment *segment,
                                         struct shd_repair *done, char *report,
                                         size_t size);
 
+/* ---- snapshots --------------------------------------------------------- */
+
+/* A snapshot is a file that holds all that is in a segment: dicts with their
+ * entries (value, type, flags, expiry, what was used, the order in which they
+ * would be evicted), queues with their messages (delays, deliveries, dead
+ * letters), topics with the events that are kept and the named cursors, locks
+ * and semaphores with the tokens they have given. It does not depend on the
+ * layout of segments: one of another build, or machine, can be restored.
+ *   Not in it: what belongs to workers (locks held, places in line, cursors
+ * without a name; a message that is leased is in it as one that came back, one
+ * that is reserved is not), entries that have expired, versions (VERSIONS: the
+ * dict is another one), counters, and free room.
+ *
+ * WHAT IS CONSISTENT. Each shard of a dict is saved as it was at one moment,
+ * and so is each queue, topic and lock; a dict of one shard (below 4 MiB, or
+ * made so) is saved whole as it was at one moment. Every operation that had
+ * returned when the save began is in it, none that began after it ended. What
+ * was changed meanwhile in different shards or objects may be in it here and
+ * not there. If nothing changed at all while it was saved, the whole segment is
+ * as it was at one moment: struct shd_keep_info.one_moment says so.
+ *   No lock is taken for what nobody changes while it is copied. Else those who
+ * change that one shard or object wait while it is copied, 1 ms for some 5000
+ * entries; readers never wait. hold_ms is the bound.
+ *
+ * The file gets its name when it is whole and on the disk: whatever happens
+ * before that, an older one of the name stays. It is readable by its owner
+ * only. Every byte of it is covered by a checksum (XXH3). */
+
+typedef struct shd_save shd_save;
+typedef struct shd_restore shd_restore;
+
+struct shd_save_options {
+    uint32_t struct_size; /* sizeof(struct shd_save_options) */
+    uint32_t hold_ms;     /* a shard, or object, is locked for so long at most,
+                             else SHD_BUSY; 0: 1000, half of what others wait */
+};
+
+enum { /* struct shd_restore_options.flags */
+    SHD_RESTORE_REPLACE = 1, /* in the place of a segment of that name that has
+                                no live worker */
+    SHD_RESTORE_IN_USE = 2,  /* or has: they go on with the old one, which has
+                                no name any more, until they attach anew */
+    SHD_RESTORE_FREEZE = 4,  /* times to live, and delays, go on where they
+                                were when it was saved. Without this the time
+                                since then counts: what has expired by now is
+                                left out */
+    SHD_RESTORE_VERIFY = 8   /* reads the whole file, and makes no segment */
+};
+
+struct shd_restore_options {
+    uint32_t struct_size; /* sizeof(struct shd_restore_options) */
+    uint32_t flags;       /* SHD_RESTORE_ */
+    const struct shd_segment_options *segment; /* those of this process: flags,
+                             wait_ms, worker_id, generation, worker_name; the
+                             others are the snapshot's. NULL: defaults */
+};
+
+struct shd_keep_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t done;        /* 1: the file, or the segment, is there */
+    uint64_t at, total;   /* how far it is: of a save, entries, as many as there
+                             were at first; of a restore bytes of the file,
+                             total 0: not known */
+    uint64_t saved_ms;    /* wall clock, when the save began */
+    uint64_t objects;
+    uint64_t entries;     /* lists count as one */
+    uint64_t elements;    /* of lists */
+    uint64_t messages;
+    uint64_t events;
+    uint64_t expired;     /* entries left out for that */
+    uint64_t evicted;     /* restore: entries that there was no room for */
+    uint64_t bytes;       /* of the file, so far */
+    uint64_t held_ns;     /* save: longest time that a lock was held */
+    uint32_t one_moment;  /* save, done: 1: nothing changed meanwhile */
+    uint32_t dropped;     /* save: objects destroyed meanwhile */
+    char name[256];       /* of the segment that was saved; "": it had none */
+};
+
+/* Saves the segment to the file, in steps: a step copies a shard or an object,
+ * or writes up to 4 MiB, so that a host can go on with other things in between.
+ * `path` "fd:N" writes to a descriptor, a pipe say. A save is used by one
+ * thread at a time, and takes as much memory as the largest shard, queue or
+ * topic. SHD_PERM, SHD_SYS, SHD_NAME: the file. SHD_NOMEM: there is no room for
+ * it. On a read-only attachment it takes no lock at all, and gives SHD_BUSY
+ * where a shard never stands still for wait_ms. */
+SHD_API SHD_MUST int shd_save_open(shd_segment *segment, const char *path,
+                                   const struct shd_save_options *o,
+                                   shd_save **out);
+
+/* 1: there is more to do. 0: the file is there. Or an error; then only closing
+ * it is of use. SHD_BUSY: see hold_ms. */
+SHD_API SHD_MUST int shd_save_step(shd_save *save);
+SHD_API SHD_MUST int shd_save_info(shd_save *save, struct shd_keep_info *info);
+
+/* What is not done leaves nothing. */
+SHD_API int shd_save_close(shd_save *save);
+
+/* All of it in one call. o, info: may be NULL. */
+SHD_API SHD_MUST int shd_segment_save(shd_segment *segment, const char *path,
+                                      const struct shd_save_options *o,
+                                      struct shd_keep_info *info);
+
+/* Restores it into a new segment, name NULL: of the name it had. The segment
+ * gets its name in one step when all is in it; killed before that, it leaves
+ * nothing. SHD_EXISTS: there is one, see SHD_RESTORE_REPLACE, or it has live
+ * workers. SHD_FOREIGN: the file is no snapshot. SHD_LAYOUT: of a later
+ * version. SHD_CORRUPT: damaged, or cut off; shd_last_error() says where.
+ * SHD_NOTFOUND, SHD_PERM, SHD_SYS. SHD_NOMEM: no room for the segment. */
+SHD_API SHD_MUST int shd_restore_open(const char *path, const char *name,
+                                      const struct shd_restore_options *o,
+                                      shd_restore **out);
+
+/* As shd_save_step: some thousand entries a step. */
+SHD_API SHD_MUST int shd_restore_step(shd_restore *restore);
+SHD_API SHD_MUST int shd_restore_info(shd_restore *restore,
+                                      struct shd_keep_info *info);
+
+/* *segment, if not NULL, is attached to what was restored, when that is done,
+ * else NULL. */
+SHD_API int shd_restore_close(shd_restore *restore, shd_segment **segment);
+
+/* All of it in one call. o, info, segment: may be NULL. */
+SHD_API SHD_MUST int shd_segment_restore(const char *path, const char *name,
+                                         const struct shd_restore_options *o,
+                                         struct shd_keep_info *info,
+                                         shd_segment **segment);
+
+/* ---- objects ----------------------------------------------------------- */
+
 /* The objects in the segment: index 0 .. objects_max - 1. 0 when the slot
  * is taken, SHD_NOTFOUND when it is free, SHD_INVAL past the end. */
 struct shd_object_info {

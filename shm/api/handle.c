@@ -274,6 +274,25 @@ int handle_create(const char *name, const struct shd_segment_options *o,
     return rc;
 }
 
+int handle_create_unnamed(const char *name,
+                          const struct shd_segment_options *o,
+                          uint64_t hash_seed, struct segment_birth *birth,
+                          shd_segment **out)
+{
+    struct segment s;
+    int rc = follow_forks();
+
+    if (rc != SHD_OK)
+        return rc;
+    handle_tables_lock();
+    rc = segment_create_unnamed(name, o, hash_seed, fingerprint(), initialize,
+                                birth, &s);
+    if (rc == SHD_OK)
+        rc = intern(&s, o, out);
+    handle_tables_unlock();
+    return rc;
+}
+
 int handle_leave(shd_segment *segment)
 {
     int rc;

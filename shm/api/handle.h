@@ -71,6 +71,12 @@ int handle_held(const char *name, const struct shd_segment_options *o,
 int handle_create(const char *name, const struct shd_segment_options *o,
                   shd_segment **out);
 
+/* The same, with that hash seed; it has no name before segment_publish. */
+int handle_create_unnamed(const char *name,
+                          const struct shd_segment_options *o,
+                          uint64_t hash_seed, struct segment_birth *birth,
+                          shd_segment **out);
+
 /* Counts one attach less; the last closes. SHD_INVAL, SHD_CLOSED. */
 int handle_close(shd_segment *segment);
 

@@ -42,7 +42,7 @@ bool clock_is_past(uint64_t deadline_ms)
 
 uint64_t clock_wall_ms(void)
 {
-    return read_ms(CLOCK_REALTIME);
+    return read_ms(CLOCK_REALTIME) + atomic_load64(&test_offset_ms);
 }
 
 void clock_test_advance(uint64_t ms)

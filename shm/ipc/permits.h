@@ -178,6 +178,10 @@ int permits_waiter_at(const struct permits *p, uint32_t index,
 int permits_held(const struct permits *p, uint64_t incarnation,
                  uint64_t *count);
 
+/* For keep/: tokens of an object that has given none go on after those of
+ * another one. */
+int permits_count_from(const struct permits *p, uint64_t tokens);
+
 /* For ipc/kinds.c. */
 int permits_check(const struct object *o, char *report, size_t size);
 int permits_reap(const struct object *o);

@@ -117,6 +117,20 @@ int permits_view(const struct object *o, struct permits *out)
                : object_damaged(o, "its parts lie outside of it");
 }
 
+int permits_count_from(const struct permits *p, uint64_t tokens)
+{
+    struct txn t;
+    int rc = object_lock(&p->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    txn_begin(&t, p->object.env->segment, object_guard(&p->object, 0), 1);
+    txn_store64(&t, &p->header->tokens, tokens);
+    txn_commit(&t);
+    object_unlock(&p->object, 0);
+    return SHD_OK;
+}
+
 int permits_reap(const struct object *o)
 {
     struct permits p;

@@ -624,6 +624,65 @@ int queue_push(const struct queue *q, const void *data, size_t len,
     return rc;
 }
 
+/* With the lock, inside the transaction: where it was. */
+static int put_as_it_was(const struct queue *q, struct txn *t,
+                         struct message *m, uint32_t state, uint32_t attempts,
+                         uint64_t when)
+{
+    struct queue_header *h = q->header;
+
+    add64(t, &h->pushed, 1);
+    if (state == QUEUE_READY)
+        return put_ready(q, t, m, false, attempts);
+    if (state == QUEUE_DELAYED)
+        return put_delayed(q, t, m, when, attempts);
+    state_store(t, m, QUEUE_DEAD, attempts);
+    add32(t, &h->n_dead, 1);
+    add64(t, &h->buried, 1);
+    return message_append(&q->cells, t, &h->dead, m);
+}
+
+int queue_put(const struct queue *q, const void *data, size_t len,
+              uint32_t state, uint32_t attempts, uint64_t id,
+              uint64_t pushed_ms, uint64_t when)
+{
+    struct cells_run run;
+    struct message *m;
+    struct txn t;
+    int rc = object_lock(&q->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    rc = cells_find(&q->cells, len, &run);
+    if (rc == SHD_OK) {
+        cells_fill(&q->cells, &run, data, len);
+        begin(q, &t, PUSH_WORDS);
+        m = cells_take(&q->cells, &t, &run, len);
+        atomic_store64(&m->id, id);
+        atomic_store64(&m->pushed_ms, pushed_ms);
+        if (id > atomic_load64(&q->header->ids))
+            txn_store64(&t, &q->header->ids, id);
+        add64(&t, &q->header->bytes, len);
+        rc = end(&t, put_as_it_was(q, &t, m, state, attempts, when));
+    }
+    unlock_and_wake(q, rc == SHD_OK, false);
+    return rc;
+}
+
+int queue_count_from(const struct queue *q, uint64_t id)
+{
+    struct txn t;
+    int rc = object_lock(&q->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    begin(q, &t, 1);
+    txn_store64(&t, &q->header->ids, id);
+    txn_commit(&t);
+    object_unlock(&q->object, 0);
+    return SHD_OK;
+}
+
 /* With the lock: the message that this worker holds by that token. */
 static int find_held(const struct queue *q, uint64_t lease, uint32_t states,
                      struct message **out)

@@ -109,6 +109,13 @@ int queue_info(const struct queue *q, struct shd_queue_info *info);
 /* How many messages that worker has on a lease, or reserved. */
 int queue_held(const struct queue *q, uint64_t incarnation, uint64_t *count);
 
+/* For keep/: a message as it was in another queue of the kind: READY, DELAYED
+ * until `when` (clock_now_ms), or DEAD; and the last number that was given. */
+int queue_put(const struct queue *q, const void *data, size_t len,
+              uint32_t state, uint32_t attempts, uint64_t id,
+              uint64_t pushed_ms, uint64_t when);
+int queue_count_from(const struct queue *q, uint64_t id);
+
 /* For the table of kinds. */
 int queue_check(const struct object *o, char *report, size_t size);
 int queue_reap(const struct object *o);

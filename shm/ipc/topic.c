@@ -82,6 +82,12 @@ void topic_event_at(const struct topic *t, uint64_t at,
     reading_copy(event, ring_place(t, at), sizeof(*event));
 }
 
+void topic_event_bytes_read(const struct topic *t, uint64_t at, void *to,
+                            uint32_t len)
+{
+    ring_read(t, at + TOPIC_UNIT, to, len);
+}
+
 /* Is that the event number seq, before `end`? */
 bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
                           uint64_t end, const struct topic_event *event)
@@ -239,6 +245,24 @@ int topic_publish(const struct topic *t, const void *data, size_t len,
     object_deliver(&t->object, &notice);
     if (seq != NULL)
         *seq = number;
+    return SHD_OK;
+}
+
+int topic_begin_at(const struct topic *t, uint64_t at, uint64_t seq)
+{
+    struct topic_span *span = &t->header->span;
+    struct txn txn;
+    int rc = object_lock(&t->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    txn_begin(&txn, t->object.env->segment, topic_guard(t), 2 * SPAN_WORDS);
+    txn_store64(&txn, &span->head_at, at);
+    txn_store64(&txn, &span->tail_at, at);
+    txn_store64(&txn, &span->head_seq, seq - 1);
+    txn_store64(&txn, &span->tail_seq, seq);
+    txn_commit(&txn);
+    object_unlock(&t->object, 0);
     return SHD_OK;
 }
 

@@ -206,6 +206,21 @@ bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
                           uint64_t end, const struct topic_event *event);
 bool topic_span_is_sound(const struct topic *t, const struct topic_span *s);
 
+/* Copies the data of the event at a place. */
+void topic_event_bytes_read(const struct topic *t, uint64_t at, void *to,
+                            uint32_t len);
+
+/* ---- for keep/ --------------------------------------------------------- */
+
+/* A topic that nothing was ever published to begins at that place (a multiple
+ * of 16), with event number seq. */
+int topic_begin_at(const struct topic *t, uint64_t at, uint64_t seq);
+
+/* Makes a cursor of that name which nobody uses. SHD_INVAL: it would be past
+ * the head. SHD_EXISTS, SHD_FULL. */
+int topic_put_cursor(const struct topic *t, const char *name, uint64_t at,
+                     uint64_t seq);
+
 /* The place of the live subscriber that is furthest behind; UINT64_MAX: there
  * is none. With the lock. */
 uint64_t topic_cursors_bound(const struct topic *t);

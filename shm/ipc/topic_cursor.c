@@ -163,6 +163,29 @@ static uint32_t cursor_find(const struct topic *t, const char *name)
     return t->cursors_max;
 }
 
+int topic_put_cursor(const struct topic *t, const char *name, uint64_t at,
+                     uint64_t seq)
+{
+    const struct topic_span *span = &t->header->span;
+    uint32_t index;
+    int rc = object_lock(&t->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (at > span->head_at || seq > span->head_seq + 1)
+        rc = error_set(SHD_INVAL, "cursor '%s' of topic '%s' is past the head",
+                       name, t->object.name);
+    else if (cursor_find(t, name) < t->cursors_max)
+        rc = error_set(SHD_EXISTS, "topic '%s' has two cursors '%s'",
+                       t->object.name, name);
+    else
+        rc = cursor_make(t, name, at, seq, &index);
+    if (rc == SHD_OK)
+        cursor_own(t, &t->cursors[index], 0);
+    object_unlock(&t->object, 0);
+    return rc;
+}
+
 /* ---- subscribing ------------------------------------------------------- */
 
 static int take_over(const struct topic *t, const char *name, uint32_t index,

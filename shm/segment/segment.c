@@ -40,14 +40,6 @@
                  */
 #define SUPERVISION_BYTE 65536
 #define LINK_BYTES 32
-#define TEMP_BYTES (NAME_PATH_BYTES + 32)
-
-/* A file that is being built. */
-struct building {
-    const struct segment_name *name; /* NULL: anonymous */
-    int fd;
-    char temp[TEMP_BYTES]; /* "": it has no temporary name */
-};
 
 /* "/proc/self/fd/N", without stdio: it runs between fork and the child. */
 static void descriptor_link(int fd, char link[LINK_BYTES])
@@ -79,14 +71,14 @@ static void close_quietly(int fd)
 
 /* ---- creating --------------------------------------------------------- */
 
-static int open_with_temp_name(struct building *b)
+static int open_with_temp_name(struct segment_birth *b)
 {
     for (int i = 0; i < 100; i++) {
         uint64_t r;
 
         if (getrandom(&r, sizeof(r), 0) != (ssize_t)sizeof(r))
             continue;
-        snprintf(b->temp, sizeof(b->temp), "%s.new-%016llx", b->name->path,
+        snprintf(b->temp, sizeof(b->temp), "%s.new-%016llx", b->path,
                  (unsigned long long)r);
         b->fd =
             open(b->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
@@ -96,31 +88,34 @@ static int open_with_temp_name(struct building *b)
         if (errno != EEXIST)
             break;
     }
-    int rc = error_errno("creating %s", b->name->path);
+    int rc = error_errno("creating %s", b->path);
 
     b->temp[0] = '\0';
     return rc;
 }
 
-static int open_named(struct building *b)
+static int open_named(struct segment_birth *b, const char *directory,
+                      bool must_be_new)
 {
     struct stat st;
 
-    if (lstat(b->name->path, &st) == 0)
-        return error_set(SHD_EXISTS, "%s exists", b->name->path);
-    b->fd =
-        open(b->name->directory, O_TMPFILE | O_RDWR | O_CLOEXEC, MODE_DEFAULT);
+    if (must_be_new && lstat(b->path, &st) == 0)
+        return error_set(SHD_EXISTS, "%s exists", b->path);
+    b->fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, MODE_DEFAULT);
     if (b->fd >= 0)
         return SHD_OK;
     if (errno == EOPNOTSUPP || errno == EISDIR)
         return open_with_temp_name(b);
-    return error_errno("creating %s", b->name->path);
+    return error_errno("creating %s", b->path);
 }
 
-static int open_building(struct building *b)
+static int open_building(struct segment_birth *b, const struct segment_name *n,
+                         bool must_be_new)
 {
-    if (b->name != NULL)
-        return open_named(b);
+    if (n != NULL) {
+        memcpy(b->path, n->path, sizeof(b->path));
+        return open_named(b, n->directory, must_be_new);
+    }
     b->fd = memfd_create("shdict", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (b->fd < 0)
         return error_errno("memfd_create");
@@ -129,16 +124,16 @@ static int open_building(struct building *b)
 
 /* A descriptor's holder may always open it; so an anonymous file keeps its
  * mode unless one was asked for. */
-static int set_mode(const struct building *b, uint32_t mode)
+static int set_mode(const struct segment_birth *b, uint32_t mode)
 {
-    if (mode == 0 && b->name == NULL)
+    if (mode == 0 && !b->named)
         return SHD_OK;
     if (fchmod(b->fd, mode ? mode : MODE_DEFAULT) != 0)
         return error_errno("setting the mode of the new segment");
     return SHD_OK;
 }
 
-static int set_size(const struct building *b, uint64_t bytes)
+static int set_size(const struct segment_birth *b, uint64_t bytes)
 {
     struct rlimit limit;
 
@@ -160,12 +155,31 @@ static int set_size(const struct building *b, uint64_t bytes)
                        (unsigned long long)bytes);
 }
 
-static int publish(struct building *b)
+/* What has no name at all gets a temporary one, to be renamed over another. */
+static int link_temp(struct segment_birth *b, const char *link)
+{
+    uint64_t r;
+
+    for (int i = 0; b->temp[0] == '\0' && i < 100; i++) {
+        if (getrandom(&r, sizeof(r), 0) != (ssize_t)sizeof(r))
+            continue;
+        snprintf(b->temp, sizeof(b->temp), "%s.new-%016llx", b->path,
+                 (unsigned long long)r);
+        if (linkat(AT_FDCWD, link, AT_FDCWD, b->temp, AT_SYMLINK_FOLLOW) == 0)
+            return 0;
+        b->temp[0] = '\0';
+        if (errno != EEXIST)
+            return -1;
+    }
+    return b->temp[0] == '\0' ? -1 : 0;
+}
+
+int segment_publish(struct segment_birth *b, bool replace)
 {
     char link[LINK_BYTES];
-    int rc;
+    int rc = 0;
 
-    if (b->name == NULL) {
+    if (!b->named) {
         /* Nobody who holds the descriptor can cut it under our feet, or seal
          * it against being written. */
         if (fcntl(b->fd, F_ADD_SEALS,
@@ -174,19 +188,27 @@ static int publish(struct building *b)
         return SHD_OK;
     }
     descriptor_link(b->fd, link);
-    if (b->temp[0] == '\0')
-        rc =
-            linkat(AT_FDCWD, link, AT_FDCWD, b->name->path, AT_SYMLINK_FOLLOW);
-    else
-        rc = renameat2(AT_FDCWD, b->temp, AT_FDCWD, b->name->path,
-                       RENAME_NOREPLACE);
+    if (replace)
+        rc = link_temp(b, link);
+    if (rc == 0 && b->temp[0] == '\0')
+        rc = linkat(AT_FDCWD, link, AT_FDCWD, b->path, AT_SYMLINK_FOLLOW);
+    else if (rc == 0)
+        rc = renameat2(AT_FDCWD, b->temp, AT_FDCWD, b->path,
+                       replace ? 0 : RENAME_NOREPLACE);
     if (rc == 0) {
         b->temp[0] = '\0';
         return SHD_OK;
     }
     if (errno == EEXIST)
-        return error_set(SHD_EXISTS, "%s exists", b->name->path);
-    return error_errno("giving %s its name", b->name->path);
+        return error_set(SHD_EXISTS, "%s exists", b->path);
+    return error_errno("giving %s its name", b->path);
+}
+
+void segment_abandon(struct segment_birth *b)
+{
+    if (b->temp[0] != '\0')
+        (void)unlink(b->temp); /* best effort; the error is reported already */
+    b->temp[0] = '\0';
 }
 
 /* ---- both ------------------------------------------------------------- */
@@ -291,14 +313,12 @@ static int identify(struct segment *s, const struct segment_name *n)
     return SHD_OK;
 }
 
-static int build(struct building *b, const struct shd_segment_options *o,
+static int build(struct segment_birth *b, const struct segment_name *n,
+                 const struct shd_segment_options *o,
                  const struct segment_header *h,
                  int (*initialize)(struct segment *s), struct segment *out)
 {
-    int rc = open_building(b);
-
-    if (rc == SHD_OK)
-        rc = set_mode(b, o != NULL ? o->mode : 0);
+    int rc = set_mode(b, o != NULL ? o->mode : 0);
     if (rc == SHD_OK)
         rc = set_size(b, h->size_bytes);
     if (rc != SHD_OK)
@@ -306,7 +326,7 @@ static int build(struct building *b, const struct shd_segment_options *o,
     out->fd = b->fd;
     out->writable = true;
     take_over(out, h);
-    rc = identify(out, b->name);
+    rc = identify(out, n);
     if (rc == SHD_OK)
         rc = segment_commit(out, 0, sizeof(*h));
     if (rc == SHD_OK)
@@ -319,47 +339,89 @@ static int build(struct building *b, const struct shd_segment_options *o,
     if (rc != SHD_OK)
         return rc;
     memcpy(out->base, h, sizeof(*h));
-    rc = initialize(out);
-    return rc == SHD_OK ? publish(b) : rc;
+    return initialize(out);
 }
 
-int segment_create(const char *name, const struct shd_segment_options *o,
-                   uint64_t fingerprint, int (*initialize)(struct segment *s),
-                   struct segment *out)
+/* What may be created at all, and under which name; *named gets it. */
+static int creation_check(const char *name,
+                          const struct shd_segment_options *o,
+                          struct segment_name *named)
 {
-    struct segment_name parsed;
-    struct segment_header h;
-    struct building b = {.name = name != NULL ? &parsed : NULL, .fd = -1};
     int rc = header_options_check(o);
 
-    memset(out, 0, sizeof(*out));
-    out->fd = -1;
     if (rc != SHD_OK)
         return rc;
     if (o != NULL && (o->flags & SHD_ATTACH_READONLY) != 0)
         return error_set(SHD_INVAL, "a segment is not created read-only");
     if (o != NULL && (o->flags & SHD_ATTACH_HELD) != 0)
         return error_set(SHD_INVAL, "a segment that is held is not created");
-    if (name != NULL) {
-        rc = name_parse(name, &parsed);
-        if (rc != SHD_OK)
-            return rc;
-        if (parsed.fd >= 0)
-            return error_set(SHD_NAME,
-                             "'%s' can be attached, not created; NULL makes "
-                             "an anonymous segment",
-                             name);
-    }
-    rc = header_fill(&h, o, fingerprint);
+    if (name == NULL)
+        return SHD_OK;
+    rc = name_parse(name, named);
+    if (rc == SHD_OK && named->fd >= 0)
+        rc = error_set(SHD_NAME,
+                       "'%s' can be attached, not created; NULL makes "
+                       "an anonymous segment",
+                       name);
+    return rc;
+}
+
+/* seed NULL: one that nobody knows. */
+static int create(const char *name, const struct shd_segment_options *o,
+                  const uint64_t *hash_seed, uint64_t fingerprint,
+                  int (*initialize)(struct segment *s),
+                  struct segment_birth *b, struct segment *out)
+{
+    struct segment_name named;
+    const struct segment_name *n = name != NULL ? &named : NULL;
+    struct segment_header h;
+    int rc = creation_check(name, o, &named);
+
+    memset(out, 0, sizeof(*out));
+    memset(b, 0, sizeof(*b));
+    out->fd = b->fd = -1;
+    b->named = n != NULL;
     if (rc == SHD_OK)
-        rc = build(&b, o, &h, initialize, out);
+        rc = header_fill(&h, o, fingerprint);
+    if (rc != SHD_OK)
+        return rc;
+    if (hash_seed != NULL)
+        h.hash_seed = *hash_seed;
+    rc = open_building(b, n, hash_seed == NULL);
+    if (rc == SHD_OK)
+        rc = build(b, n, o, &h, initialize, out);
     if (rc == SHD_OK)
         return SHD_OK;
-    out->fd = b.fd;
+    out->fd = b->fd;
     segment_close(out);
-    if (b.temp[0] != '\0')
-        (void)unlink(b.temp); /* best effort; the error is reported already */
+    segment_abandon(b);
     return rc;
+}
+
+int segment_create(const char *name, const struct shd_segment_options *o,
+                   uint64_t fingerprint, int (*initialize)(struct segment *s),
+                   struct segment *out)
+{
+    struct segment_birth b;
+    int rc = create(name, o, NULL, fingerprint, initialize, &b, out);
+
+    if (rc != SHD_OK)
+        return rc;
+    rc = segment_publish(&b, false);
+    if (rc == SHD_OK)
+        return SHD_OK;
+    segment_close(out);
+    segment_abandon(&b);
+    return rc;
+}
+
+int segment_create_unnamed(const char *name,
+                           const struct shd_segment_options *o,
+                           uint64_t hash_seed, uint64_t fingerprint,
+                           int (*initialize)(struct segment *s),
+                           struct segment_birth *birth, struct segment *out)
+{
+    return create(name, o, &hash_seed, fingerprint, initialize, birth, out);
 }
 
 /* ---- attaching -------------------------------------------------------- */

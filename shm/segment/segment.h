@@ -130,6 +130,23 @@ static inline uint64_t segment_offset(const struct segment *s, const void *p)
 int segment_create(const char *name, const struct shd_segment_options *o,
                    uint64_t fingerprint, int (*initialize)(struct segment *s),
                    struct segment *out);
+/* The same in two steps: a segment that has no name yet, with that hash seed,
+ * and then its name; with `replace` in the place of what has it, whose users go
+ * on with that. What was not published is abandoned: nothing is left. */
+struct segment_birth {
+    bool named;
+    int fd; /* the segment's */
+    char path[256];
+    char temp[288]; /* "": it has no temporary name */
+};
+int segment_create_unnamed(const char *name,
+                           const struct shd_segment_options *o,
+                           uint64_t hash_seed, uint64_t fingerprint,
+                           int (*initialize)(struct segment *s),
+                           struct segment_birth *birth, struct segment *out);
+int segment_publish(struct segment_birth *birth, bool replace);
+void segment_abandon(struct segment_birth *birth);
+
 int segment_attach(const char *name, const struct shd_segment_options *o,
                    uint64_t fingerprint, struct segment *out);
 int segment_destroy(const char *name);

@@ -3,10 +3,11 @@
 import os
 import re
 import resource
+import signal
 import subprocess
 
-from harness import (SHDICT, WORKER, answer, case, environment, expect,
-                     fresh, run, segment)
+from harness import (SHDICT, WORKER, answer, case, directory, environment,
+                     expect, fresh, run, segment)
 
 
 ODD = (0, 1, 9, 10, 13, 27, 32, 34, 35, 92, 127, 128, 155, 192, 255)
@@ -174,3 +175,106 @@ def a_large_dict_is_dumped_in_little_memory():
     assert done.returncode == 0
     assert done.stdout.count(b"\n") == 200000 + 4, done.stdout[-100:]
     assert done.stdout.endswith(b"#end\t200000\n")
+
+
+# ---- save and restore ------------------------------------------------------
+
+def snapshot(name):
+    return os.path.join(directory, name + ".snapshot")
+
+
+@case
+def a_segment_saved_and_restored_is_the_same():
+    name, other = segment("d=4m", "e=64k"), fresh()
+    filled(name)
+    expect(0, "set", name, "e", "k", "v")
+    expect(0, "push", name, "q", "--create", "1m", "job")
+    path = snapshot(name)
+    before = content(name)
+    r = expect(0, "save", name, path)
+    assert b"as it was at one moment" in r.out, r
+    got = answer("save", name, path)
+    assert got["segment"] == name and got["objects"] == 3, got
+    assert got["entries"] == len(before) and got["messages"] == 1, got
+    assert got["one_moment"] is True and got["dropped"] == 0, got
+    assert got["bytes"] == os.stat(path).st_size, got
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    # Of the name it had, when that is free; never over what is there.
+    expect(1, "restore", path, err=b"exists")
+    expect(0, "rm", name)
+    expect(0, "restore", path)
+    assert content(name) == before
+    expect(0, "check", name, out=b"clean\n")
+    assert answer("restore", "--verify", path)["verified"] is True
+    got = answer("restore", path, other)
+    assert got["entries"] == len(before) and got["expired"] == 0, got
+    assert content(other) == before
+    expect(0, "pop", other, "q", out=b"job")
+    # A pipe, and a segment that nobody has.
+    r = expect(0, "save", name, "-")
+    assert r.out.startswith(b"shdict snapshot\n"), r
+    expect(1, "restore", "-", other, stdin=r.out, err=b"--replace")
+    expect(0, "restore", "-", other, "--replace", stdin=r.out)
+    expect(0, "pop", other, "q", out=b"job")
+    expect(0, "save", other, "--read-only", path)
+    expect(2, "save", name, "-", "--json", err=b"standard output")
+    expect(2, "save", name, path, "--hold", "0", err=b"--hold")
+    expect(2, "restore", path, other, "--verify", err=b"no SEGMENT")
+
+
+@case
+def a_segment_in_use_is_replaced_only_by_force():
+    name = segment()
+    path = snapshot(name)
+    expect(0, "set", name, "d", "k", "v")
+    expect(0, "save", name, path)
+    expect(0, "set", name, "d", "k", "w")
+    worker = subprocess.Popen(WORKER + ["idle"], stdout=subprocess.PIPE,
+                              env=dict(environment, SHDICT_SEGMENT=name))
+    try:
+        assert worker.stdout.readline() == b"ready\n"
+        expect(1, "restore", path, "--replace", err=b"1 live worker")
+        expect(0, "get", name, "d", "k", out=b"w")
+        expect(0, "restore", path, "--force")
+        expect(0, "get", name, "d", "k", out=b"v")
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+@case
+def what_is_no_snapshot_is_refused_with_a_line():
+    name = segment()
+    path = snapshot(name)
+    for i in range(3):
+        expect(0, "set", name, "d", "key %d" % i, "v" * 100)
+    expect(0, "save", name, path)
+    with open(path, "rb") as f:
+        good = f.read()
+    for bad, code, why in (
+            (b"", 3, b"no snapshot"), (b"#shdict dump 1\n", 3, b"no snapshot"),
+            (good[:40], 4, b"cut off"), (good[:64], 4, b"cut off"),
+            (good[:-1], 4, b"cut off"),
+            (good[:16] + b"\2" + good[17:], 3, b"use a newer one"),
+            (good[:30] + b"\0\0" + good[32:], 4, b"header is wrong"),
+            (good[:200] + b"?" + good[201:], 4, b"block 0, at byte 64")):
+        expect(code, "restore", "-", fresh(), stdin=bad, err=why)
+        expect(code, "restore", "-", "--verify", stdin=bad, err=why)
+    with open(path + ".more", "wb") as f:
+        f.write(good + b"x")
+    expect(4, "restore", path + ".more", fresh(), err=b"after its end")
+    expect(3, "restore", "/nowhere/x", err=b"no file")
+    expect(3, "save", name, "/nowhere/x", err=b"no directory")
+    expect(3, "save", fresh(), path, err=b"cannot attach")
+    expect(2, "save", name, "/dev/null", err=b"no regular file")
+    expect(2, "restore", path, "a/b", err=b"slash")
+    # No room for the file: the old one stays.
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    r = run("save", name, path, "--read-only", preexec_fn=limit)
+    assert r.code == 1 and b"is as it was" in r.err, r
+    with open(path, "rb") as f:
+        assert f.read() == good
+    assert os.listdir(directory).count(os.path.basename(path)) == 1
+    assert not [n for n in os.listdir(directory) if ".new-" in n]

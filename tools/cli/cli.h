@@ -70,8 +70,10 @@ extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
     verb_reap, verb_sidecar, verb_supervise, verb_topics, verb_publish,
     verb_follow, verb_locks, verb_export, verb_flush, verb_completion,
-    verb_top, verb_map, verb_layout, verb_watch, verb_queues, verb_push, verb_peek, verb_drain,
-    verb_mailboxes, verb_send, verb_request, verb_requeue;
+    verb_top, verb_map, verb_layout, verb_watch, verb_queues, verb_push,
+    verb_peek, verb_drain,
+    verb_mailboxes, verb_send, verb_request, verb_requeue, verb_save,
+    verb_restore;
 
 /* All of them, in the order of the help; NULL after the last. */
 const struct cli_verb *const *cli_verbs(void);
@@ -197,8 +199,10 @@ bool cli_table_end(struct cli_table *table);
  * NO_COLOR says no. */
 bool cli_colours(FILE *out);
 
-/* A bar on stderr if that is a terminal and stdout is not. */
+/* A bar on stderr if that is a terminal, and stdout is not, or nothing is
+ * written there meanwhile. It has no colours. */
 struct cli_progress {
+    bool alone; /* nothing goes to stdout meanwhile */
     const char *what; /* "dumping" */
     uint64_t done, total;
     uint64_t next_ns; /* when to draw again; 0: nothing drawn yet */

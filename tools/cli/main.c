@@ -14,6 +14,7 @@ static const struct cli_verb *const verbs[] = {
     &verb_workers, &verb_get,      &verb_set,    &verb_append,
     &verb_touch,  &verb_pop,       &verb_delete, &verb_incr,
     &verb_keys,   &verb_watch,     &verb_dump,   &verb_load,
+    &verb_save,   &verb_restore,
     &verb_flush,  &verb_check,     &verb_create, &verb_resize,
     &verb_rm,     &verb_queues,    &verb_push,   &verb_peek,
     &verb_drain,  &verb_requeue,   &verb_topics, &verb_publish,

@@ -198,12 +198,21 @@ static void draw(const struct cli_progress *p)
     fflush(stderr);
 }
 
+/* A dumb terminal cannot take a line back. */
+static bool is_no_place(const struct cli_progress *p)
+{
+    const char *term = getenv("TERM");
+
+    return !isatty(STDERR_FILENO) || (!p->alone && isatty(STDOUT_FILENO)) ||
+           term == NULL || strcmp(term, "dumb") == 0;
+}
+
 void cli_progress_step(struct cli_progress *p, uint64_t done)
 {
     p->done = done;
     if (!p->begun) {
         p->begun = true;
-        p->silent = !isatty(STDERR_FILENO) || isatty(STDOUT_FILENO);
+        p->silent = is_no_place(p);
         p->next_ns = p->silent ? 0 : now_ns() + BAR_NS;
     }
     /* The clock is asked now and then. */

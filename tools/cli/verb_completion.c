@@ -10,7 +10,7 @@
  * in all verbs but those without words. */
 static bool takes_segment(const struct cli_verb *v)
 {
-    return strstr(v->words, "SEGMENT") != NULL;
+    return strncmp(v->words + (v->words[0] == '['), "SEGMENT", 7) == 0;
 }
 
 static bool takes_dict(const struct cli_verb *v)
