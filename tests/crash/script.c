@@ -15,6 +15,7 @@
 
 #include "shm/api/handle.h"
 #include "shm/base/clock.h"
+#include "shm/dict/counters.h"
 #include "tests/crash/trace.h"
 
 #define VALUE_MAX (1u << 20)
@@ -378,13 +379,15 @@ static int dead_worker(struct world *w, const char *command, size_t len)
     char *rest;
     uint64_t stores;
     unsigned long stop;
+    int rc;
 
     if (len >= sizeof(text))
         len = sizeof(text) - 1;
     memcpy(text, command, len);
     text[len] = '\0';
     stop = strtoul(text, &rest, 10);
-    if (script_run_apart(w, rest, stop, NULL, &stores) == 1)
+    rc = script_run_apart(w, rest, stop, NULL, &stores);
+    if (rc == 1 || (rc == 0 && w->dies_at_end))
         return 0;
     printf("    \"%s\" did not die at store %lu\n", rest, stop);
     return -1;
@@ -467,6 +470,19 @@ static uint64_t *shared_count(void)
     return p;
 }
 
+/* The child becomes that worker, which has joined before. */
+static int run_as(struct world *w)
+{
+    shd_segment *h = w->segment;
+    uint32_t index = w->runs_as & 0xffff;
+
+    h->forked = false;
+    h->env.incarnation = w->runs_as;
+    h->env.stripe = counters_stripe(index);
+    counters_move(&w->dict->dict);
+    return segment_liveness_lock(&h->segment, index);
+}
+
 static _Noreturn void child(struct world *w, const char *script,
                             uint64_t stop, void (*at_death)(void))
 {
@@ -477,8 +493,10 @@ static _Noreturn void child(struct world *w, const char *script,
         _exit(CHILD_FAILED);
     (void)alarm(60);
     /* Joining has cases of its own; else it would begin each of them. */
-    if (strncmp(first, "join", 4) != 0 &&
-        shd_worker_join(w->segment, &incarnation) != SHD_OK) {
+    if (w->runs_as != 0 ? run_as(w) != SHD_OK
+                        : strncmp(first, "join", 4) != 0 &&
+                              shd_worker_join(w->segment, &incarnation) !=
+                                  SHD_OK) {
         printf("    a child could not join: %s\n", shd_last_error());
         fflush(stdout);
         _exit(CHILD_FAILED);

@@ -56,6 +56,9 @@ struct world {
     uint64_t holder; /* what is taken on a lease is this worker's; 0: one's
                         own */
     const uint64_t *incarnation; /* of the workers of the test */
+    uint64_t runs_as; /* what runs apart is this worker, and takes its liveness
+                         byte, which is free; 0: it joins */
+    bool dies_at_end; /* one that has no such store is dead all the same */
 };
 
 /* 0, or -1 having printed what went wrong. */
