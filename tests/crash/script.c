@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "tests/crash/script.h"
+#include "tests/crash/script_break.h"
 #include "tests/crash/script_ipc.h"
 
 #include <errno.h>
@@ -243,6 +244,14 @@ static int on_key(struct world *w, const struct words *c, bool *known)
     return SHD_OK;
 }
 
+int script_repair(struct world *w)
+{
+    struct shd_repair done = {.struct_size = sizeof(done)};
+    char report[4096];
+
+    return shd_segment_repair(w->segment, &done, report, sizeof(report));
+}
+
 static int on_world(struct world *w, const struct words *c, bool *known)
 {
     const char *verb = c->word[0];
@@ -273,6 +282,12 @@ static int on_world(struct world *w, const struct words *c, bool *known)
         return shd_dict_resize(w->dict, (uint64_t)number(c, 1) * 1024);
     if (strcmp(verb, "destroy") == 0)
         return shd_dict_destroy(w->segment, c->word[1]);
+    if (strcmp(verb, "repair") == 0)
+        return script_repair(w);
+    if (strcmp(verb, "break") == 0)
+        return script_break(w, c->word[1], c->count > 2 ? c->word[2] : "")
+                   ? SHD_OK
+                   : SHD_INVAL;
     if (strcmp(verb, "join") == 0)
         return shd_worker_join(w->segment, &n);
     if (strcmp(verb, "leave") == 0)

@@ -26,6 +26,8 @@
  *   qdrain WHICH   qrequeue   qdestroy
  *   as WORKER COMMAND           another worker of the test, 1: the operator
  *   topic, lock ...             see script_ipc.h
+ *   break ...                   see script_break.h
+ *   repair
  *   dead STORE COMMAND          a worker that died at that store of COMMAND
  */
 #ifndef SHD_TESTS_CRASH_SCRIPT_H
@@ -63,6 +65,8 @@ struct world {
 
 /* 0, or -1 having printed what went wrong. */
 int script_run(struct world *w, const char *script);
+
+int script_repair(struct world *w);
 
 /* The bytes of the values that follow are those of this seed. */
 void script_seed(uint64_t seed);

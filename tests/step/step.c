@@ -587,10 +587,12 @@ static bool run_number(struct run *r, const struct crash_case *c, uint32_t n,
 }
 
 /* Which store of a subscription is its last one is told for the traced
- * library: what is a dead one's name here is not. */
+ * library: what is a dead one's name here is not. And what is damaged has no
+ * state before. */
 static bool is_for_traced(const struct crash_case *c)
 {
-    return strstr(c->setup, "dead 250 sub") != NULL;
+    return strstr(c->setup, "dead 250 sub") != NULL ||
+           (c->flags & CASE_REPAIR) != 0;
 }
 
 /* How many there are. */
