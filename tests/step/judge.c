@@ -4,6 +4,7 @@
  * come out of another recovery.
  */
 #include "tests/step/step.h"
+#include "tests/crash/script_ipc.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -50,6 +51,15 @@ static bool workers_are_free(struct run *r)
         return false;
     }
     return true;
+}
+
+static bool nothing_is_of_the_dead(struct run *r)
+{
+    const char *what = script_left_by_dead(&r->b);
+
+    if (what != NULL)
+        step_say(r, what);
+    return what == NULL;
 }
 
 /* Drained, the queue is as it was made. */
@@ -214,7 +224,8 @@ unsigned judge(struct run *r, bool by_lock)
     if (*verdict != 0)
         return *verdict;
     told->counts.distinct++;
-    if (!check(r, "after recovery") || !workers_are_free(r))
+    if (!check(r, "after recovery") || !workers_are_free(r) ||
+        !nothing_is_of_the_dead(r))
         return 0;
     if (state_read(&r->b, &r->now) != 0) {
         step_say(r, "it cannot be read");
