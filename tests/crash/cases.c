@@ -4,6 +4,7 @@
 #define S CASE_STEPS
 #define N CASE_NEST
 #define SAME CASE_SAME
+#define R CASE_REPAIR
 
 /* clang-format off */
 const struct crash_case CASES[] = {
@@ -402,6 +403,25 @@ const struct crash_case CASES[] = {
     {"reap one that posted at length, store #000", 16, 0, 0, SAME, 1, 1, "mailbox other 64 32;listen other;dead #000 post other 0 17000;post other 0 9", "reap"},
     {"post where one died posting, store #", 16, 0, 0, 0, 10, 45, "mailbox other;listen other;dead # post other 0 300", "post other 0 20"},
     {"receive where one died asking, store #", 16, 0, 0, 0, 20, 50, "mailbox other;as 1 listen other;ask other 1 20;dead # ask other 1 300", "fetch other"},
+
+    /* repairs of what is damaged */
+    {"repair a lost root", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break root k3", "repair"},
+    {"repair all roots lost", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break roots", "repair"},
+    {"repair a shard's head", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break shard", "repair"},
+    {"repair a link of the LRU", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break lru k5", "repair"},
+    {"repair a key", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break key k3", "repair"},
+    {"repair a chain", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break chain c", "repair"},
+    {"repair the count of a list", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break count l", "repair"},
+    {"repair a link of a list", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break list l", "repair"},
+    {"repair a page's free map", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break map k4", "repair"},
+    {"repair a page's descriptor", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break page k4", "repair"},
+    {"repair the tree of expiries", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break expiries", "repair"},
+    {"repair the garbage", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break garbage", "repair"},
+    {"repair the bounds of its pages", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break bounds", "repair"},
+    {"repair whose the lock is", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break object", "repair"},
+    {"repair, and every recovery", 8, 0, 0, R | N, 0, 0, "fill k 4 20;rpush l 5;break root k3", "repair"},
+    {"repair one of many shards", 64, 4, 0, R, 0, 0, "fill k 200 30;set c 9000;break roots", "repair"},
+    {"repair where a repair was cut off, store #00", 64, 0, 0, R, 1, 3, "fill k 20 30;set c 9000;break roots;dead #00 repair", "repair"},
 };
 /* clang-format on */
 

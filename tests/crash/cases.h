@@ -9,7 +9,8 @@
 enum { /* struct crash_case.flags */
     CASE_STEPS = 1, /* a row of transactions: each key as before or after */
     CASE_NEST = 2,  /* every store of every recovery as well */
-    CASE_SAME = 4   /* nothing to be seen changes */
+    CASE_SAME = 4,  /* nothing to be seen changes */
+    CASE_REPAIR = 8 /* it is damaged before; whoever comes next repairs it */
 };
 
 struct crash_case {

@@ -32,6 +32,10 @@
  * for them. Where only the contents of free cells are new they are repeated
  * for one state of 16; with --full for each.
  *
+ * Where the operation is a repair of what is damaged, there is nothing before
+ * it to compare with: whoever comes next repairs it too, and what is stored in
+ * the end is as after a repair that nothing cut off.
+ *
  * What the process itself remembers (struct dict, the incarnation) is put back
  * before every run to what a worker has that attached before the operation.
  *

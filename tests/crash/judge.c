@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "tests/crash/crash.h"
+#include "tests/crash/script_ipc.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -253,9 +254,18 @@ static bool is_before_or_after(struct run *r)
     return false;
 }
 
+static bool nothing_is_of_the_dead(struct run *r)
+{
+    const char *what = script_left_by_dead(&r->world);
+
+    if (what != NULL)
+        crash_say(r, what);
+    return what == NULL;
+}
+
 static bool verify(struct run *r, uint64_t *content)
 {
-    if (!judge_check(r, "after recovery"))
+    if (!judge_check(r, "after recovery") || !nothing_is_of_the_dead(r))
         return false;
     if (state_read(&r->world, &r->now) != 0) {
         crash_say(r, "it cannot be read");

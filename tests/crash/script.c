@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "tests/crash/script.h"
+#include "tests/crash/script_break.h"
 #include "tests/crash/script_ipc.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 
 #include "shm/api/handle.h"
 #include "shm/base/clock.h"
+#include "shm/dict/counters.h"
 #include "tests/crash/trace.h"
 
 #define VALUE_MAX (1u << 20)
@@ -242,6 +244,14 @@ static int on_key(struct world *w, const struct words *c, bool *known)
     return SHD_OK;
 }
 
+int script_repair(struct world *w)
+{
+    struct shd_repair done = {.struct_size = sizeof(done)};
+    char report[4096];
+
+    return shd_segment_repair(w->segment, &done, report, sizeof(report));
+}
+
 static int on_world(struct world *w, const struct words *c, bool *known)
 {
     const char *verb = c->word[0];
@@ -272,6 +282,12 @@ static int on_world(struct world *w, const struct words *c, bool *known)
         return shd_dict_resize(w->dict, (uint64_t)number(c, 1) * 1024);
     if (strcmp(verb, "destroy") == 0)
         return shd_dict_destroy(w->segment, c->word[1]);
+    if (strcmp(verb, "repair") == 0)
+        return script_repair(w);
+    if (strcmp(verb, "break") == 0)
+        return script_break(w, c->word[1], c->count > 2 ? c->word[2] : "")
+                   ? SHD_OK
+                   : SHD_INVAL;
     if (strcmp(verb, "join") == 0)
         return shd_worker_join(w->segment, &n);
     if (strcmp(verb, "leave") == 0)
@@ -378,13 +394,15 @@ static int dead_worker(struct world *w, const char *command, size_t len)
     char *rest;
     uint64_t stores;
     unsigned long stop;
+    int rc;
 
     if (len >= sizeof(text))
         len = sizeof(text) - 1;
     memcpy(text, command, len);
     text[len] = '\0';
     stop = strtoul(text, &rest, 10);
-    if (script_run_apart(w, rest, stop, NULL, &stores) == 1)
+    rc = script_run_apart(w, rest, stop, NULL, &stores);
+    if (rc == 1 || (rc == 0 && w->dies_at_end))
         return 0;
     printf("    \"%s\" did not die at store %lu\n", rest, stop);
     return -1;
@@ -467,6 +485,19 @@ static uint64_t *shared_count(void)
     return p;
 }
 
+/* The child becomes that worker, which has joined before. */
+static int run_as(struct world *w)
+{
+    shd_segment *h = w->segment;
+    uint32_t index = w->runs_as & 0xffff;
+
+    h->forked = false;
+    h->env.incarnation = w->runs_as;
+    h->env.stripe = counters_stripe(index);
+    counters_move(&w->dict->dict);
+    return segment_liveness_lock(&h->segment, index);
+}
+
 static _Noreturn void child(struct world *w, const char *script,
                             uint64_t stop, void (*at_death)(void))
 {
@@ -477,8 +508,10 @@ static _Noreturn void child(struct world *w, const char *script,
         _exit(CHILD_FAILED);
     (void)alarm(60);
     /* Joining has cases of its own; else it would begin each of them. */
-    if (strncmp(first, "join", 4) != 0 &&
-        shd_worker_join(w->segment, &incarnation) != SHD_OK) {
+    if (w->runs_as != 0 ? run_as(w) != SHD_OK
+                        : strncmp(first, "join", 4) != 0 &&
+                              shd_worker_join(w->segment, &incarnation) !=
+                                  SHD_OK) {
         printf("    a child could not join: %s\n", shd_last_error());
         fflush(stdout);
         _exit(CHILD_FAILED);

@@ -26,6 +26,8 @@
  *   qdrain WHICH   qrequeue   qdestroy
  *   as WORKER COMMAND           another worker of the test, 1: the operator
  *   topic, lock ...             see script_ipc.h
+ *   break ...                   see script_break.h
+ *   repair
  *   dead STORE COMMAND          a worker that died at that store of COMMAND
  */
 #ifndef SHD_TESTS_CRASH_SCRIPT_H
@@ -56,10 +58,15 @@ struct world {
     uint64_t holder; /* what is taken on a lease is this worker's; 0: one's
                         own */
     const uint64_t *incarnation; /* of the workers of the test */
+    uint64_t runs_as; /* what runs apart is this worker, and takes its liveness
+                         byte, which is free; 0: it joins */
+    bool dies_at_end; /* one that has no such store is dead all the same */
 };
 
 /* 0, or -1 having printed what went wrong. */
 int script_run(struct world *w, const char *script);
+
+int script_repair(struct world *w);
 
 /* The bytes of the values that follow are those of this seed. */
 void script_seed(uint64_t seed);

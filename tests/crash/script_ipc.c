@@ -10,6 +10,7 @@
 #include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
 #include "shm/ipc/topic.h"
+#include "shm/worker/registry.h"
 
 #define EVENT_MAX 65536u
 #define CURSORS 3u
@@ -517,4 +518,62 @@ int state_read_ipc(struct world *w, struct state *s)
             return -1;
     }
     return 0;
+}
+
+/* ---- what the dead have -------------------------------------------------- */
+
+static bool is_of_dead(struct world *w, uint64_t owner)
+{
+    return owner != 0 && registry_is_dead(env_of(w), owner);
+}
+
+static bool lock_of_dead(struct world *w, const struct shd_object_info *o)
+{
+    struct permit_waiter waiter;
+    struct permit_slot slot;
+    struct permits p;
+    bool any = false;
+
+    if (permits_open(env_of(w), o->name, o->kind, 0, WAITERS, false, &p) !=
+        SHD_OK)
+        return false;
+    for (uint32_t i = 0; i < p.permits; i++)
+        any |= permits_slot_at(&p, i, &slot) == SHD_OK &&
+               is_of_dead(w, slot.owner);
+    for (uint32_t i = 0; i < p.waiters_max; i++)
+        any |= permits_waiter_at(&p, i, &waiter) == SHD_OK &&
+               is_of_dead(w, waiter.owner);
+    return any;
+}
+
+static bool topic_of_dead(struct world *w, const struct shd_object_info *o)
+{
+    struct shd_topic_options options = {.struct_size = sizeof(options)};
+    struct topic_cursor c;
+    struct topic t;
+    bool any = false;
+
+    if (topic_open(env_of(w), o->name, &options, false, &t) != SHD_OK)
+        return false;
+    for (uint32_t i = 0; i < t.cursors_max; i++)
+        any |= topic_cursor_at(&t, i, &c) == SHD_OK && is_of_dead(w, c.owner);
+    return any;
+}
+
+const char *script_left_by_dead(struct world *w)
+{
+    struct shd_object_info o = {.struct_size = sizeof(o)};
+    int rc;
+
+    for (uint32_t i = 0;
+         (rc = shd_object_info(w->segment, i, &o)) != SHD_INVAL; i++) {
+        if (rc != SHD_OK)
+            continue;
+        if (o.kind == SHD_OBJECT_TOPIC && topic_of_dead(w, &o))
+            return "a dead worker still has a topic's cursor";
+        if ((o.kind == SHD_OBJECT_LOCK || o.kind == SHD_OBJECT_SEMAPHORE) &&
+            lock_of_dead(w, &o))
+            return "a dead worker still has a permit, or a place in line";
+    }
+    return NULL;
 }

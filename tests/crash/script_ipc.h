@@ -32,4 +32,7 @@ int script_ipc(struct world *w, char *const word[], int count, bool *known);
 /* Adds an entry for each event, cursor and lock. 0 or -1. */
 int state_read_ipc(struct world *w, struct state *s);
 
+/* After a reap nothing is a dead worker's: NULL, or what is. */
+const char *script_left_by_dead(struct world *w);
+
 #endif

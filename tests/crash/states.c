@@ -45,6 +45,19 @@ static int touch_queue(struct run *r)
     return rc == SHD_LOST ? SHD_NOTFOUND : rc;
 }
 
+/* It may be found damaged until then. */
+static int repair(struct run *r, int rc)
+{
+    if (rc == SHD_CORRUPT || rc == SHD_GONE)
+        rc = SHD_NOTFOUND;
+    if (rc == SHD_NOTFOUND) {
+        rc = script_repair(&r->world);
+        if (rc == SHD_OK)
+            rc = SHD_NOTFOUND;
+    }
+    return rc;
+}
+
 static bool recover(struct run *r, enum way way)
 {
     char text[8];
@@ -64,6 +77,8 @@ static bool recover(struct run *r, enum way way)
             return crash_failed_call(r, "join", rc);
         rc = shd_get(r->world.dict, "never there", 11, text, sizeof(text), &v);
     }
+    if ((r->c->flags & CASE_REPAIR) != 0)
+        rc = repair(r, rc);
     if (rc != SHD_NOTFOUND)
         return crash_failed_call(r, "the next call", rc);
     rc = shd_reap(r->world.segment, NULL);
@@ -401,8 +416,11 @@ static bool prepare(struct run *r)
     r->dict.pages.recents = 0;
     kernel_simulate(true, true);
     judge_mask(r);
-    if (!look(r, &r->before, false) || !record(r))
+    if (((r->c->flags & CASE_REPAIR) == 0 && !look(r, &r->before, false)) ||
+        !record(r))
         return false;
+    if ((r->c->flags & CASE_REPAIR) != 0)
+        r->before = r->after;
     r->content_before = judge_content(&r->before);
     r->content_after = judge_content(&r->after);
     if (r->level[0].count == 0 && (r->c->flags & CASE_SAME) == 0) {
@@ -410,7 +428,7 @@ static bool prepare(struct run *r)
         return false;
     }
     same = state_compare(&r->before, &r->after, why, sizeof(why)) == 0;
-    if (same != ((r->c->flags & CASE_SAME) != 0)) {
+    if (same != ((r->c->flags & (CASE_SAME | CASE_REPAIR)) != 0)) {
         crash_say(r, same ? "it changes nothing" : why);
         return false;
     }

@@ -181,7 +181,7 @@ void *trace_at(uint64_t offset)
     return (void *)(low + offset);
 }
 
-static void store(const volatile void *p, size_t len)
+static void hook_store(const volatile void *p, size_t len)
 {
     if (!trace_in_segment(p))
         return;
@@ -191,97 +191,14 @@ static void store(const volatile void *p, size_t len)
         trace_point();
 }
 
-/* ---- what the compiler calls ---------------------------------------------- */
+static void hook_load(const volatile void *p, size_t len)
+{
+    (void)p, (void)len;
+}
 
-#define HOOK(name, ...)                                                       \
-    void name(__VA_ARGS__);                                                   \
-    void name(__VA_ARGS__)
-
-HOOK(__tsan_init, void) {}
-HOOK(__tsan_func_entry, void *p) { (void)p; }
-HOOK(__tsan_func_exit, void) {}
-HOOK(__tsan_read_range, void *p, size_t n) { (void)p, (void)n; }
-HOOK(__tsan_write_range, void *p, size_t n) { store(p, n); }
-HOOK(__tsan_atomic_thread_fence, int order) { (void)order; }
-HOOK(__tsan_atomic_signal_fence, int order) { (void)order; }
-
-#define PLAIN(n)                                                              \
-    HOOK(__tsan_read##n, void *p) { (void)p; }                                \
-    HOOK(__tsan_write##n, void *p) { store(p, n); }                           \
-    HOOK(__tsan_read_write##n, void *p) { store(p, n); }                      \
-    HOOK(__tsan_volatile_read##n, void *p) { (void)p; }                       \
-    HOOK(__tsan_volatile_write##n, void *p) { store(p, n); }                  \
-    HOOK(__tsan_unaligned_read##n, void *p) { (void)p; }                      \
-    HOOK(__tsan_unaligned_write##n, void *p) { store(p, n); }                 \
-    HOOK(__tsan_unaligned_read_write##n, void *p) { store(p, n); }            \
-    HOOK(__tsan_unaligned_volatile_read##n, void *p) { (void)p; }             \
-    HOOK(__tsan_unaligned_volatile_write##n, void *p) { store(p, n); }
-PLAIN(1)
-PLAIN(2)
-PLAIN(4)
-PLAIN(8)
-PLAIN(16)
-
-/* Here the hook is the store. Always the strongest order: one process, and
- * the order in its program is what counts. */
-#define RMW(bits, type, name, builtin)                                        \
-    type __tsan_atomic##bits##_##name(volatile type *p, type v, int order);   \
-    type __tsan_atomic##bits##_##name(volatile type *p, type v, int order)    \
-    {                                                                         \
-        (void)order;                                                          \
-        store(p, sizeof(*p));                                                 \
-        return builtin(p, v, __ATOMIC_SEQ_CST);                               \
-    }
-#define ATOMIC(bits, type)                                                    \
-    type __tsan_atomic##bits##_load(const volatile type *p, int order);       \
-    type __tsan_atomic##bits##_load(const volatile type *p, int order)        \
-    {                                                                         \
-        (void)order;                                                          \
-        return __atomic_load_n(p, __ATOMIC_RELAXED);                          \
-    }                                                                         \
-    HOOK(__tsan_atomic##bits##_store, volatile type *p, type v, int order)    \
-    {                                                                         \
-        (void)order;                                                          \
-        store(p, sizeof(*p));                                                 \
-        __atomic_store_n(p, v, __ATOMIC_RELAXED);                             \
-    }                                                                         \
-    RMW(bits, type, exchange, __atomic_exchange_n)                            \
-    RMW(bits, type, fetch_add, __atomic_fetch_add)                            \
-    RMW(bits, type, fetch_sub, __atomic_fetch_sub)                            \
-    RMW(bits, type, fetch_and, __atomic_fetch_and)                            \
-    RMW(bits, type, fetch_or, __atomic_fetch_or)                              \
-    RMW(bits, type, fetch_xor, __atomic_fetch_xor)                            \
-    int __tsan_atomic##bits##_compare_exchange_strong(                        \
-        volatile type *p, type *old, type v, int order, int failed);          \
-    int __tsan_atomic##bits##_compare_exchange_strong(                        \
-        volatile type *p, type *old, type v, int order, int failed)           \
-    {                                                                         \
-        (void)order, (void)failed;                                            \
-        store(p, sizeof(*p));                                                 \
-        return __atomic_compare_exchange_n(p, old, v, 0, __ATOMIC_SEQ_CST,    \
-                                           __ATOMIC_SEQ_CST);                 \
-    }                                                                         \
-    int __tsan_atomic##bits##_compare_exchange_weak(                          \
-        volatile type *p, type *old, type v, int order, int failed);          \
-    int __tsan_atomic##bits##_compare_exchange_weak(                          \
-        volatile type *p, type *old, type v, int order, int failed)           \
-    {                                                                         \
-        return __tsan_atomic##bits##_compare_exchange_strong(p, old, v,       \
-                                                             order, failed);  \
-    }                                                                         \
-    type __tsan_atomic##bits##_compare_exchange_val(                          \
-        volatile type *p, type old, type v, int order, int failed);           \
-    type __tsan_atomic##bits##_compare_exchange_val(                          \
-        volatile type *p, type old, type v, int order, int failed)            \
-    {                                                                         \
-        (void)__tsan_atomic##bits##_compare_exchange_strong(p, &old, v,       \
-                                                            order, failed);   \
-        return old;                                                           \
-    }
-ATOMIC(8, uint8_t)
-ATOMIC(16, uint16_t)
-ATOMIC(32, uint32_t)
-ATOMIC(64, uint64_t)
+/* One process: no other order than its own. */
+#define HOOK_STORE_ORDER __ATOMIC_RELAXED
+#include "tests/hooks/hooks.h"
 
 /* ---- calls that store many words ------------------------------------------ */
 
@@ -308,7 +225,7 @@ WRAP(void *, memcpy, void *to, const void *from, size_t n)
         return __real_memcpy(to, from, n);
     for (size_t i = 0, step; i < n; i += step) {
         step = word((uintptr_t)to + i, n - i);
-        store((char *)to + i, step);
+        hook_store((char *)to + i, step);
         (void)__real_memcpy((char *)to + i, (const char *)from + i, step);
     }
     return to;
@@ -317,7 +234,7 @@ WRAP(void *, memcpy, void *to, const void *from, size_t n)
 WRAP(void *, memmove, void *to, const void *from, size_t n)
 {
     if (watched(to))
-        store(to, n);
+        hook_store(to, n);
     return __real_memmove(to, from, n);
 }
 
@@ -327,27 +244,8 @@ WRAP(void *, memset, void *to, int c, size_t n)
         return __real_memset(to, c, n);
     for (size_t i = 0, step; i < n; i += step) {
         step = word((uintptr_t)to + i, n - i);
-        store((char *)to + i, step);
+        hook_store((char *)to + i, step);
         (void)__real_memset((char *)to + i, c, step);
     }
     return to;
-}
-
-/* clang's names for the same. */
-void *__tsan_memcpy(void *to, const void *from, size_t n);
-void *__tsan_memcpy(void *to, const void *from, size_t n)
-{
-    return __wrap_memcpy(to, from, n);
-}
-
-void *__tsan_memmove(void *to, const void *from, size_t n);
-void *__tsan_memmove(void *to, const void *from, size_t n)
-{
-    return __wrap_memmove(to, from, n);
-}
-
-void *__tsan_memset(void *to, int c, size_t n);
-void *__tsan_memset(void *to, int c, size_t n)
-{
-    return __wrap_memset(to, c, n);
 }

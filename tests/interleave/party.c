@@ -104,11 +104,19 @@ static void point(void)
     stage->party[self].accesses++;
 }
 
-static void access_to(const volatile void *p)
+static void hook_load(const volatile void *p, size_t len)
 {
+    (void)len;
     if ((uintptr_t)p >= low && (uintptr_t)p < high)
         point();
 }
+
+static void hook_store(const volatile void *p, size_t len)
+{
+    hook_load(p, len);
+}
+
+#include "tests/hooks/hooks.h"
 
 void party_op_begins(void)
 {
@@ -205,86 +213,6 @@ void party_end(uint32_t n)
         pid[i] = 0;
     }
 }
-
-/* ---- what the compiler calls -------------------------------------------- */
-
-#define HOOK(name, ...)                                                       \
-    void name(__VA_ARGS__);                                                   \
-    void name(__VA_ARGS__)
-
-HOOK(__tsan_init, void) {}
-HOOK(__tsan_func_entry, void *p) { (void)p; }
-HOOK(__tsan_func_exit, void) {}
-HOOK(__tsan_read_range, void *p, size_t n) { (void)n, access_to(p); }
-HOOK(__tsan_write_range, void *p, size_t n) { (void)n, access_to(p); }
-HOOK(__tsan_atomic_thread_fence, int order) { (void)order; }
-HOOK(__tsan_atomic_signal_fence, int order) { (void)order; }
-
-#define PLAIN(n)                                                              \
-    HOOK(__tsan_read##n, void *p) { access_to(p); }                           \
-    HOOK(__tsan_write##n, void *p) { access_to(p); }                          \
-    HOOK(__tsan_volatile_read##n, void *p) { access_to(p); }                  \
-    HOOK(__tsan_volatile_write##n, void *p) { access_to(p); }                 \
-    HOOK(__tsan_unaligned_read##n, void *p) { access_to(p); }                 \
-    HOOK(__tsan_unaligned_write##n, void *p) { access_to(p); }
-PLAIN(1)
-PLAIN(2)
-PLAIN(4)
-PLAIN(8)
-PLAIN(16)
-
-/* Here the hook is the access. */
-#define RMW(bits, type, name, builtin)                                        \
-    type __tsan_atomic##bits##_##name(volatile type *p, type v, int order);   \
-    type __tsan_atomic##bits##_##name(volatile type *p, type v, int order)    \
-    {                                                                         \
-        (void)order;                                                          \
-        access_to(p);                                                         \
-        return builtin(p, v, __ATOMIC_SEQ_CST);                               \
-    }
-#define ATOMIC(bits, type)                                                    \
-    type __tsan_atomic##bits##_load(const volatile type *p, int order);       \
-    type __tsan_atomic##bits##_load(const volatile type *p, int order)        \
-    {                                                                         \
-        (void)order;                                                          \
-        access_to(p);                                                         \
-        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                          \
-    }                                                                         \
-    HOOK(__tsan_atomic##bits##_store, volatile type *p, type v, int order)    \
-    {                                                                         \
-        (void)order;                                                          \
-        access_to(p);                                                         \
-        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                             \
-    }                                                                         \
-    RMW(bits, type, exchange, __atomic_exchange_n)                            \
-    RMW(bits, type, fetch_add, __atomic_fetch_add)                            \
-    RMW(bits, type, fetch_sub, __atomic_fetch_sub)                            \
-    RMW(bits, type, fetch_and, __atomic_fetch_and)                            \
-    RMW(bits, type, fetch_or, __atomic_fetch_or)                              \
-    RMW(bits, type, fetch_xor, __atomic_fetch_xor)                            \
-    int __tsan_atomic##bits##_compare_exchange_strong(                        \
-        volatile type *p, type *old, type v, int order, int failed);          \
-    int __tsan_atomic##bits##_compare_exchange_strong(                        \
-        volatile type *p, type *old, type v, int order, int failed)           \
-    {                                                                         \
-        (void)order, (void)failed;                                            \
-        access_to(p);                                                         \
-        return __atomic_compare_exchange_n(p, old, v, 0, __ATOMIC_SEQ_CST,    \
-                                           __ATOMIC_SEQ_CST);                 \
-    }                                                                         \
-    type __tsan_atomic##bits##_compare_exchange_val(                          \
-        volatile type *p, type old, type v, int order, int failed);           \
-    type __tsan_atomic##bits##_compare_exchange_val(                          \
-        volatile type *p, type old, type v, int order, int failed)            \
-    {                                                                         \
-        (void)__tsan_atomic##bits##_compare_exchange_strong(p, &old, v,       \
-                                                            order, failed);   \
-        return old;                                                           \
-    }
-ATOMIC(8, uint8_t)
-ATOMIC(16, uint16_t)
-ATOMIC(32, uint32_t)
-ATOMIC(64, uint64_t)
 
 /* ---- calls -------------------------------------------------------------- */
 

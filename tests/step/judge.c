@@ -4,6 +4,7 @@
  * come out of another recovery.
  */
 #include "tests/step/step.h"
+#include "tests/crash/script_ipc.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -52,6 +53,41 @@ static bool workers_are_free(struct run *r)
     return true;
 }
 
+static bool nothing_is_of_the_dead(struct run *r)
+{
+    const char *what = script_left_by_dead(&r->b);
+
+    if (what != NULL)
+        step_say(r, what);
+    return what == NULL;
+}
+
+/* Drained, the queue is as it was made. */
+static bool queue_is_empty(struct run *r)
+{
+    struct shd_queue_info info = {.struct_size = sizeof(info)};
+    shd_queue *q;
+    int rc = shd_queue_open(r->b.segment, "q", NULL, &q);
+
+    if (rc == SHD_NOTFOUND)
+        return true;
+    if (rc == SHD_OK)
+        rc = shd_queue_drain(q, 0, 0, NULL);
+    if (rc == SHD_OK)
+        rc = shd_queue_drain(q, SHD_MESSAGE_DEAD, 0, NULL);
+    if (rc == SHD_OK)
+        rc = shd_queue_info(q, &info);
+    if (rc != SHD_OK) {
+        say_call(r, "draining the queue", rc);
+        return false;
+    }
+    (void)shd_queue_close(q);
+    if (info.cells_used == 0 && info.bytes == 0)
+        return true;
+    step_say(r, "a leak: cells of the queue are in use");
+    return false;
+}
+
 static bool nothing_leaks(struct run *r)
 {
     struct shd_dict_info info = {.struct_size = sizeof(info)};
@@ -70,7 +106,7 @@ static bool nothing_leaks(struct run *r)
         return false;
     }
     if (info.free_bytes == r->fresh_free && info.entries == 0)
-        return check(r, "when empty");
+        return queue_is_empty(r) && check(r, "when empty");
     snprintf(what, sizeof(what),
              "a leak: %" PRIu64 " bytes free of %" PRIu64 ", %" PRIu64
              " entries",
@@ -188,7 +224,8 @@ unsigned judge(struct run *r, bool by_lock)
     if (*verdict != 0)
         return *verdict;
     told->counts.distinct++;
-    if (!check(r, "after recovery") || !workers_are_free(r))
+    if (!check(r, "after recovery") || !workers_are_free(r) ||
+        !nothing_is_of_the_dead(r))
         return 0;
     if (state_read(&r->b, &r->now) != 0) {
         step_say(r, "it cannot be read");

@@ -55,6 +55,8 @@ struct run {
     size_t bytes; /* of a segment */
     size_t used;  /* beyond there are zeroes in all images */
     uint64_t fresh_free;
+    uint64_t workers[2]; /* of A: this process, and who dies, if it has joined
+                            before the scene was set; else 0 */
     struct level level[DEPTH_MAX];
     struct state before, after, now;
     struct {

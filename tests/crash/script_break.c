@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Damage, before a repair: one word, or one structure, of a dict. */
+#include "tests/crash/script_break.h"
+
+#include <string.h>
+
+#include "shm/api/handle.h"
+#include "shm/dict/forest.h"
+
+static struct cell *cell_of(struct dict *d, const char *key)
+{
+    struct place at = dict_place(d, key, strlen(key));
+    uint32_t ref = 0;
+
+    if (forest_find(d, &at, key, strlen(key), &ref) != 1)
+        return NULL;
+    return cell_at(&d->pages, ref, SLAB_CELL_MIN);
+}
+
+static void noise(void *to, size_t len)
+{
+    unsigned char *p = to;
+
+    for (size_t i = 0; i < len; i++)
+        p[i] = (unsigned char)(i * 37 + 11);
+}
+
+static bool is(const char *a, const char *b)
+{
+    return strcmp(a, b) == 0;
+}
+
+/* In the entry, or in what it leads to. */
+static bool break_entry(struct dict *d, const char *what, const char *key)
+{
+    struct cell *c = cell_of(d, key);
+    struct page *page;
+
+    if (c == NULL)
+        return false;
+    page = &d->pages.table[pages_number(
+        &d->pages, (uint64_t)((unsigned char *)c -
+                              (unsigned char *)d->env->segment->base))];
+    if (is(what, "lru"))
+        c->word[LIST_NEXT] = 12345;
+    else if (is(what, "key"))
+        *((unsigned char *)c + sizeof(struct entry)) ^= 1;
+    else if (is(what, "chain"))
+        *entry_chain(&d->pages, c) += 256;
+    else if (is(what, "count"))
+        entry_list(&d->pages, c)->count = 1u << 30;
+    else if (is(what, "list"))
+        cell_at(&d->pages, entry_list(&d->pages, c)->first, SLAB_CELL_MIN)
+            ->word[CHAIN_NEXT] = 77;
+    else if (is(what, "map"))
+        memset(page->free_map, 0, 16);
+    else if (is(what, "page"))
+        noise(page, sizeof(*page));
+    else
+        return false;
+    return true;
+}
+
+bool script_break(struct world *w, const char *what, const char *key)
+{
+    struct dict *d = &w->dict->dict;
+
+    if (is(what, "root"))
+        d->roots[dict_place(d, key, strlen(key)).root] = 0;
+    else if (is(what, "roots"))
+        memset(d->roots, 0, sizeof(uint32_t) << d->root_bits);
+    else if (is(what, "shard"))
+        noise(d->shard, 140);
+    else if (is(what, "expiries"))
+        d->shard->slab.expiry_root = 1;
+    else if (is(what, "garbage"))
+        d->shard->garbage = 3;
+    else if (is(what, "bounds"))
+        d->header->bounds.limit = 1u << 30;
+    else if (is(what, "object"))
+        dict_guard(d, 0)->object = 7777;
+    else
+        return break_entry(d, what, key);
+    return true;
+}
