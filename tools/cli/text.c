@@ -250,7 +250,9 @@ bool cli_table_end(struct cli_table *table)
     size_t width[TABLE_COLUMNS] = {0};
     size_t column = 0, cell = 0;
 
-    if (fclose(table->out) != 0) {
+    /* What could not be grown is said once, and not by fclose. */
+    bool whole = ferror(table->out) == 0;
+    if (fclose(table->out) != 0 || !whole || table->text == NULL) {
         free(table->text);
         return false;
     }
