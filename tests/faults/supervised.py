@@ -12,6 +12,8 @@ SHDICT = os.path.join(BUILD, "shdict")
 NAME = "faults-cli-%d" % os.getpid()
 PATH = "/dev/shm/shdict-" + NAME
 CALLS_MAX = 2000
+READERS = {"stat", "get", "dump", "keys", "check", "workers", "queues", "peek",
+           "topics", "locks", "export"}
 passed = failed = 0
 
 
@@ -53,8 +55,11 @@ def fresh():
 
 
 def every_call_fails_in_turn(*words, stdin=b""):
+    reads = words[0] in READERS
+    fresh()
     for nth in range(1, CALLS_MAX):
-        fresh()
+        if not reads and nth > 1:
+            fresh()
         r = run(*words, nth=nth, stdin=stdin)
         hit = [w for w in r.stderr.split(b"\n") if w.startswith(b"inject: ")]
         where = "call %d, %s: %s" % (nth, hit, r)
@@ -66,7 +71,7 @@ def every_call_fails_in_turn(*words, stdin=b""):
         # What did not happen is said, in a line.
         said = [w for w in r.stderr.split(b"\n") if w and w not in hit]
         assert r.returncode == 0 or said, where
-        if os.path.exists(PATH):
+        if not reads and os.path.exists(PATH):
             r = run("check", NAME)
             assert r.returncode == 0, (where, r)
     raise AssertionError("it comes to no end")
