@@ -13,7 +13,7 @@
 /* FAULTS_WORKERS: registering looks at each other one's lock, of which the
  * kernel keeps a list: 3000 take minutes. */
 #define MOST 20000u
-#define USUAL_MANY 600u
+#define USUAL_MANY 400u
 #define TOO_MANY 100u
 #define SIGNAL_US 200
 
