@@ -743,7 +743,9 @@ SHD_API SHD_MUST int shd_dict_open(shd_segment *segment, const char *name,
 SHD_API int shd_dict_close(shd_dict *dict);
 
 /* Destroys the dict of that name and gives its memory back to the system.
- * Handles of it, in every process, answer SHD_GONE. SHD_NOTFOUND. */
+ * Handles of it, in every process, answer SHD_GONE. SHD_NOTFOUND. SHD_BUSY,
+ * SHD_SYS (no memory could be given back): there is no dict of that name any
+ * more; whoever makes or destroys an object next does the rest. */
 SHD_API SHD_MUST int shd_dict_destroy(shd_segment *segment,
                                       const char *name);
 

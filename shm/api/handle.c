@@ -21,6 +21,7 @@
 
 static pthread_mutex_t tables = PTHREAD_MUTEX_INITIALIZER;
 static shd_segment *segments;
+static shd_segment *spare; /* for the next one that is made or attached */
 static uint64_t closes;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static int fork_error;
@@ -158,6 +159,16 @@ static bool is_same(const struct segment *a, const struct segment *b)
            a->writable == b->writable;
 }
 
+/* Before a file is made, so that none is left over for want of a handle. */
+static int have_spare(void)
+{
+    if (spare == NULL)
+        spare = calloc(1, sizeof(*spare));
+    if (spare == NULL)
+        return error_set(SHD_NOMEM, "this process has no memory");
+    return SHD_OK;
+}
+
 /* The handle of that file, open or closed; else a new one, or the one that
  * has been closed for longest when there are too many of those. */
 static shd_segment *find_handle(const struct segment *s)
@@ -176,9 +187,8 @@ static shd_segment *find_handle(const struct segment *s)
     }
     if (closed >= HANDLE_CLOSED_MAX)
         return oldest;
-    shd_segment *h = calloc(1, sizeof(*h));
-    if (h == NULL)
-        return NULL;
+    shd_segment *h = spare;
+    spare = NULL;
     h->next = segments;
     segments = h;
     return h;
@@ -186,15 +196,11 @@ static shd_segment *find_handle(const struct segment *s)
 
 /* Takes s over, or closes it if the process has that file already. Options
  * of the process are those of its first attach. */
-static int intern(struct segment *s, const struct shd_segment_options *o,
-                  shd_segment **out)
+static void intern(struct segment *s, const struct shd_segment_options *o,
+                   shd_segment **out)
 {
     shd_segment *h = find_handle(s);
 
-    if (h == NULL) {
-        segment_close(s);
-        return error_set(SHD_NOMEM, "this process has no memory");
-    }
     if (h->open > 0) {
         segment_close(s);
     } else {
@@ -211,7 +217,6 @@ static int intern(struct segment *s, const struct shd_segment_options *o,
     }
     atomic_store32_release(&h->open, h->open + 1);
     *out = h;
-    return SHD_OK;
 }
 
 int handle_attach(const char *name, const struct shd_segment_options *o,
@@ -223,9 +228,11 @@ int handle_attach(const char *name, const struct shd_segment_options *o,
     if (rc != SHD_OK)
         return rc;
     handle_tables_lock();
-    rc = segment_attach(name, o, fingerprint(), &s);
+    rc = have_spare();
     if (rc == SHD_OK)
-        rc = intern(&s, o, out);
+        rc = segment_attach(name, o, fingerprint(), &s);
+    if (rc == SHD_OK)
+        intern(&s, o, out);
     handle_tables_unlock();
     return rc;
 }
@@ -267,9 +274,11 @@ int handle_create(const char *name, const struct shd_segment_options *o,
     if (rc != SHD_OK)
         return rc;
     handle_tables_lock();
-    rc = segment_create(name, o, fingerprint(), initialize, &s);
+    rc = have_spare();
     if (rc == SHD_OK)
-        rc = intern(&s, o, out);
+        rc = segment_create(name, o, fingerprint(), initialize, &s);
+    if (rc == SHD_OK)
+        intern(&s, o, out);
     handle_tables_unlock();
     return rc;
 }

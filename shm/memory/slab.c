@@ -513,20 +513,23 @@ static void cells_map(uint32_t class, uint64_t map[2])
     map[1] = cells > 64 ? (1ull << (cells - 64)) - 1 : 0;
 }
 
-static void rebuild_page(const struct pages *p, struct slab *s,
+/* `own` is what s is to be: what has just been stored may be another's when it
+ * is read again, and a number of a page is an address. */
+static void rebuild_page(const struct pages *p, struct slab *own,
                          const struct slab_page *from)
 {
     struct page *page = &p->table[from->number];
     uint64_t stamp = atomic_load64(&page->expiry) & ~PAGE_EXPIRY_MASK;
-    uint32_t *head = &s->partial[from->class];
     uint64_t all[2];
     uint32_t free_cells;
 
     cells_map(from->class, all);
-    for (int i = 0; i < 2; i++)
-        atomic_store64(&page->free_map[i], all[i] & ~from->used[i]);
-    free_cells = (uint32_t)(__builtin_popcountll(page->free_map[0]) +
-                            __builtin_popcountll(page->free_map[1]));
+    for (int i = 0; i < 2; i++) {
+        all[i] &= ~from->used[i];
+        atomic_store64(&page->free_map[i], all[i]);
+    }
+    free_cells = (uint32_t)(__builtin_popcountll(all[0]) +
+                            __builtin_popcountll(all[1]));
     atomic_store64(&page->expiry, stamp | from->expires);
     atomic_store32(&page->info, from->class | free_cells << 8 |
                                     (from->expires != 0 ? PAGE_IN_TREE : 0) |
@@ -534,19 +537,17 @@ static void rebuild_page(const struct pages *p, struct slab *s,
     atomic_and64(&p->map[from->number / 64],
                  ~(1ull << from->number % 64));
     if (free_cells > 0 && !from->leaving) {
-        uint32_t first = atomic_load32(head);
+        uint32_t first = own->partial[from->class];
 
         atomic_store32(&page->prev, 0);
         atomic_store32(&page->next, first);
         if (first != 0)
             atomic_store32(&p->table[first - 1].prev, from->number + 1);
-        atomic_store32(head, from->number + 1);
+        own->partial[from->class] = from->number + 1;
     }
-    atomic_store32(&s->pages, atomic_load32(&s->pages) + 1);
-    atomic_store64(&s->bytes,
-                   atomic_load64(&s->bytes) +
-                       (uint64_t)(class_cells(from->class) - free_cells) *
-                           slab_sizes[from->class]);
+    own->pages++;
+    own->bytes += (uint64_t)(class_cells(from->class) - free_cells) *
+                  slab_sizes[from->class];
 }
 
 static int by_expiry(const void *a, const void *b)
@@ -591,21 +592,18 @@ int slab_rebuild(const struct pages *p, struct slab *s, uint32_t owner,
                  const struct slab_page *page, uint32_t n)
 {
     struct slab_page *sorted = malloc((n + 1ull) * sizeof(*sorted));
+    struct slab own = {0};
     int rc;
 
     if (sorted == NULL)
         return error_set(SHD_NOMEM, "no memory to rebuild a slab");
-    atomic_store64(&s->bytes, 0);
-    atomic_store32(&s->pages, 0);
-    for (uint32_t c = 0; c < SLAB_CLASSES; c++)
-        atomic_store32(&s->partial[c], 0);
     /* From the last on: low pages come first in the lists. */
     for (uint32_t i = n; i-- > 0;) {
         uint32_t number = page[i].number;
 
         sorted[i] = page[i];
         if ((page[i].used[0] | page[i].used[1]) != 0) {
-            rebuild_page(p, s, &page[i]);
+            rebuild_page(p, &own, &page[i]);
             continue;
         }
         atomic_store64(&p->table[number].expiry, 0);
@@ -613,6 +611,10 @@ int slab_rebuild(const struct pages *p, struct slab *s, uint32_t owner,
         atomic_compiler_barrier();
         (void)atomic_cas32(&p->table[number].owner, owner, 0);
     }
+    atomic_store64(&s->bytes, own.bytes);
+    atomic_store32(&s->pages, own.pages);
+    for (uint32_t c = 0; c < SLAB_CLASSES; c++)
+        atomic_store32(&s->partial[c], own.partial[c]);
     rc = rebuild_tree(p, s, sorted, n);
     free(sorted);
     return rc;

@@ -67,8 +67,11 @@ int header_pid_namespace(uint64_t *inode)
     struct stat st;
 
     if (stat("/proc/self/ns/pid", &st) != 0)
-        return error_set(SHD_UNSUPPORTED, "/proc/self/ns/pid: %s; mount /proc",
-                         strerror(errno));
+        return errno == ENOMEM
+                   ? error_errno("looking at /proc/self/ns/pid")
+                   : error_set(SHD_UNSUPPORTED,
+                               "/proc/self/ns/pid: %s; mount /proc",
+                               strerror(errno));
     *inode = st.st_ino;
     return SHD_OK;
 }

@@ -259,9 +259,12 @@ bool cli_table_end(struct cli_table *table)
     size_t width[TABLE_COLUMNS] = {0};
     size_t column = 0, cell = 0;
 
-    if (fclose(table->out) != 0) {
+    /* What could not be grown is said once, and not by fclose. */
+    bool whole = ferror(table->out) == 0;
+    if (fclose(table->out) != 0 || !whole || table->text == NULL) {
         free(table->text);
-        return false;
+        cli_message(&(struct cli_args){0}, "out of memory for a table");
+        exit(CLI_FAILED);
     }
     table_widths(table->text, width);
     for (const char *p = table->text; *p; p++) {
