@@ -294,10 +294,12 @@ int handle_create_unnamed(const char *name,
     if (rc != SHD_OK)
         return rc;
     handle_tables_lock();
-    rc = segment_create_unnamed(name, o, hash_seed, fingerprint(), initialize,
-                                birth, &s);
+    rc = have_spare();
     if (rc == SHD_OK)
-        rc = intern(&s, o, out);
+        rc = segment_create_unnamed(name, o, hash_seed, fingerprint(),
+                                    initialize, birth, &s);
+    if (rc == SHD_OK)
+        intern(&s, o, out);
     handle_tables_unlock();
     return rc;
 }
