@@ -176,7 +176,7 @@ int segment_liveness_is_locked(const struct segment *s, uint32_t index);
  * *fd, which whoever inherits it keeps. SHD_BUSY: somebody has it. */
 int segment_supervision_lock(const struct segment *s, int *fd);
 
-/* Lets those know who watch the file (inotify, IN_ATTRIB) that something has
+/* Lets those know who watch the file (inotify, IN_ACCESS) that something has
  * changed. Best effort: nobody depends on it. */
 void segment_announce(const struct segment *s);
 

@@ -153,6 +153,7 @@ static uint64_t publish(const struct guard_env *env, uint32_t index,
     copy->incarnation = counter << INDEX_BITS | index;
     if (w != NULL)
         copy->wait.turn = atomic_load32(&w->turn) + 1;
+    copy->died = atomic_load64(&slot_at(env->segment, index)->died);
     memcpy(words, copy, sizeof(words));
     txn_begin(&t, env->segment, own_guard(env), SLOT_WORDS + 1);
     txn_store64(&t, &h->incarnations, counter);
@@ -204,12 +205,15 @@ static void free_slot(const struct guard_env *env, uint32_t index,
                       uint64_t deaths)
 {
     struct segment_header *h = segment_header(env->segment);
+    struct registry_slot *slot = slot_at(env->segment, index);
     struct txn t;
 
-    txn_begin(&t, env->segment, own_guard(env), 2);
-    txn_store64(&t, &slot_at(env->segment, index)->incarnation, 0);
-    if (deaths > 0)
+    txn_begin(&t, env->segment, own_guard(env), 3);
+    if (deaths > 0) {
+        txn_store64(&t, &slot->died, atomic_load64(&slot->incarnation));
         txn_store64(&t, &h->deaths, atomic_load64(&h->deaths) + deaths);
+    }
+    txn_store64(&t, &slot->incarnation, 0);
     txn_commit(&t);
 }
 

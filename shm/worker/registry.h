@@ -36,7 +36,8 @@ struct registry_slot {
     uint8_t pad1[24];       /* 104 */
     /* Stored by the worker itself, without a lock: worker/roster.h. */
     uint64_t heartbeat_ms; /* 128 monotonic; 0: it has never beaten */
-    uint8_t pad2[56];      /* 136 */
+    uint64_t died;         /* 136 the last one here that was found dead */
+    uint8_t pad2[48];      /* 144 */
 };
 static_assert(offsetof(struct registry_slot, heartbeat_ms) == 128, "layout");
 static_assert(sizeof(struct registry_slot) == SEGMENT_WORKER_BYTES, "layout");

@@ -3,7 +3,7 @@
  * What wakes it:
  *   a pidfd      its worker's process is gone; the kernel has walked its robust
  *                list and let go of its liveness byte before
- *   inotify      a worker has joined: registry_join touches the file's times
+ *   inotify      a worker has joined: registry_join reads a byte of the file
  *   the timer    the backstop: whom no pidfd could be had for (no descriptor
  *                left, exec instead of exit), and the limits
  *
@@ -129,7 +129,7 @@ static int open_inotify(struct watch *w)
     if (w->inotify_fd < 0)
         return SHD_OK;
     snprintf(path, sizeof(path), "/proc/self/fd/%d", w->env->segment->fd);
-    if (inotify_add_watch(w->inotify_fd, path, IN_ATTRIB) < 0) {
+    if (inotify_add_watch(w->inotify_fd, path, IN_ACCESS) < 0) {
         (void)close(w->inotify_fd);
         w->inotify_fd = -1;
         return SHD_OK;
@@ -342,16 +342,19 @@ bool watch_take(struct watch *w, struct shd_watch_event *e)
 
 /* ---- who is there ------------------------------------------------------- */
 
-/* The slot is another's or nobody's by now. */
+/* The slot is another's or nobody's by now. Whoever reaped it has left word
+ * there, also of one whose end was not seen here before. */
 static int forget(struct watch *w, struct seen *seen,
+                  const struct registry_slot *slot,
                   const struct watch_reaped *reaped, bool *told)
 {
+    bool died = seen->gone || atomic_load64(&slot->died) == seen->incarnation;
     struct shd_watch_event *e =
-        tell(w, seen->gone ? SHD_WATCH_DIED : SHD_WATCH_LEFT, seen);
+        tell(w, died ? SHD_WATCH_DIED : SHD_WATCH_LEFT, seen);
 
     if (e == NULL)
         return no_memory();
-    if (seen->gone && reaped != NULL) {
+    if (died && reaped != NULL) {
         e->at_ns = reaped->ended_ns;
         e->took_ns = reaped->ended_ns - reaped->began_ns;
         e->recovered = *told ? 0 : reaped->recovered;
@@ -417,7 +420,7 @@ static int look_at_slots(struct watch *w, const struct watch_reaped *reaped)
             continue;
         }
         if (w->seen[i].incarnation != 0)
-            rc = forget(w, &w->seen[i], reaped, &told);
+            rc = forget(w, &w->seen[i], slot, reaped, &told);
         if (rc == SHD_OK && now != 0 && now != own)
             rc = meet(w, i, now);
     }

@@ -72,7 +72,8 @@ def a_worker_that_sits_on_a_lock_is_killed_and_recovered_from():
         s.wait_starts(2)
         pid = sorted(joined(s.name, 2))[0]
         held = stop_inside(s.name, pid)
-        assert held == [{"kind": "dict", "object": "d", "count": 1}], held
+        assert held == [{"kind": "dict", "object": "d", "count": 1,
+                             "locks": 1}], held
         told = s.wait_events("stuck", 1)[0]
         assert (told["pid"], told["object"], told["action"]) == (
             str(pid), "d", "kill"), told

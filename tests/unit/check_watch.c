@@ -225,6 +225,30 @@ START_TEST(who_leaves_has_not_died)
 }
 END_TEST
 
+START_TEST(one_that_somebody_else_has_reaped_has_died)
+{
+    shd_watch *w = open_watch(0, 0, 0);
+    pid_t child = start(leave);
+    uint32_t n;
+
+    expect_event(w, SHD_WATCH_JOINED, child);
+    kill_child(child);
+    expect(shd_reap(segment, &n), SHD_OK);
+    ck_assert_uint_eq(n, 1);
+    /* And another has its slot by now. */
+    child = start(leave);
+    for (int rc = SHD_NOTFOUND;
+         rc == SHD_NOTFOUND || event.event == SHD_WATCH_JOINED;) {
+        rc = next(w, FOR_EVER);
+        if (rc != SHD_NOTFOUND) /* a signal */
+            expect(rc, SHD_OK);
+    }
+    ck_assert_uint_eq(event.event, SHD_WATCH_DIED);
+    kill_child(child);
+    expect(shd_watch_close(w), SHD_OK);
+}
+END_TEST
+
 static void change_phase(void)
 {
     for (uint32_t phase = SHD_PHASE_STARTING; phase <= SHD_PHASE_DRAINING;
@@ -511,6 +535,7 @@ int main(void)
     tcase_add_test(c, who_was_there_before_is_told_first_and_the_dead_too);
     tcase_add_test(c, several_that_die_at_once_are_told_one_after_the_other);
     tcase_add_test(c, who_leaves_has_not_died);
+    tcase_add_test(c, one_that_somebody_else_has_reaped_has_died);
     tcase_add_test(c, phases_are_told);
     tcase_add_test(c,
                    a_heart_that_stops_is_told_once_and_one_that_beats_is_not);
