@@ -336,6 +336,7 @@ static int reap_one(const struct guard_env *env,
 
 int object_reap_all(const struct guard_env *env)
 {
+    char why[256] = "";
     int first = SHD_OK;
 
     for (uint32_t i = 0; i < env->segment->objects_max; i++) {
@@ -349,10 +350,13 @@ int object_reap_all(const struct guard_env *env)
             (rc != SHD_OK && (catalogue_at(env, i, &now) != SHD_OK ||
                               now.generation != c.generation)))
             rc = SHD_OK;
-        if (first == SHD_OK)
-            first = rc;
+        if (first != SHD_OK || rc == SHD_OK)
+            continue;
+        /* The slots that follow have their own last words. */
+        first = rc;
+        snprintf(why, sizeof(why), "%s", shd_last_error());
     }
-    return first;
+    return first == SHD_OK ? SHD_OK : error_set(first, "%s", why);
 }
 
 /* ---- checking ---------------------------------------------------------- */

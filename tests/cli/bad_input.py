@@ -302,3 +302,92 @@ def output_that_cannot_be_written_is_a_failure():
             r = subprocess.run([SHDICT] + words, env=environment, stdout=full,
                                stderr=subprocess.PIPE)
         assert r.returncode == 5 and b"standard output" in r.stderr, r
+
+
+# A command line for each verb that works on an object, and its kind.
+OBJECT_VERBS = {
+    "dict": ["get {} k", "set {} k v", "append {} k v", "touch {} k",
+             "delete {} k", "incr {} n 1", "keys {}", "watch {} k --count 1",
+             "flush {}", "resize {} 2m", "dump {}", "pop {} k"],
+    "queue": ["push {} m", "pop {}", "peek {}", "drain {}", "requeue {}"],
+    "topic": ["publish {} e", "follow {} --count 1"]}
+SEGMENT_VERBS = ["ls", "stat", "map", "layout", "export", "workers", "queues",
+                 "topics", "locks", "reap", "check", "dump", "load"]
+
+
+def words_of(line, segment_name, object_name=None):
+    verb, *rest = line.split()
+    return [verb, segment_name] + [object_name if w == "{}" else w
+                                   for w in rest]
+
+
+def with_objects():
+    name = segment("dict=1m", "other=1m")
+    expect(0, "set", name, "dict", "k", "v")
+    expect(0, "set", name, "other", "k", "v")
+    expect(0, "push", name, "queue", "--create", "64k", "m")
+    expect(0, "publish", name, "topic", "--create", "64k", "e")
+    return name
+
+
+@case
+def each_verb_says_what_is_not_there_or_of_another_kind():
+    name, path = with_objects(), os.path.join(directory, "foreign")
+    with open(path, "wb") as f:
+        f.write(b"GIF89a" * 1000)
+    for line in SEGMENT_VERBS + sum(OBJECT_VERBS.values(), []):
+        expect(3, *words_of(line, fresh(), "d"), out=b"",
+               err=b"`shdict ls` lists what there is")
+        expect(3, *words_of(line, path, "d"), out=b"",
+               err=b"not a shdict segment")
+    for kind, lines in OBJECT_VERBS.items():
+        for line in lines:
+            r = expect(3, *words_of(line, name, "none"), out=b"")
+            assert b"no %s \"none\"" % kind.encode() in r.err, r
+            assert b"`shdict ls %s` lists" % name.encode() in r.err, r
+            for another in set(OBJECT_VERBS) - {kind}:
+                r = expect(3, *words_of(line, name, another), out=b"")
+                assert b"no " + kind.encode() in r.err and \
+                    b"`shdict ls" in r.err, (line, another, r)
+    assert {(o["name"], o["kind"]) for o in answer("ls", name)} == {
+        ("dict", "dict"), ("other", "dict"), ("queue", "queue"),
+        ("topic", "topic")}
+
+
+@case
+def each_verb_names_what_is_damaged_and_shows_the_rest():
+    name = with_objects()
+    parts = {(p["object"], p["part"]): p
+             for p in answer("layout", name)["parts"]}
+    with open(path_of(name), "r+b") as f:
+        for damaged in ("dict", "queue", "topic"):
+            f.seek(parts[damaged, "header"]["at"] + 16)
+            f.write(b"\xff" * 32)
+    for kind, lines in OBJECT_VERBS.items():
+        for line in lines:
+            expect(4, *words_of(line, name, kind), out=b"",
+                   err=b"'%s': its header is damaged" % kind.encode())
+    for line in ("ls", "stat", "topics", "queues", "export", "reap", "check"):
+        expect(4, line, name, err=b"damaged")
+    expect(4, "map", name, err=b"damaged")
+    for line in ("workers", "layout", "locks"):
+        expect(0, line, name)
+    # What is sound is shown, and works.
+    assert "other" in [o["name"] for o in answer("ls", name, code=4)]
+    told = answer("stat", name, code=4)
+    assert [o["name"] for o in told["objects"]] == ["other"], told
+    assert answer("stat", name, "other")["entries"] == 1
+    expect(4, "stat", name, "dict", err=b"header is damaged")
+    expect(0, "get", name, "other", "k", out=b"v")
+    # The catalogue itself.
+    with open(path_of(name), "r+b") as f:
+        for slot in range(4):
+            f.seek(parts[None, "catalogue"]["at"] + 128 * slot + 16)
+            f.write(b"\xff" * 16)
+    for kind, lines in OBJECT_VERBS.items():
+        for line in lines:
+            expect(4, *words_of(line, name, kind), out=b"", err=b"catalogue")
+    for line in ("ls", "stat", "map", "layout", "topics", "queues", "locks",
+                 "export", "check"):
+        expect(4, line, name, err=b"catalogue")
+    expect(0, "workers", name)

@@ -113,7 +113,7 @@ def holder(name, lock, kind, permits=0, times=1):
 @case
 def what_is_published_is_followed():
     name = segment()
-    expect(3, "publish", name, "news", "x", err=b"not found")
+    expect(3, "publish", name, "news", "x", err=b"no topic")
     expect(0, "publish", name, "news", "one", "--create", "64k", out=b"1\n")
     expect(0, "publish", name, "news", "a\\tb", "-e", out=b"2\n")
     assert answer("publish", name, "news", "three") == {"published": 3}

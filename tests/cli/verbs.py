@@ -355,8 +355,8 @@ def queues_are_pushed_to_and_popped_from():
     expect(1, "push", name, "jobs", "x", err=b"full")
     expect(0, "check", name)
     expect(2, "pop", name, "d", "k", "--wait", "1")
-    expect(1, "pop", name, "d", err=b"is a dict, no queue")
-    expect(1, "get", name, "jobs", "k", err=b"is no dict")
+    expect(3, "pop", name, "d", err=b"is a dict, no queue")
+    expect(3, "get", name, "jobs", "k", err=b"is no dict")
 
 
 @case

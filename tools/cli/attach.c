@@ -146,14 +146,30 @@ int cli_open(const struct cli_args *args, const char *name, const char *dict,
     if (code == SHD_OK)
         return CLI_YES;
     shd_segment_close(*segment);
-    if (code == SHD_NOTFOUND) {
+    return cli_no_object(args, name, dict, "dict", code);
+}
+
+int cli_no_object(const struct cli_args *args, const char *segment,
+                  const char *object, const char *kind, int code)
+{
+    if (code == SHD_NOTFOUND)
         cli_message(args,
-                    "no dict \"%s\" in segment \"%s\"; `shdict ls %s` lists "
-                    "them",
-                    dict, name, name);
-        return CLI_ATTACH;
-    }
-    return cli_answer(args, dict, code);
+                    "no %s \"%s\" in segment \"%s\"; `shdict ls %s` lists "
+                    "what there is",
+                    kind, object, segment, segment);
+    else if (code == SHD_MISMATCH)
+        cli_message(args, "%s; `shdict ls %s` lists what there is",
+                    shd_last_error(), segment);
+    else
+        return cli_answer(args, object, code);
+    return CLI_ATTACH;
+}
+
+bool cli_left_out(const struct cli_args *args, int code, int *status)
+{
+    if (code == SHD_CORRUPT && *status == CLI_YES)
+        *status = cli_answer(args, args->words[0], code);
+    return code == SHD_NOTFOUND || code == SHD_GONE || code == SHD_CORRUPT;
 }
 
 int cli_grow(char **buf, size_t *held, size_t size)

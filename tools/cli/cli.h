@@ -149,7 +149,7 @@ struct cli_object {
 };
 
 /* The object in that slot: SHD_NOTFOUND there is none, SHD_INVAL past the
- * end. */
+ * end. SHD_CORRUPT: its name is "" if that cannot be told either. */
 int cli_object_at(shd_segment *segment, uint32_t index,
                   struct cli_object *object);
 
@@ -295,6 +295,16 @@ int cli_open(const struct cli_args *args, const char *name, const char *dict,
 /* Says what an operation answered and gives the exit code for it. `what`
  * begins the sentence: the name of what was worked on. */
 int cli_answer(const struct cli_args *args, const char *what, int code);
+
+/* There is no such object, or one of another kind: says what to do. `kind` is
+ * what it should be: "dict". code: what opening it answered. */
+int cli_no_object(const struct cli_args *args, const char *segment,
+                  const char *object, const char *kind, int code);
+
+/* In a loop over objects: is there nothing to show of this one? It is gone, or
+ * it is damaged: then the others are shown all the same, the first such is
+ * named, and *status gets the exit code. */
+bool cli_left_out(const struct cli_args *args, int code, int *status);
 
 /* The exit code alone. */
 int cli_exit_code(int code);

@@ -220,6 +220,7 @@ int cli_object_at(shd_segment *segment, uint32_t index,
     struct shd_object_info info = {.struct_size = sizeof(info)};
     int code = shd_object_info(segment, index, &info);
 
+    object->name[0] = '\0';
     if (code != SHD_OK)
         return code;
     memcpy(object->name, info.name, sizeof(object->name));

@@ -114,14 +114,16 @@ static int run(struct cli_args *args)
         exit(CLI_FAILED);
     }
     fputs("NAME\tKIND\tTAKEN\tWAITING\tGRANTS\tTAKEN BACK\n", table.out);
+    int damaged = CLI_YES;
     for (uint32_t i = 0; status == CLI_YES; i++) {
         int code = show_lock(args, segment, i, list, table.out);
 
         if (code == SHD_INVAL)
             break;
-        if (code != SHD_OK && code != SHD_NOTFOUND && code != SHD_GONE)
+        if (!cli_left_out(args, code, &damaged) && code != SHD_OK)
             status = cli_answer(args, args->words[0], code);
     }
+    status = status == CLI_YES ? damaged : status;
     shd_segment_close(segment);
     if (args->json) {
         cli_json_print(args, list);

@@ -187,13 +187,14 @@ static int list_objects(struct cli_args *args)
         exit(CLI_FAILED);
     }
     fputs("NAME\tKIND\tCAPACITY\tFREE\tENTRIES\tCREATED\n", table.out);
+    int damaged = CLI_YES;
     for (uint32_t i = 0; status == CLI_YES; i++) {
         code = shd_object_info(segment, i, &object);
         if (code == SHD_INVAL)
             break;
         if (code == SHD_OK && object.kind == SHD_OBJECT_DICT)
             code = dict_info(segment, object.name, &info);
-        if (code == SHD_NOTFOUND || code == SHD_GONE)
+        if (cli_left_out(args, code, &damaged))
             continue;
         if (code != SHD_OK)
             status = cli_answer(args, args->words[0], code);
@@ -202,6 +203,7 @@ static int list_objects(struct cli_args *args)
         else
             object_row(table.out, &object, &info);
     }
+    status = status == CLI_YES ? damaged : status;
     shd_segment_close(segment);
     if (args->json) {
         cli_json_print(args, list);

@@ -11,17 +11,6 @@
 
 /* ---- opening ----------------------------------------------------------- */
 
-static int no_queue(const struct cli_args *args, int code)
-{
-    if (code != SHD_NOTFOUND)
-        return cli_answer(args, args->words[1], code);
-    cli_message(args,
-                "no queue \"%s\" in segment \"%s\"; `shdict ls %s` lists what "
-                "there is",
-                args->words[1], args->words[0], args->words[0]);
-    return CLI_ATTACH;
-}
-
 static int open_queue(const struct cli_args *args, enum cli_mode mode,
                       const struct shd_queue_options *o, shd_segment **segment,
                       shd_queue **queue)
@@ -34,7 +23,8 @@ static int open_queue(const struct cli_args *args, enum cli_mode mode,
     code = shd_queue_open(*segment, args->words[1], o, queue);
     if (code == SHD_OK)
         return CLI_YES;
-    status = no_queue(args, code);
+    status = cli_no_object(args, args->words[0], args->words[1],
+                             "queue", code);
     shd_segment_close(*segment);
     return status;
 }
@@ -80,7 +70,7 @@ static void queue_row(FILE *out, const struct shd_queue_info *i)
             (unsigned long long)i->redelivered);
 }
 
-/* One that goes away meanwhile is left out. */
+/* SHD_NOTFOUND, SHD_GONE: it went away meanwhile. */
 static int each_queue(const struct cli_args *args, shd_segment *segment,
                       const char *name, json_t *list, FILE *out)
 {
@@ -92,15 +82,13 @@ static int each_queue(const struct cli_args *args, shd_segment *segment,
         code = shd_queue_info(queue, &info);
         shd_queue_close(queue);
     }
-    if (code == SHD_NOTFOUND || code == SHD_GONE || code == SHD_MISMATCH)
-        return CLI_YES;
-    if (code != SHD_OK)
-        return cli_answer(args, name, code);
-    if (args->json)
+    if (code == SHD_MISMATCH)
+        return SHD_NOTFOUND;
+    if (code == SHD_OK && args->json)
         json_array_append_new(list, queue_json(&info));
-    else
+    else if (code == SHD_OK)
         queue_row(out, &info);
-    return CLI_YES;
+    return code;
 }
 
 static int queues_run(struct cli_args *args)
@@ -121,15 +109,17 @@ static int queues_run(struct cli_args *args)
     fputs("NAME\tREADY\tDELAYED\tLEASED\tDEAD\tFULL\tPUSHED\tTAKEN\t"
           "REDELIVERED\n",
           table.out);
+    int damaged = CLI_YES;
     for (uint32_t i = 0; status == CLI_YES; i++) {
         code = shd_object_info(segment, i, &object);
         if (code == SHD_INVAL)
             break;
         if (code == SHD_OK && object.kind == SHD_OBJECT_QUEUE)
-            status = each_queue(args, segment, object.name, list, table.out);
-        else if (code != SHD_OK && code != SHD_NOTFOUND)
+            code = each_queue(args, segment, object.name, list, table.out);
+        if (!cli_left_out(args, code, &damaged) && code != SHD_OK)
             status = cli_answer(args, args->words[0], code);
     }
+    status = status == CLI_YES ? damaged : status;
     shd_segment_close(segment);
     if (args->json) {
         cli_json_print(args, list);

@@ -128,15 +128,15 @@ static void object_row(FILE *out, const struct cli_object *o)
         fputs("-\n", out);
 }
 
-/* A row, or an element, for each; nothing if there is none. */
+/* A row, or an element, for each; nothing if there is none. An exit code. */
 static int add_objects(const struct cli_args *args, json_t *json,
                        shd_segment *segment)
 {
     json_t *list = json_array();
     struct cli_object o;
     struct cli_table table;
+    int code, status = CLI_YES;
     unsigned n = 0;
-    int code;
 
     if (!cli_table_begin(&table)) {
         cli_message(args, "out of memory");
@@ -145,12 +145,14 @@ static int add_objects(const struct cli_args *args, json_t *json,
     fputs("NAME\tKIND\tENTRIES\tCAPACITY\tFREE\tHITS\tMISSES\tRATIO\tEVICTED"
           "\tEXPIRED\tWAITS\n",
           table.out);
-    for (uint32_t i = 0;
-         (code = cli_object_at(segment, i, &o)) == SHD_OK ||
-         code == SHD_NOTFOUND;
+    for (uint32_t i = 0; (code = cli_object_at(segment, i, &o)) != SHD_INVAL;
          i++) {
-        if (code == SHD_NOTFOUND)
+        if (cli_left_out(args, code, &status))
             continue;
+        if (code != SHD_OK) {
+            status = cli_answer(args, args->words[0], code);
+            break;
+        }
         n++;
         if (args->json)
             json_array_append_new(list, object_json(&o));
@@ -165,7 +167,7 @@ static int add_objects(const struct cli_args *args, json_t *json,
         putchar('\n');
         (void)cli_table_end(&table);
     }
-    return code == SHD_INVAL ? SHD_OK : code;
+    return status;
 }
 
 /* ---- one object --------------------------------------------------------- */
@@ -177,13 +179,16 @@ static int find(const struct cli_args *args, shd_segment *segment,
 {
     int code = SHD_NOTFOUND;
 
-    for (uint32_t i = 0; code == SHD_OK || code == SHD_NOTFOUND; i++) {
+    /* Another one that is damaged does not matter. */
+    for (uint32_t i = 0; code != SHD_INVAL; i++) {
         code = cli_object_at(segment, i, o);
-        if (code == SHD_OK && strcmp(o->name, args->words[1]) == 0)
+        if (code == SHD_INVAL || strcmp(o->name, args->words[1]) != 0)
+            continue;
+        if (code == SHD_OK)
             return CLI_YES;
+        if (code != SHD_NOTFOUND)
+            return cli_answer(args, args->words[1], code);
     }
-    if (code != SHD_INVAL)
-        return cli_answer(args, args->words[1], code);
     cli_message(args,
                 "no dict or other object \"%s\" in segment \"%s\"; `shdict ls %s` lists "
                 "them",
@@ -237,7 +242,7 @@ static int look(const struct cli_args *args, shd_segment *segment,
         if (code == SHD_OK &&
             (!only || strcmp(only, s->object[s->n].name) == 0))
             s->n++;
-        else if (code != SHD_OK && code != SHD_NOTFOUND)
+        else if (code != SHD_OK && code != SHD_NOTFOUND && code != SHD_CORRUPT)
             return code;
     }
 }
@@ -412,10 +417,8 @@ static int stat_segment(struct cli_args *args)
     json_t *json = json_object();
     add_text(args, json, "path", i.path);
     add_figures(args, json, figures, sizeof(figures) / sizeof(figures[0]));
-    code = add_objects(args, json, segment);
+    status = add_objects(args, json, segment);
     shd_segment_close(segment);
-    if (code != SHD_OK)
-        status = cli_answer(args, args->words[0], code);
     (void)end(args, json);
     return status;
 }

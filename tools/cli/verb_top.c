@@ -99,8 +99,8 @@ static int look(struct top *t, struct look *l)
         int code = cli_object_at(t->segment, i, o);
         if (code == SHD_INVAL)
             return SHD_OK;
-        if (code == SHD_NOTFOUND)
-            continue;
+        if (code == SHD_NOTFOUND || code == SHD_CORRUPT)
+            continue; /* what is damaged, `check` names */
         if (code == SHD_OK && o->kind == SHD_OBJECT_DICT)
             code = look_shards(t, l, o);
         if (code != SHD_OK)
@@ -239,6 +239,30 @@ static void draw_head(struct top *t, unsigned alive, unsigned dead)
          dead, (unsigned long long)s.deaths, (unsigned long long)s.recoveries);
 }
 
+/* "98%"; "-": it cannot be full. */
+static const char *full_of(const struct cli_object *o, char *text, size_t size)
+{
+    static const struct {
+        const char *part, *whole;
+    } shares[] = {{"free_bytes", "capacity_bytes"},
+                  {"cells_used", "cells"},
+                  {"kept_bytes", "capacity_bytes"},
+                  {"taken", "permits"}};
+
+    snprintf(text, size, "-");
+    for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
+        uint64_t whole = cli_figure(o, shares[i].whole);
+
+        if (!cli_has_figure(o, shares[i].part) || whole == 0)
+            continue;
+        double share =
+            100 * (double)cli_figure(o, shares[i].part) / (double)whole;
+        snprintf(text, size, "%.0f%%", i == 0 ? 100 - share : share);
+        break;
+    }
+    return text;
+}
+
 static void draw_objects(struct top *t)
 {
     struct look *l = &t->look[t->now];
@@ -251,23 +275,20 @@ static void draw_objects(struct top *t)
     for (size_t i = 0; i < l->objects; i++) {
         const struct cli_object *o = &l->object[i];
         double hits = rate(t, o, "hits"), misses = rate(t, o, "misses");
-        uint64_t capacity = cli_figure(o, "capacity_bytes");
-        double full =
-            capacity ? 100 - 100 * (double)cli_figure(o, "free_bytes") /
-                                 (double)capacity
-                     : 0;
-        char name[21], hit[16] = "-";
+        char name[21], hit[16] = "-", full[16];
 
         if (hits + misses > 0)
             snprintf(hit, sizeof(hit), "%.1f%%",
                      100 * hits / (hits + misses));
         line(t, warning(t, rate(t, o, "evictions") > 0),
-             "%-20s %-7s %10.0f %6s %10.0f %9.0f %9.0f %8.0f %9llu %5.0f%%",
+             "%-20s %-7s %10.0f %6s %10.0f %9.0f %9.0f %8.0f %9llu %6s",
              name_of(o->name, name, sizeof(name)), shd_object_kind_name(o->kind),
              hits + misses, hit, rate(t, o, "changes"),
              rate(t, o, "evictions"), rate(t, o, "expirations"),
              rate(t, o, "lock_waits"),
-             (unsigned long long)cli_figure(o, "entries"), full);
+             (unsigned long long)cli_figure(
+                 o, cli_has_figure(o, "ready") ? "ready" : "entries"),
+             full_of(o, full, sizeof(full)));
     }
 }
 

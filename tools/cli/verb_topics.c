@@ -25,9 +25,10 @@ static int open_topic(struct cli_args *args, enum cli_mode mode,
     code = shd_topic_open(*segment, args->words[1], o, topic);
     if (code == SHD_OK)
         return CLI_YES;
-    status = cli_answer(args, args->words[1], code);
+    status =
+        cli_no_object(args, args->words[0], args->words[1], "topic", code);
     shd_segment_close(*segment);
-    return status == CLI_NO ? CLI_ATTACH : status;
+    return status;
 }
 
 /* ---- topics ------------------------------------------------------------- */
@@ -140,14 +141,16 @@ static int run_topics(struct cli_args *args)
         exit(CLI_FAILED);
     }
     fputs("NAME\tMODE\tCAPACITY\tKEPT\tNEWEST\tOLDEST\n", table.out);
+    int damaged = CLI_YES;
     for (uint32_t i = 0; status == CLI_YES; i++) {
         int code = show_topic(args, segment, i, list, table.out);
 
         if (code == SHD_INVAL)
             break;
-        if (code != SHD_OK && code != SHD_NOTFOUND && code != SHD_GONE)
+        if (!cli_left_out(args, code, &damaged) && code != SHD_OK)
             status = cli_answer(args, args->words[0], code);
     }
+    status = status == CLI_YES ? damaged : status;
     shd_segment_close(segment);
     if (args->json) {
         cli_json_print(args, list);
