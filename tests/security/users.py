@@ -16,11 +16,15 @@ WORDS = {
     "peek": ["q"], "drain": ["q"], "requeue": ["q"], "publish": ["t", "e"],
     "follow": ["t", "-o", "-c", "1"], "load": [], "stat": [], "ls": [],
     "export": [], "workers": [], "dump": [], "check": [], "queues": [],
-    "topics": [], "locks": [], "reap": [], "rm": [], "create": ["--open"]}
-# They end by themselves only with a screen, or a signal.
-OTHERS = {"top", "sidecar", "supervise", "completion"}
+    "topics": [], "locks": [], "map": [], "layout": [], "mailboxes": [],
+    "send": ["m", "all", "x"], "request": ["m", "1", "x"],
+    "save": ["/dev/null/snapshot"], "reap": [], "rm": [], "create": ["--open"]}
+# They end by themselves only with a screen, or a signal, or take no segment
+# that is there.
+OTHERS = {"top", "sidecar", "supervise", "completion", "restore"}
 READERS = {"keys", "get", "peek", "stat", "ls", "export", "workers", "dump",
-           "check", "queues", "topics", "locks", "follow"}
+           "check", "queues", "topics", "locks", "follow", "map", "layout",
+           "mailboxes"}
 
 
 def filled():
