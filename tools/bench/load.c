@@ -554,7 +554,8 @@ static bool fill(const struct peer *p)
     bool good = p->attach() == 0 && value != NULL;
 
     for (uint64_t i = 0; good && i < keys; i++)
-        good = p->set(key, make_key(key, "key:", i), value, value_bytes) == 1;
+        good = p->set(key, make_key(key, "key:", i), value, value_bytes) >=
+               (full ? 0 : 1);
     if (good && p->end != NULL)
         p->end();
     free(value);

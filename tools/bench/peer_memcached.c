@@ -58,6 +58,10 @@ static int set(const char *key, size_t len, const char *value, size_t size)
 {
     memcached_return_t rc = memcached_set(mc, key, len, value, size, 0, 0);
 
+    /* A full server drives out what a thread of its own has made ready for
+     * it; when that one has not had its turn it refuses. Not stored. */
+    if (rc == MEMCACHED_MEMORY_ALLOCATION_FAILURE)
+        return 0;
     return rc == MEMCACHED_SUCCESS ? 1 : failed(rc);
 }
 
