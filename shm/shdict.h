@@ -274,6 +274,12 @@ SHD_API SHD_MUST int shd_segment_info(shd_segment *segment,
 SHD_API SHD_MUST int shd_segment_check(shd_segment *segment, char *report,
                                        size_t size);
 
+/* For a thread that shows how far a check of another one is: the entries that
+ * checks in this process have looked at since it began, and those that there
+ * are in the segment just now. */
+SHD_API SHD_MUST int shd_check_progress(shd_segment *segment, uint64_t *done,
+                                        uint64_t *total);
+
 /* What a repair has done. */
 struct shd_repair {
     uint32_t struct_size;    /* set by the caller */
@@ -382,7 +388,7 @@ struct shd_keep_info {
 };
 
 /* Saves the segment to the file, in steps: a step copies a shard or an object,
- * or writes up to 4 MiB, so that a host can go on with other things in between.
+ * or writes up to 1 MiB, so that a host can go on with other things in between.
  * `path` "fd:N" writes to a descriptor, a pipe say. A save is used by one
  * thread at a time, and takes as much memory as the largest shard, queue or
  * topic. SHD_PERM, SHD_SYS, SHD_NAME: the file. SHD_NOMEM: there is no room for

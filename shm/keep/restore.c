@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define STEP_RECORDS 4096u
-#define STEP_BYTES (4u << 20)
+#define STEP_BYTES (1u << 20)
 
 /* ---- times ------------------------------------------------------------- */
 
