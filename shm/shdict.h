@@ -274,6 +274,12 @@ SHD_API SHD_MUST int shd_segment_info(shd_segment *segment,
 SHD_API SHD_MUST int shd_segment_check(shd_segment *segment, char *report,
                                        size_t size);
 
+/* For a thread that shows how far a check of another one is: the entries that
+ * checks in this process have looked at since it began, and those that there
+ * are in the segment just now. */
+SHD_API SHD_MUST int shd_check_progress(shd_segment *segment, uint64_t *done,
+                                        uint64_t *total);
+
 /* What a repair has done. */
 struct shd_repair {
     uint32_t struct_size;    /* set by the caller */
@@ -312,7 +318,7 @@ SHD_API SHD_MUST int shd_segment_repair(shd_segment *segment,
  * and semaphores with the tokens they have given. It does not depend on the
  * layout of segments: one of another build, or machine, can be restored.
  *   Not in it: what belongs to workers (locks held, places in line, cursors
- * without a name; a message that is leased is in it as one that came back, one
+ * without a name, what is in mailboxes, which come back empty; a message that is leased is in it as one that came back, one
  * that is reserved is not), entries that have expired, versions (VERSIONS: the
  * dict is another one), counters, and free room.
  *
@@ -382,7 +388,7 @@ struct shd_keep_info {
 };
 
 /* Saves the segment to the file, in steps: a step copies a shard or an object,
- * or writes up to 4 MiB, so that a host can go on with other things in between.
+ * or writes up to 1 MiB, so that a host can go on with other things in between.
  * `path` "fd:N" writes to a descriptor, a pipe say. A save is used by one
  * thread at a time, and takes as much memory as the largest shard, queue or
  * topic. SHD_PERM, SHD_SYS, SHD_NAME: the file. SHD_NOMEM: there is no room for

@@ -305,6 +305,29 @@ static int check_objects(shd_segment *h, char *report, size_t size)
     return SHD_OK;
 }
 
+int shd_check_progress(shd_segment *segment, uint64_t *done, uint64_t *total)
+{
+    struct catalogue_object o;
+    struct dict d;
+    int rc = handle_reader(segment);
+
+    if (rc == SHD_OK && (done == NULL || total == NULL))
+        rc = error_set(SHD_INVAL, "done or total is NULL");
+    if (rc != SHD_OK)
+        return rc;
+    *done = dict_checked();
+    *total = 0;
+    for (uint32_t i = 0; i < segment->segment.objects_max; i++) {
+        if (catalogue_at(&segment->env, i, &o) != SHD_OK ||
+            o.kind != SHD_OBJECT_DICT ||
+            dict_view(&segment->env, &o, &d) != SHD_OK)
+            continue;
+        for (uint32_t s = 0; s < d.shards && dict_enter(&d, s); s++)
+            *total += atomic_load64(&d.shard[s].entries);
+    }
+    return SHD_OK;
+}
+
 int shd_segment_check(shd_segment *segment, char *report, size_t size)
 {
     int rc = handle_reader(segment);

@@ -402,6 +402,13 @@ static int sum_check(const struct dict *d, char *report, size_t size)
     return SHD_CORRUPT;
 }
 
+static uint64_t checked;
+
+uint64_t dict_checked(void)
+{
+    return atomic_load64(&checked);
+}
+
 int dict_check(const struct guard_env *env, const struct catalogue_object *o,
                char *report, size_t size)
 {
@@ -412,8 +419,12 @@ int dict_check(const struct guard_env *env, const struct catalogue_object *o,
         snprintf(report, size, "%s", shd_last_error());
         return rc;
     }
-    for (uint32_t i = 0; i < d.shards && rc == SHD_OK; i++)
+    for (uint32_t i = 0; i < d.shards && rc == SHD_OK; i++) {
         rc = check_shard_quiet(&d, i, report, size);
+        if (rc == SHD_OK)
+            atomic_store64(&checked, atomic_load64(&checked) +
+                                         atomic_load64(&d.shard[i].entries));
+    }
     if (rc == SHD_OK)
         rc = sum_check(&d, report, size);
     /* Destroyed while we looked: there is nothing to check any more. */

@@ -11,6 +11,10 @@
 int dict_check(const struct guard_env *env, const struct catalogue_object *o,
                char *report, size_t size);
 
+/* Entries that dict_check has looked at in this process so far, for who shows
+ * how far it is. */
+uint64_t dict_checked(void);
+
 /* For repair, which has the shard's lock: the shard as a whole; and one entry
  * under a root, or one node of a list, each with all it owns, whose cells are
  * added to *cells. */

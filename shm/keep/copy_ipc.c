@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Queues, topics and locks. Each has one guard, so each is copied whole, as it
+ * Queues, topics, locks and mailboxes. Each has one guard, so each is copied whole, as it
  * is at one moment. Their parts were written for shd_queue_peek and its like:
  * they hold out torn data.
  */
 #include "shm/base/error.h"
 #include "shm/guard/reading.h"
+#include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
 #include "shm/ipc/queue.h"
 #include "shm/ipc/topic.h"
@@ -232,6 +233,32 @@ static int copy_permits(struct copy *c, const struct object *o)
                         : rc;
 }
 
+/* ---- mailboxes --------------------------------------------------------- */
+
+static int mailbox_part(struct copy *c, const void *context)
+{
+    const struct mailbox *b = context;
+
+    if (object_gone(&b->object, 0))
+        return SHD_GONE;
+    c->part.objects++;
+    return record_add(&c->out, RECORD_MAILBOX,
+                      (const uint64_t[]){b->header->capacity_bytes,
+                                         b->header->message_bytes,
+                                         b->header->box_bytes},
+                      3, b->object.name);
+}
+
+static int copy_mailbox(struct copy *c, const struct object *o)
+{
+    struct mailbox b;
+    int rc = mailbox_view(o, &b);
+
+    return rc == SHD_OK ? copy_run(c, o->env, object_guard(o, 0), o->name,
+                                   mailbox_part, &b)
+                        : rc;
+}
+
 /* ---- any --------------------------------------------------------------- */
 
 static const struct {
@@ -240,7 +267,8 @@ static const struct {
 } kinds[] = {{SHD_OBJECT_QUEUE, copy_queue},
              {SHD_OBJECT_TOPIC, copy_topic},
              {SHD_OBJECT_LOCK, copy_permits},
-             {SHD_OBJECT_SEMAPHORE, copy_permits}};
+             {SHD_OBJECT_SEMAPHORE, copy_permits},
+             {SHD_OBJECT_MAILBOX, copy_mailbox}};
 
 int copy_object(struct copy *c, const struct guard_env *env,
                 const struct catalogue_object *catalogued)

@@ -83,7 +83,8 @@ int record_add(struct record_buffer *b, uint32_t kind, const uint64_t *word,
 static bool is_object(uint32_t kind)
 {
     return kind == RECORD_DICT || kind == RECORD_QUEUE ||
-           kind == RECORD_TOPIC || kind == RECORD_LOCK;
+           kind == RECORD_TOPIC || kind == RECORD_LOCK ||
+           kind == RECORD_MAILBOX;
 }
 
 void record_count(struct record_sums *sums, uint32_t kind)
@@ -193,6 +194,12 @@ static bool is_lock(const struct record *r)
            r->word[2] <= PERMITS_WAITERS_MAX && r->word[3] < 1ull << 56;
 }
 
+static bool is_mailbox(const struct record *r)
+{
+    return is_name(r) && r->word[0] <= SEGMENT_SIZE_MAX &&
+           r->word[1] <= r->word[0] && r->word[2] <= r->word[0];
+}
+
 static bool is_any(const struct record *r)
 {
     return r->value_len == 0 && r->key_len == 0;
@@ -218,6 +225,7 @@ static const struct {
     [RECORD_LOCK] = {"a lock", 4, 0, is_lock},
     [RECORD_DROP] = {"a mark", 0, 0, is_any},
     [RECORD_END] = {"the end", 5, 0, is_any},
+    [RECORD_MAILBOX] = {"a mailbox", 3, 0, is_mailbox},
 };
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))

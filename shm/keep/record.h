@@ -27,6 +27,8 @@
  *   EVENT               number                                   bytes
  *   CURSOR    name      place, number
  *   LOCK      name      kind, permits, waiters_max, tokens given
+ *   MAILBOX   name      capacity, message_bytes, box_bytes: its messages are
+ *                       to and from workers who will be gone
  *   DROP                the object before was destroyed while it was saved
  *   END                 objects, entries, elements, messages, events
  * Times are wall clock, ms since 1970, 0: none. Entries of a shard come the
@@ -53,7 +55,8 @@ enum {
     RECORD_CURSOR = 10,
     RECORD_LOCK = 11,
     RECORD_DROP = 12,
-    RECORD_END = 13
+    RECORD_END = 13,
+    RECORD_MAILBOX = 14
 };
 
 #define RECORD_HEAD_BYTES 12u

@@ -9,6 +9,7 @@
 #include "shm/base/error.h"
 #include "shm/dict/forest.h"
 #include "shm/dict/store.h"
+#include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
 
 #include <stdio.h>
@@ -16,7 +17,7 @@
 #include <string.h>
 
 #define STEP_RECORDS 4096u
-#define STEP_BYTES (4u << 20)
+#define STEP_BYTES (1u << 20)
 
 /* ---- times ------------------------------------------------------------- */
 
@@ -243,13 +244,26 @@ static int make_lock(struct restore *r, const struct record *x)
     return rc == SHD_OK ? permits_count_from(&p, x->word[3]) : rc;
 }
 
+/* ---- mailboxes --------------------------------------------------------- */
+
+static int make_mailbox(struct restore *r, const struct record *x)
+{
+    struct shd_mailbox_options o = {.struct_size = sizeof(o),
+                                    .capacity_bytes = x->word[0],
+                                    .message_bytes = x->word[1],
+                                    .box_bytes = x->word[2]};
+    struct mailbox b;
+
+    return mailbox_open(r->env, r->name, &o, true, &b);
+}
+
+/* ---- records ----------------------------------------------------------- */
+
 static int drop(struct restore *r, const struct record *x)
 {
     (void)x;
     return catalogue_destroy(r->env, r->name);
 }
-
-/* ---- records ----------------------------------------------------------- */
 
 static int (*const handlers[])(struct restore *r, const struct record *x) = {
     [RECORD_DICT] = make_dict,     [RECORD_ENTRY] = put_entry,
@@ -257,7 +271,7 @@ static int (*const handlers[])(struct restore *r, const struct record *x) = {
     [RECORD_QUEUE] = make_queue,   [RECORD_MESSAGE] = put_message,
     [RECORD_TOPIC] = make_topic,   [RECORD_EVENT] = put_event,
     [RECORD_CURSOR] = put_cursor,  [RECORD_LOCK] = make_lock,
-    [RECORD_DROP] = drop,
+    [RECORD_DROP] = drop,          [RECORD_MAILBOX] = make_mailbox,
 };
 
 /* Numbers that are sound by themselves may contradict each other. */
@@ -297,7 +311,8 @@ static int begin_object(struct restore *r, const struct record *x)
 static int take_record(struct restore *r, const struct record *x)
 {
     bool object = x->kind == RECORD_DICT || x->kind == RECORD_QUEUE ||
-                  x->kind == RECORD_TOPIC || x->kind == RECORD_LOCK;
+                  x->kind == RECORD_TOPIC || x->kind == RECORD_LOCK ||
+                  x->kind == RECORD_MAILBOX;
     int rc = object ? begin_object(r, x) : SHD_OK;
     char why[256];
 

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define STEP_BYTES (4u << 20)
+#define STEP_BYTES (1u << 20)
 #define NOT_COPIED UINT64_MAX
 #define TMPFS "/dev/shm/shdict-"
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What is taken out of a segment comes back as it was: dump and load."""
+"""What is taken out of a segment comes back as it was: dump and load, save and
+restore."""
+import json
 import os
 import re
 import resource
@@ -175,6 +177,81 @@ def a_large_dict_is_dumped_in_little_memory():
     assert done.returncode == 0
     assert done.stdout.count(b"\n") == 200000 + 4, done.stdout[-100:]
     assert done.stdout.endswith(b"#end\t200000\n")
+
+
+@case
+def a_dump_in_json_loaded_is_the_same():
+    name, other = segment("d=4m", "e=64k"), segment("d=4m", "e=64k")
+    filled(name)
+    expect(0, "set", name, "e", "k", "v")
+    expect(0, "load", name, "d", stdin=b"#shdict dump 1\n"
+           b"odd list\tlist\t0\t-\t0\t6\n\tnumber\t0.1\n"
+           b"\tnumber\tnan\n\tstring\tnan\n\tnumber\t-inf\n"
+           b"\tnumber\t1e300\n\tnumber\t-0\n#end\t1\n")
+    text = expect(0, "dump", name, "--json").out
+    got = answer("load", other, stdin=text)
+    before = content(name)
+    assert got["loaded"] == len(before), got
+    assert content(other) == before
+    lists = [e for e in answer("dump", other, "d") if e["key"] == "odd list"]
+    assert lists[0]["value"] == [0.1, {"number": "nan"}, "nan",
+                                 {"number": "-inf"}, 1e300, -0.0], lists
+    # As other programs write it; into a dict by name, though it has one.
+    tidy = json.dumps(json.loads(text), indent=2, sort_keys=True).encode()
+    expect(0, "create", other, "--open", "--dict", "f=4m")
+    expect(0, "load", other, "f", "--add", stdin=tidy)
+    assert {k[1]: v for k, v in content(other, "f").items()} == \
+        {k[1]: v for k, v in before.items()}
+    # From a dump of one dict, which does not name it.
+    text = expect(0, "dump", name, "e", "--json").out
+    expect(2, "load", other, stdin=text, err=b"name a DICT")
+    expect(0, "load", other, "d", stdin=text, out=b"1 entries loaded\n")
+    expect(0, "load", other, "d", stdin=b'{"items": []}',
+           out=b"0 entries loaded\n")
+    # A dict that is not there cannot be made: how large would it be?
+    expect(0, "rm", other, "e")
+    expect(3, "load", other, "--create",
+           stdin=expect(0, "dump", name, "--json").out, err=b"make it first")
+
+
+@case
+def what_is_no_json_dump_is_refused_by_its_item():
+    name = segment()
+    good = b'{"key": "a", "type": "string", "value": "v", "flags": 0}'
+
+    def frame(*items):
+        return b'{"schema": 1, "items": [' + b", ".join(items) + b"]}\n"
+
+    for text, item, why in (
+            (b"{", 0, b"cut off"), (b'{"schema": 2, "items": []}', 0,
+                                    b"another version"),
+            (b'{"schema": 1}', 0, b"no dump"), (b'{"x": 1}', 0, b"no dump"),
+            (b'{"schema": 1, "items": {}}', 1, b"no JSON"),
+            (frame(good)[:-4], 1, b"cut off"),
+            (frame(good)[:-3], 1, b"cut off"),
+            (frame(good)[:-2], 1, b"cut off"),
+            (frame(good) + b"x", 1, b"after its end"),
+            (frame(b'"a"'), 1, b"no JSON"),
+            (frame(good, b"{}"), 2, b"no entry"),
+            (frame(good.replace(b'"a"', b"7")), 1, b"no entry"),
+            (frame(good.replace(b'"a"', b'{"base64": "YQ"}')), 1,
+             b"no entry"),
+            (frame(good.replace(b'"a"', b'{"base64": "Y?=="}')), 1,
+             b"no entry"),
+            (frame(good.replace(b'"string"', b'"blob"')), 1, b"no entry"),
+            (frame(good.replace(b'"string"', b'"number"')), 1, b"no entry"),
+            (frame(good.replace(b'"string"', b'"list"')), 1, b"no entry"),
+            (frame(good.replace(b": 0", b": 1e9")), 1, b"no entry"),
+            (frame(good.replace(b"0}", b'0, "ttl": "soon"}')), 1,
+             b"no entry"),
+            (frame(b'{"key": "l", "type": "list", "value": [true]}'), 1,
+             b"an element")):
+        r = run("load", name, "d", stdin=text)
+        assert r.code == 2 and b"item %d: " % item in r.err, (text, r)
+        assert why in r.err and r.err.count(b"\n") == 1, (why, r)
+    expect(0, "load", name, "d", out=b"1 entries loaded\n",
+           stdin=frame(good.replace(b'"a"', b'{"base64": "YQ=="}')))
+    expect(0, "get", name, "d", "a", out=b"v")
 
 
 # ---- save and restore ------------------------------------------------------

@@ -541,6 +541,25 @@ START_TEST(tokens_go_on_and_nobody_holds_a_lock)
 }
 END_TEST
 
+START_TEST(a_mailbox_comes_back_empty)
+{
+    struct shd_mailbox_options o = {.struct_size = sizeof(o),
+                                    .capacity_bytes = 300000,
+                                    .message_bytes = 70,
+                                    .box_bytes = 9000};
+    shd_mailbox *m;
+
+    expect(shd_mailbox_open(segment, "m", &o, &m), SHD_OK);
+    expect(shd_mailbox_listen(m), SHD_OK);
+    ck_assert_uint_eq(saved().objects, 1);
+    ck_assert_uint_eq(restored(0).objects, 1);
+    /* SHD_MISMATCH if it were another one. */
+    expect(shd_mailbox_open(other, "m", &o, &m), SHD_OK);
+    expect(shd_mailbox_listen(m), SHD_OK);
+    forget();
+}
+END_TEST
+
 /* ---- names ------------------------------------------------------------- */
 
 START_TEST(what_is_there_is_replaced_only_when_asked)
@@ -1130,6 +1149,7 @@ int main(void)
     tcase_add_loop_test(c, a_topic_comes_back_with_its_numbers_and_names, 0,
                         2);
     tcase_add_test(c, tokens_go_on_and_nobody_holds_a_lock);
+    tcase_add_test(c, a_mailbox_comes_back_empty);
     c = new_case(suite, "names");
     tcase_add_test(c, what_is_there_is_replaced_only_when_asked);
     tcase_add_test(c, a_snapshot_goes_through_a_pipe);

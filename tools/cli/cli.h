@@ -204,7 +204,7 @@ bool cli_colours(FILE *out);
 struct cli_progress {
     bool alone; /* nothing goes to stdout meanwhile */
     const char *what; /* "dumping" */
-    uint64_t done, total;
+    uint64_t done, total; /* total 0: nobody knows */
     uint64_t next_ns; /* when to draw again; 0: nothing drawn yet */
     bool silent, begun;
 };

@@ -190,7 +190,13 @@ static uint64_t now_ns(void)
 static void draw(const struct cli_progress *p)
 {
     uint64_t done = p->done < p->total ? p->done : p->total;
-    int full = p->total == 0 ? BAR_CELLS : (int)(done * BAR_CELLS / p->total);
+
+    if (p->total == 0) {
+        fprintf(stderr, "\r%s %llu", p->what, (unsigned long long)p->done);
+        fflush(stderr);
+        return;
+    }
+    int full = (int)(done * BAR_CELLS / p->total);
 
     fprintf(stderr, "\r%s [%.*s%*s] %llu of %llu", p->what, full,
             "##############################", BAR_CELLS - full, "",

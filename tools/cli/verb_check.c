@@ -2,7 +2,10 @@
 /* shdict check, reap: is it whole, and clean up after the dead. */
 #include "cli.h"
 
+#include <pthread.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #define REPORT_BYTES 65536u
 
@@ -57,6 +60,60 @@ static int repair_run(struct cli_args *args)
     return status;
 }
 
+/* ---- the bar, drawn by a thread of its own ------------------------------ */
+
+#define BAR_MS 100
+
+struct bar {
+    shd_segment *segment;
+    pthread_mutex_t mutex;
+    pthread_cond_t ended;
+    bool end;
+};
+
+static void *draw(void *context)
+{
+    struct cli_progress p = {.what = "checking", .alone = true};
+    struct bar *b = context;
+    struct timespec next;
+
+    pthread_mutex_lock(&b->mutex);
+    while (!b->end) {
+        uint64_t done = 0;
+
+        if (shd_check_progress(b->segment, &done, &p.total) == SHD_OK)
+            cli_progress_step(&p, done / 64 * 64);
+        clock_gettime(CLOCK_REALTIME, &next);
+        next.tv_nsec += BAR_MS * 1000000l;
+        next.tv_sec += next.tv_nsec / 1000000000l;
+        next.tv_nsec %= 1000000000l;
+        pthread_cond_timedwait(&b->ended, &b->mutex, &next);
+    }
+    pthread_mutex_unlock(&b->mutex);
+    cli_progress_end(&p);
+    return NULL;
+}
+
+static int check_with_bar(shd_segment *segment, char *report, size_t size)
+{
+    struct bar b = {segment, PTHREAD_MUTEX_INITIALIZER,
+                    PTHREAD_COND_INITIALIZER, false};
+    pthread_t thread;
+    /* Without a thread there is no bar. */
+    bool drawn = isatty(STDERR_FILENO) &&
+                 pthread_create(&thread, NULL, draw, &b) == 0;
+    int code = shd_segment_check(segment, report, size);
+
+    if (!drawn)
+        return code;
+    pthread_mutex_lock(&b.mutex);
+    b.end = true;
+    pthread_cond_signal(&b.ended);
+    pthread_mutex_unlock(&b.mutex);
+    pthread_join(thread, NULL);
+    return code;
+}
+
 static int check_run(struct cli_args *args)
 {
     bool lock = cli_option(args, "lock");
@@ -70,7 +127,7 @@ static int check_run(struct cli_args *args)
 
     if (status != CLI_YES)
         return status;
-    int code = shd_segment_check(segment, report, sizeof(report));
+    int code = check_with_bar(segment, report, sizeof(report));
     shd_segment_close(segment);
     if (code == SHD_OK || code == SHD_CORRUPT) {
         if (args->json)

@@ -59,6 +59,14 @@ static void element_text(const struct shd_value *v, const char *bytes)
     putchar('\n');
 }
 
+/* "nan" as an element could as well be a string. */
+static json_t *number_json(double number)
+{
+    json_t *json = cli_json_number(number);
+
+    return json_is_string(json) ? json_pack("{s:o}", "number", json) : json;
+}
+
 static void element_json(const struct shd_value *v, const char *bytes,
                          bool first)
 {
@@ -66,7 +74,7 @@ static void element_json(const struct shd_value *v, const char *bytes,
     cli_json_write(dump.walk->args,
                    v->type == SHD_STRING
                        ? cli_json_bytes(bytes, (size_t)v->len)
-                       : cli_json_number(v->number));
+                       : number_json(v->number));
 }
 
 /* Elements of a list, a piece at a time; never more than `length`, which has

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* shdict load: stores what dump has printed. A line at a time, each entry by an
- * operation of its own; what is wrong is named by its line. */
-#include "cli.h"
+/* shdict load: stores what dump has printed. A line at a time (load_json.c: an
+ * entry), each entry by an operation of its own; what is wrong is named by its
+ * line. */
 #include "dump.h"
+#include "load.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,28 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NAME_SIZE 64
-
-struct load {
-    struct cli_args *args;
-    shd_segment *segment;
-    shd_dict *dict;       /* that lines go into; NULL: none was named yet */
-    const char *into;     /* DICT, if given */
-    uint32_t op;
-    bool create, ended, add;
-    char *line;           /* as read; fields are cut in place */
-    size_t line_size;
-    uint64_t number, entries, elements, expired, kept, bytes;
-    char *list_key;       /* of the list whose elements follow */
-    size_t list_len, list_size;
-    bool in_list, skip_list;
-    int64_t list_ttl_ms;
-};
-
-static int wrong(const struct load *l, const char *what)
+int load_wrong(const struct load *l, const char *what)
 {
-    cli_message(l->args, "line %llu: %s; nothing from here on was loaded",
-                (unsigned long long)l->number, what);
+    cli_message(l->args, "%s %llu: %s; nothing from here on was loaded",
+                l->unit, (unsigned long long)l->number, what);
     return CLI_USAGE;
 }
 
@@ -39,7 +22,7 @@ static int refused(const struct load *l, const char *what, int code)
 {
     char text[128];
 
-    snprintf(text, sizeof(text), "line %llu: %.80s",
+    snprintf(text, sizeof(text), "%s %llu: %.80s", l->unit,
              (unsigned long long)l->number, what);
     return cli_answer(l->args, text, code);
 }
@@ -60,24 +43,35 @@ static char *field(char **rest)
 
 /* ---- lines that begin with # -------------------------------------------- */
 
-static int make_dict(struct load *l, const char *name, uint64_t capacity,
-                     uint64_t max, uint32_t shards)
+int load_dict(struct load *l, const char *name, uint64_t capacity,
+              uint64_t max, uint32_t shards)
 {
     struct shd_dict_options o = {.struct_size = sizeof(o),
                                  .capacity_bytes = capacity,
                                  .capacity_max_bytes = max,
                                  .shards = shards,
                                  .flags = SHD_DICT_ANY_CAPACITY};
-    int code = shd_dict_open(l->segment, name, l->create ? &o : NULL,
-                             &l->dict);
-
-    if (code == SHD_OK)
+    /* The same again, for each entry of a JSON dump: a look at the name. */
+    if (l->dict && strcmp(l->dict_name, name) == 0)
         return CLI_YES;
+    if (l->dict)
+        shd_dict_close(l->dict);
+    int code = shd_dict_open(l->segment, name,
+                             l->create && capacity > 0 ? &o : NULL, &l->dict);
+
+    if (code == SHD_OK) {
+        snprintf(l->dict_name, sizeof(l->dict_name), "%s", name);
+        return CLI_YES;
+    }
     l->dict = NULL;
     if (code == SHD_NOTFOUND) {
         cli_message(l->args,
-                    "no dict \"%s\" in segment \"%s\"; --create makes it as "
-                    "it was",
+                    capacity > 0
+                        ? "no dict \"%s\" in segment \"%s\"; --create makes "
+                          "it as it was"
+                        : "no dict \"%s\" in segment \"%s\", and JSON does "
+                          "not say how large it was: make it first, `shdict "
+                          "create --open --dict`",
                     name, l->args->words[0]);
         return CLI_ATTACH;
     }
@@ -93,13 +87,11 @@ static int dict_line(struct load *l, char *rest)
 
     if (l->into)
         return CLI_YES;
-    if (shards == NULL || !cli_unescape(name, &len) || len >= NAME_SIZE ||
+    if (shards == NULL || !cli_unescape(name, &len) || len >= LOAD_NAME_SIZE ||
         len != strlen(name) || !cli_size_read(capacity, &bytes) ||
         !cli_size_read(max, &most) || !cli_size_read(shards, &n) || n > 256)
-        return wrong(l, "this is no #dict line");
-    if (l->dict)
-        shd_dict_close(l->dict);
-    return make_dict(l, name, bytes, most, (uint32_t)n);
+        return load_wrong(l, "this is no #dict line");
+    return load_dict(l, name, bytes, most, (uint32_t)n);
 }
 
 static int end_line(struct load *l, char *rest)
@@ -108,9 +100,9 @@ static int end_line(struct load *l, char *rest)
     uint64_t n;
 
     if (text == NULL || !cli_size_read(text, &n))
-        return wrong(l, "this is no #end line");
+        return load_wrong(l, "this is no #end line");
     if (n != l->entries + l->expired + l->kept)
-        return wrong(l, "lines are missing: #end counts more entries, or "
+        return load_wrong(l, "lines are missing: #end counts more entries, or "
                         "fewer");
     l->ended = true;
     return CLI_YES;
@@ -128,15 +120,6 @@ static int mark_line(struct load *l, char *line)
 
 /* ---- entries ------------------------------------------------------------ */
 
-struct entry {
-    char *key, *value;
-    size_t key_len, len;
-    uint32_t type;
-    int32_t flags;
-    int64_t ttl_ms;
-    double number;
-};
-
 static bool read_double(const char *text, double *number)
 {
     char *end;
@@ -145,7 +128,7 @@ static bool read_double(const char *text, double *number)
     return end != text && *end == '\0';
 }
 
-static uint32_t type_of(const char *name)
+uint32_t load_type(const char *name)
 {
     for (uint32_t type = SHD_STRING; type <= SHD_LIST; type++)
         if (strcmp(name, cli_type_name(type)) == 0)
@@ -165,7 +148,15 @@ static bool read_value(uint32_t type, char *text, size_t *len, double *number)
     return *number != 0 || strcmp(text, "false") == 0;
 }
 
-static bool read_entry(char *line, struct entry *e)
+bool load_ttl(double seconds, int64_t *ttl_ms)
+{
+    if (!(seconds >= -1e13 && seconds <= 1e13))
+        return false;
+    *ttl_ms = (int64_t)(seconds * 1000 + (seconds < 0 ? -0.5 : 0.5));
+    return true;
+}
+
+static bool read_entry(char *line, struct load_entry *e)
 {
     char *rest = line, *key = field(&rest), *type = field(&rest);
     char *flags = field(&rest), *ttl = field(&rest), *age = field(&rest);
@@ -177,7 +168,7 @@ static bool read_entry(char *line, struct entry *e)
     if (age == NULL || e->value == NULL || rest != NULL ||
         !cli_unescape(key, &e->key_len))
         return false;
-    e->type = type_of(type);
+    e->type = load_type(type);
     errno = 0;
     long long n = strtoll(flags, &end, 10);
     if (errno || end == flags || *end || n < INT32_MIN || n > INT32_MAX)
@@ -185,16 +176,15 @@ static bool read_entry(char *line, struct entry *e)
     e->flags = (int32_t)n;
     if (strcmp(ttl, "-") != 0 && !read_double(ttl, &seconds))
         return false;
-    if (!(seconds >= -1e13 && seconds <= 1e13))
+    if (!load_ttl(seconds, &e->ttl_ms))
         return false;
-    e->ttl_ms = (int64_t)(seconds * 1000 + (seconds < 0 ? -0.5 : 0.5));
     return e->type != SHD_NIL &&
            read_value(e->type, e->value, &e->len, &e->number);
 }
 
 /* Its elements follow. Those of a dead list, or one to be left alone, are
  * passed over. */
-static int list_begin(struct load *l, const struct entry *e)
+int load_list(struct load *l, const struct load_entry *e)
 {
     struct shd_entry_info info = {.struct_size = sizeof(info)};
 
@@ -223,22 +213,13 @@ static int list_begin(struct load *l, const struct entry *e)
                                                   : refused(l, e->key, code);
 }
 
-static int element_line(struct load *l, char *line)
+int load_element(struct load *l, uint32_t type, const char *value, size_t len,
+                 double number)
 {
-    char *rest = line + 1, *type = field(&rest), *value = field(&rest);
-    uint32_t t = type_of(type);
-    double number;
-    size_t len;
-
-    if (!l->in_list)
-        return wrong(l, "an element, and no list before it");
-    if (value == NULL || rest != NULL || (t != SHD_STRING && t != SHD_NUMBER) ||
-        !read_value(t, value, &len, &number))
-        return wrong(l, "this is no element of a list");
     if (l->skip_list)
         return CLI_YES;
     int code =
-        shd_push_expire(l->dict, 0, l->list_key, l->list_len, t, value, len,
+        shd_push_expire(l->dict, 0, l->list_key, l->list_len, type, value, len,
                         number, l->list_ttl_ms, NULL);
     if (code != SHD_OK)
         return refused(l, "an element", code);
@@ -246,31 +227,58 @@ static int element_line(struct load *l, char *line)
     return CLI_YES;
 }
 
-static int entry_line(struct load *l, char *line)
+int load_entry(struct load *l, const struct load_entry *e)
 {
-    struct entry e;
-
-    l->in_list = false;
-    if (!read_entry(line, &e))
-        return wrong(l, "this is no entry");
-    if (l->dict == NULL)
-        return wrong(l, "an entry, and no #dict line before it; name a DICT");
-    if (e.type == SHD_LIST)
-        return list_begin(l, &e);
-    if (e.ttl_ms < 0) {
+    if (e->ttl_ms < 0) {
         l->expired++;
         return CLI_YES;
     }
-    int code = shd_store(l->dict, l->op, e.key, e.key_len, e.type, e.value,
-                         e.len, e.number, e.ttl_ms, e.flags, NULL);
+    int code = shd_store(l->dict, l->op, e->key, e->key_len, e->type, e->value,
+                         e->len, e->number, e->ttl_ms, e->flags, NULL);
     if (code == SHD_EXISTS && l->add) {
         l->kept++;
         return CLI_YES;
     }
     if (code != SHD_OK)
-        return refused(l, e.key, code);
+        return refused(l, e->key, code);
     l->entries++;
     return CLI_YES;
+}
+
+void load_show(struct load *l)
+{
+    if (l->number % 64 == 0)
+        cli_progress_step(&l->progress, l->bytes / 64 * 64);
+}
+
+/* ---- lines with entries ------------------------------------------------- */
+
+static int element_line(struct load *l, char *line)
+{
+    char *rest = line + 1, *type = field(&rest), *value = field(&rest);
+    uint32_t t = load_type(type);
+    double number;
+    size_t len;
+
+    if (!l->in_list)
+        return load_wrong(l, "an element, and no list before it");
+    if (value == NULL || rest != NULL || (t != SHD_STRING && t != SHD_NUMBER) ||
+        !read_value(t, value, &len, &number))
+        return load_wrong(l, "this is no element of a list");
+    return load_element(l, t, value, len, number);
+}
+
+static int entry_line(struct load *l, char *line)
+{
+    struct load_entry e;
+
+    l->in_list = false;
+    if (!read_entry(line, &e))
+        return load_wrong(l, "this is no entry");
+    if (l->dict == NULL)
+        return load_wrong(l, "an entry, and no #dict line before it; name a "
+                             "DICT");
+    return e.type == SHD_LIST ? load_list(l, &e) : load_entry(l, &e);
 }
 
 /* ---- the whole ---------------------------------------------------------- */
@@ -280,54 +288,66 @@ static int first_line(const struct load *l)
     char *end;
 
     if (strncmp(l->line, DUMP_MAGIC, strlen(DUMP_MAGIC)) != 0)
-        return wrong(l, "this is no dump; `shdict dump` writes one");
+        return load_wrong(l, "this is no dump; `shdict dump` writes one");
     long version = strtol(l->line + strlen(DUMP_MAGIC), &end, 10);
     if (*end != '\0' || version != DUMP_VERSION)
-        return wrong(l, "a dump of another version");
+        return load_wrong(l, "a dump of another version");
     return CLI_YES;
 }
 
-static int load_lines(struct load *l)
+static int load_line(struct load *l, size_t n)
 {
-    struct cli_progress progress = {.what = "loading"};
-    struct stat st;
-    ssize_t n;
-    int status = CLI_YES;
+    if (l->line[n - 1] != '\n')
+        return load_wrong(l, "it is cut off");
+    l->line[n - 1] = '\0';
+    if (strlen(l->line) != n - 1)
+        return load_wrong(l, "a NUL byte");
+    if (l->number == 1)
+        return first_line(l);
+    if (l->ended)
+        return load_wrong(l, "something after #end");
+    if (l->line[0] == '#')
+        return mark_line(l, l->line);
+    return l->line[0] == '\t' ? element_line(l, l->line)
+                              : entry_line(l, l->line);
+}
 
-    if (fstat(STDIN_FILENO, &st) == 0 && S_ISREG(st.st_mode))
-        progress.total = (uint64_t)st.st_size;
+static int load_text(struct load *l)
+{
+    int status = CLI_YES;
+    ssize_t n;
+
     while (status == CLI_YES &&
            (n = getline(&l->line, &l->line_size, stdin)) > 0) {
         l->number++;
         l->bytes += (uint64_t)n;
-        if (l->line[n - 1] != '\n') {
-            status = wrong(l, "it is cut off");
-            break;
-        }
-        l->line[n - 1] = '\0';
-        if (strlen(l->line) != (size_t)n - 1)
-            status = wrong(l, "a NUL byte");
-        else if (l->number == 1)
-            status = first_line(l);
-        else if (l->ended)
-            status = wrong(l, "something after #end");
-        else if (l->line[0] == '#')
-            status = mark_line(l, l->line);
-        else if (l->line[0] == '\t')
-            status = element_line(l, l->line);
-        else
-            status = entry_line(l, l->line);
-        if (progress.total > 0 && l->number % 64 == 0)
-            cli_progress_step(&progress, l->bytes / 64 * 64);
+        status = load_line(l, (size_t)n);
+        load_show(l);
     }
-    cli_progress_end(&progress);
-    if (status == CLI_YES && ferror(stdin)) {
+    if (status == CLI_YES && !l->ended && !ferror(stdin)) {
+        l->number++;
+        return load_wrong(l, "the dump is cut off: its #end is missing");
+    }
+    return status;
+}
+
+/* Either form: JSON begins with a brace. */
+static int load_any(struct load *l)
+{
+    struct stat st;
+    int status, c = getchar();
+
+    if (c != EOF)
+        ungetc(c, stdin);
+    if (fstat(STDIN_FILENO, &st) == 0 && S_ISREG(st.st_mode))
+        l->progress.total = (uint64_t)st.st_size;
+    l->progress.what = "loading";
+    l->progress.alone = true;
+    status = c == '{' ? load_json(l) : load_text(l);
+    cli_progress_end(&l->progress);
+    if (ferror(stdin)) {
         cli_message(l->args, "standard input: %m");
         return CLI_FAILED;
-    }
-    if (status == CLI_YES && !l->ended) {
-        l->number++;
-        return wrong(l, "the dump is cut off: its #end is missing");
     }
     return status;
 }
@@ -354,6 +374,7 @@ static void print_sum(const struct load *l)
 static int run(struct cli_args *args)
 {
     struct load l = {.args = args,
+                     .unit = "line",
                      .into = args->words[1],
                      .create = cli_option(args, "create"),
                      .add = cli_option(args, "add")};
@@ -368,7 +389,7 @@ static int run(struct cli_args *args)
                     : cli_attach(args, args->words[0], CLI_WRITE, &l.segment);
     if (status != CLI_YES)
         return status;
-    status = load_lines(&l);
+    status = load_any(&l);
     if (status == CLI_YES || l.entries > 0)
         print_sum(&l);
     if (l.dict)
@@ -388,7 +409,7 @@ static const struct cli_option options[] = {
 const struct cli_verb verb_load = {
     .name = "load",
     .words = "SEGMENT [DICT]",
-    .summary = "Store what dump has printed, from standard input",
+    .summary = "Store what dump has printed, text or JSON, from standard input",
     .options = options,
     .words_min = 1,
     .words_max = 2,

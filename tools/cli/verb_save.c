@@ -30,8 +30,7 @@ static int failed(const struct cli_args *args, const char *what, int code)
 static void show(struct cli_progress *p, const struct shd_keep_info *i)
 {
     p->total = i->total;
-    if (i->total > 0)
-        cli_progress_step(p, i->at / 64 * 64);
+    cli_progress_step(p, i->at / 64 * 64);
 }
 
 static json_t *sums_json(const struct shd_keep_info *i)
@@ -76,6 +75,8 @@ static int save_steps(shd_segment *segment, const char *path,
 
     if (code != SHD_OK)
         return code;
+    if (shd_save_info(save, i) == SHD_OK)
+        show(&p, i);
     do {
         code = shd_save_step(save);
         if (shd_save_info(save, i) == SHD_OK)
@@ -172,6 +173,8 @@ static int restore_steps(const char *path, const char *name,
 
     if (code != SHD_OK)
         return code;
+    if (shd_restore_info(restore, i) == SHD_OK)
+        show(&p, i);
     do {
         code = shd_restore_step(restore);
         if (shd_restore_info(restore, i) == SHD_OK)
