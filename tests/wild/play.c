@@ -402,6 +402,51 @@ static void read_many(struct play *p, shd_dict *d)
     free(buf);
 }
 
+/* As an operator's picture is made: whatever is damaged, it has an end. */
+static void look_at_pages(struct play *p, shd_dict *d)
+{
+    struct shd_page page[64];
+    uint64_t first = 0;
+    uint32_t n;
+
+    p->doing = "dict_pages";
+    while (answer(p, shd_dict_pages(d, first, page, 64, &n)) == SHD_OK &&
+           n > 0) {
+        for (uint32_t i = 0; i < n; i++)
+            if (page[i].state > SHD_PAGE_DAMAGED ||
+                page[i].cell_bytes > 4096 ||
+                page[i].entries + page[i].elements + page[i].pieces >
+                    page[i].cells)
+                play_fail(p, "page %" PRIu64 " in state %u", first + i,
+                          page[i].state);
+        first += n;
+        if (first > 1u << 24)
+            play_fail(p, "%" PRIu64 " pages", first);
+    }
+}
+
+static void look_at_layout(struct play *p, shd_segment *s, uint64_t size)
+{
+    struct shd_region r = {.struct_size = sizeof(r)};
+    shd_layout *layout;
+    uint64_t at = 0;
+    int rc;
+
+    p->doing = "layout";
+    rc = answer(p, shd_layout_get(s, &layout));
+    if (rc != SHD_OK && rc != SHD_CORRUPT)
+        return;
+    for (uint64_t i = 0; shd_layout_at(layout, i, &r) == SHD_OK; i++) {
+        if (r.at != at || r.used_bytes > r.bytes || r.memory_bytes > r.bytes ||
+            memchr(r.object, 0, sizeof(r.object)) == NULL)
+            play_fail(p, "part %" PRIu64 " of the file", i);
+        at += r.bytes;
+    }
+    if (at != size)
+        play_fail(p, "parts of %" PRIu64 " bytes", at);
+    shd_layout_free(layout);
+}
+
 static void look(struct play *p, shd_segment *s, shd_dict *d)
 {
     struct shd_dict_info i = {.struct_size = sizeof(i)};
@@ -416,6 +461,7 @@ static void look(struct play *p, shd_segment *s, shd_dict *d)
     case 0:
         p->doing = "dict_info";
         (void)answer(p, shd_dict_info(d, &i));
+        look_at_pages(p, d);
         break;
     case 1:
         p->doing = "account";
@@ -423,7 +469,8 @@ static void look(struct play *p, shd_segment *s, shd_dict *d)
         break;
     case 2:
         p->doing = "segment_info";
-        (void)answer(p, shd_segment_info(s, &si));
+        if (answer(p, shd_segment_info(s, &si)) == SHD_OK)
+            look_at_layout(p, s, si.size_bytes);
         break;
     case 3:
         p->doing = "object_info";
