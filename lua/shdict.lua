@@ -19,6 +19,7 @@ local dicts = require "shdict_dict"
 local watches = require "shdict_watch"
 local locks = require "shdict_lock"
 local topics = require "shdict_topic"
+local leaders = require "shdict_leader"
 local mailboxes = require "shdict_mailbox"
 local queues = require "shdict_queue"
 
@@ -201,6 +202,15 @@ end
 
 Segment.lock = lock_opener("lock", lib.SHD_OBJECT_LOCK)
 Segment.semaphore = lock_opener("semaphore", lib.SHD_OBJECT_SEMAPHORE)
+
+-- Who leads by that name: made if there is none unless create is false.
+function Segment.leader(self, name, options)
+    local segment = segment_of(self)
+    if segment == nil then
+        return closed()
+    end
+    return leaders.open(segment, self, name, options)
+end
 
 -- The mailbox of that name, made if there is none unless create is false.
 function Segment.mailbox(self, name, options)

@@ -1853,6 +1853,42 @@ struct shd_holder {
 SHD_API SHD_MUST int shd_lock_holder(shd_lock *lock, uint32_t index,
                                      struct shd_holder *holder);
 
+/* ---- leaders ----------------------------------------------------------- */
+
+/* A LEADER is the one worker that does what only one may do: a timer, a
+ * clean-up. Workers stand for it; the first leads until it resigns, dies (which
+ * is proved, never guessed from a timeout), or drains (SHD_PHASE_DRAINING) and
+ * looks while another stands: so in a rolling restart the new generation takes
+ * over, and while nobody else is there an old one goes on. A worker that drains
+ * does not become leader. Whoever stood first is next, and leads at once,
+ * whether it has looked or not: there is no time without a leader while one of
+ * those that stand lives, and never are there two. What is done by a leader
+ * that was stopped for long can be told by its token, which only grows (LOCKS).
+ *   shdict locks shows leaders; so do shd_lock_info and shd_lock_holder, with
+ * the handle that shd_lock_open gives for SHD_OBJECT_LEADER without options. */
+typedef struct shd_leader shd_leader;
+
+/* As shd_lock_open; permits is 0 or 1. */
+SHD_API SHD_MUST int shd_leader_open(shd_segment *segment, const char *name,
+                                     const struct shd_lock_options *o,
+                                     shd_leader **out);
+
+/* Resigns nothing. */
+SHD_API int shd_leader_close(shd_leader *leader);
+
+/* Does this worker lead? It stands from the first look on. 0: yes, and *grant
+ * has the token, which stays the same as long as it leads. 1: not within
+ * wait_ms; the worker's bell (shd_worker_fd) rings when it does. A worker that
+ * drains does not wait. SHD_FULL: waiters_max stand. Looking hands over and
+ * takes over as said above, so a leader looks before each piece of its work,
+ * and who stands, say, every 250 ms, also when no bell rings. A leader's look
+ * takes no lock. */
+SHD_API SHD_MUST int shd_leader_look(shd_leader *leader, int64_t wait_ms,
+                                     struct shd_grant *grant);
+
+/* Leads and stands no more, until the next look. Nothing if it did neither. */
+SHD_API SHD_MUST int shd_leader_resign(shd_leader *leader);
+
 #ifdef __cplusplus
 }
 #endif

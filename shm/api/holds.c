@@ -92,6 +92,7 @@ static const struct {
     {SHD_OBJECT_TOPIC, cursors_of},
     {SHD_OBJECT_LOCK, permits_of},
     {SHD_OBJECT_SEMAPHORE, permits_of},
+    {SHD_OBJECT_LEADER, permits_of},
     {SHD_OBJECT_MAILBOX, requests_of},
 };
 

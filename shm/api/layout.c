@@ -140,6 +140,7 @@ static const struct {
     {SHD_OBJECT_TOPIC, topic_parts},
     {SHD_OBJECT_LOCK, permits_parts},
     {SHD_OBJECT_SEMAPHORE, permits_parts},
+    {SHD_OBJECT_LEADER, permits_parts},
     {SHD_OBJECT_MAILBOX, mailbox_parts},
 };
 

@@ -31,9 +31,11 @@ static const struct permits *view(shd_lock *lock)
     return (const struct permits *)(const void *)handle(lock)->view;
 }
 
+/* A leader can be looked at as a lock. */
 static bool is_kind(uint32_t kind)
 {
-    return kind == SHD_OBJECT_LOCK || kind == SHD_OBJECT_SEMAPHORE;
+    return kind == SHD_OBJECT_LOCK || kind == SHD_OBJECT_SEMAPHORE ||
+           kind == SHD_OBJECT_LEADER;
 }
 
 /* Each of the two is what the handle was opened as. */
@@ -51,6 +53,10 @@ static int reader(shd_lock *lock)
 
 static int writer(shd_lock *lock)
 {
+    if (kind_of(lock) == SHD_OBJECT_LEADER)
+        return error_set(SHD_INVAL,
+                         "'%s' is a leader: shd_leader_look stands for it",
+                         handle(lock)->object.name);
     return handle_object_writer(handle(lock), kind_of(lock));
 }
 
@@ -86,6 +92,8 @@ int shd_lock_open(shd_segment *segment, const char *name, uint32_t kind,
     if (rc == SHD_OK && (opening.o.flags & ~(uint32_t)SHD_LOCK_CREATE) != 0)
         rc = error_set(SHD_INVAL, "shd_lock_open: unknown flags %u",
                        opening.o.flags);
+    if (rc == SHD_OK && kind == SHD_OBJECT_LEADER && opening.o.flags != 0)
+        rc = error_set(SHD_INVAL, "shd_leader_open makes leaders");
     if (rc == SHD_OK && kind != SHD_OBJECT_SEMAPHORE && opening.o.permits > 1)
         rc = error_set(SHD_INVAL, "a lock has one permit, not %u",
                        opening.o.permits);

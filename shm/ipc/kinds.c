@@ -11,6 +11,7 @@ static const struct object_kind KINDS[] = {
     {SHD_OBJECT_TOPIC, topic_check, topic_reap},
     {SHD_OBJECT_LOCK, permits_check, permits_reap},
     {SHD_OBJECT_SEMAPHORE, permits_check, permits_reap},
+    {SHD_OBJECT_LEADER, permits_check, permits_reap},
     {SHD_OBJECT_MAILBOX, mailbox_check, mailbox_reap},
     {0, NULL, NULL},
 };

@@ -134,7 +134,10 @@ static int line_next(const struct permits *p, struct permit_waiter **out)
         if (rc != SHD_OK)
             return rc;
         owner = atomic_load64(&w->owner);
-        if (!registry_is_dead(p->object.env, owner)) {
+        /* Nor does one that drains become leader. */
+        if (!registry_is_dead(p->object.env, owner) &&
+            (p->object.kind != SHD_OBJECT_LEADER ||
+             !registry_is_draining(p->object.env, owner))) {
             *out = w;
             return SHD_OK;
         }
@@ -187,6 +190,7 @@ static void slot_to_waiter(const struct permits *p, struct txn *t,
     count_limited(p, t, atomic_load64(&slot->expires_ms) != 0, ttl_ms > 0);
     token = slot_give(p, t, slot, atomic_load64(&w->owner), ttl_ms);
     txn_store64(t, &w->token, token);
+    txn_store32(t, &slot->mark, mark);
     txn_store32(t, &w->mark, mark);
     txn_store32(t, &w->state, PERMIT_GRANTED);
 }
@@ -502,6 +506,109 @@ int permits_release(const struct permits *p, uint64_t token)
     tell(p, &told);
     return rc;
 }
+
+/* ---- leaders ----------------------------------------------------------- */
+
+/* With the lock: this worker's place in line, NULL: it has none. One that was
+ * granted is dropped: the slot tells. */
+static int own_place(const struct permits *p, struct permit_waiter **out)
+{
+    *out = NULL;
+    for (uint32_t i = 0; i < waiters_used(p); i++) {
+        struct permit_waiter *w = &p->waiters[i];
+
+        if (self(p) == 0 || atomic_load64(&w->owner) != self(p))
+            continue;
+        if (atomic_load32(&w->state) == PERMIT_WAITING)
+            *out = w;
+        else if (atomic_load32(&w->state) == PERMIT_GRANTED)
+            return waiter_drop(p, w);
+    }
+    return SHD_OK;
+}
+
+static bool own_leads(const struct permits *p, struct permit_grant *grant)
+{
+    const struct permit_slot *slot = &p->slots[0];
+
+    grant->token = atomic_load64(&slot->token);
+    grant->mark = atomic_load32(&slot->mark);
+    return self(p) != 0 && atomic_load64(&slot->owner) == self(p);
+}
+
+int permits_stand(const struct permits *p, struct permit_grant *grant,
+                  struct permit_place *place)
+{
+    struct permit_waiter *w;
+    int rc = lock(p);
+
+    if (rc != SHD_OK)
+        return rc;
+    rc = own_place(p, &w);
+    if (rc == SHD_OK && !own_leads(p, grant)) {
+        if (w != NULL) {
+            place->waiter = (uint32_t)(w - p->waiters);
+            place->ticket = atomic_load64(&w->ticket);
+            rc = 1;
+        } else {
+            rc = atomic_load32(&p->header->slots_free) != 0
+                     ? slot_take(p, 0, grant)
+                     : enqueue(p, 0, true, place);
+        }
+    }
+    unlock(p);
+    return rc;
+}
+
+/* Out of the line. With the lock. */
+static int step_back(const struct permits *p)
+{
+    struct permit_waiter *w;
+    int rc = own_place(p, &w);
+
+    return rc == SHD_OK && w != NULL ? waiter_drop(p, w) : rc;
+}
+
+int permits_hand_over(const struct permits *p, struct permit_grant *grant)
+{
+    struct permit_waiter *next;
+    struct told told = {0};
+    int rc = lock(p);
+
+    if (rc != SHD_OK)
+        return rc;
+    rc = step_back(p);
+    if (rc == SHD_OK && !own_leads(p, grant)) {
+        rc = 1;
+    } else if (rc == SHD_OK) {
+        rc = line_next(p, &next);
+        if (rc == SHD_OK && next != NULL) {
+            rc = slot_pass_on(p, &p->slots[0], PERMIT_RELEASED, &told);
+            rc = rc == SHD_OK ? 1 : rc;
+        }
+    }
+    unlock(p);
+    tell(p, &told);
+    return rc;
+}
+
+int permits_resign(const struct permits *p)
+{
+    struct permit_grant grant;
+    struct told told = {0};
+    int rc = lock(p);
+
+    if (rc != SHD_OK)
+        return rc;
+    rc = step_back(p);
+    if (rc == SHD_OK && own_leads(p, &grant))
+        rc = slot_pass_on(p, &p->slots[0], PERMIT_RELEASED, &told);
+    unlock(p);
+    tell(p, &told);
+    return rc;
+}
+
+/* ---- looking after it -------------------------------------------------- */
 
 int permits_holds(const struct permits *p, uint64_t token, int64_t *ttl_ms)
 {

@@ -146,6 +146,17 @@ int permits_look(const struct permits *p, const struct permit_place *place,
 int permits_leave(const struct permits *p, const struct permit_place *place,
                   struct permit_grant *grant);
 
+/* For a leader, which is one permit that a worker stands for at most once.
+ * stand: takes it if it is free, or gets in line unless this worker is there
+ * already, and its bell rings when it is granted. 0: it has it. 1: in line.
+ * hand_over: out of the line, and the permit to the next in it if there is one.
+ * 0: there is none, this worker has it still; *grant. 1: it has it not.
+ * resign: out of the line, and gives the permit back if it has it. */
+int permits_stand(const struct permits *p, struct permit_grant *grant,
+                  struct permit_place *place);
+int permits_hand_over(const struct permits *p, struct permit_grant *grant);
+int permits_resign(const struct permits *p);
+
 /* Gives a permit of this worker's back, to the next in line. SHD_LOST: it does
  * not have it (any more). */
 int permits_release(const struct permits *p, uint64_t token);

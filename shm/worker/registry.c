@@ -292,6 +292,18 @@ bool registry_is_dead(const struct guard_env *env, uint64_t incarnation)
     return segment_liveness_is_locked(env->segment, index) == 0;
 }
 
+bool registry_is_draining(const struct guard_env *env, uint64_t incarnation)
+{
+    uint32_t index = registry_index(incarnation);
+    const struct registry_slot *slot;
+
+    if (incarnation == 0 || index >= env->segment->workers_max)
+        return false;
+    slot = slot_at(env->segment, index);
+    return atomic_load64(&slot->incarnation) == incarnation &&
+           atomic_load32(&slot->phase) == SHD_PHASE_DRAINING;
+}
+
 int registry_at(const struct guard_env *env, uint32_t index,
                 struct registry_slot *copy, bool *dead)
 {

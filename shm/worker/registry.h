@@ -77,6 +77,9 @@ int registry_leave(const struct guard_env *env);
 /* Is that worker gone, left or proved dead? env's own is not. */
 bool registry_is_dead(const struct guard_env *env, uint64_t incarnation);
 
+/* Is that worker to come to an end? No system call, no lock. */
+bool registry_is_draining(const struct guard_env *env, uint64_t incarnation);
+
 /* Is there a slot whose worker is gone? One look at each, no lock. */
 bool registry_has_dead(const struct guard_env *env);
 

@@ -6,6 +6,7 @@
  * number itself is input: a start time that is another's tells a damaged slot.
  */
 #include "shm/worker/roster.h"
+#include "shm/worker/doorbell.h"
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
 #include "shm/guard/txn.h"
@@ -71,6 +72,16 @@ static void store_phase(const struct guard_env *env,
     txn_commit(&t);
 }
 
+/* Who is to drain may have something to hand over. */
+static void rouse(const struct guard_env *env, uint32_t index)
+{
+    struct guard_wait *w = registry_wait(env->segment, index);
+
+    if (w != NULL && atomic_load32(&w->armed) != 0)
+        guard_wait_kick(w);
+    doorbell_ring(env, index);
+}
+
 int roster_set_phase(const struct guard_env *env, uint64_t incarnation,
                      uint32_t phase)
 {
@@ -85,6 +96,8 @@ int roster_set_phase(const struct guard_env *env, uint64_t incarnation,
     guard_unlock(own_guard(env));
     if (slot == NULL)
         return no_such_worker(incarnation);
+    if (phase == SHD_PHASE_DRAINING)
+        rouse(env, registry_index(incarnation));
     segment_announce(env->segment);
     return SHD_OK;
 }
@@ -146,6 +159,11 @@ int roster_drain(const struct guard_env *env, uint32_t generation,
         (*marked)++;
     }
     guard_unlock(own_guard(env));
+    for (uint32_t i = 0; *marked > 0 && i < env->segment->workers_max; i++)
+        if (registry_is_draining(env, atomic_load64(&registry_slot_at(
+                                          env->segment, i)
+                                          ->incarnation)))
+            rouse(env, i);
     if (*marked > 0)
         segment_announce(env->segment);
     return SHD_OK;

@@ -369,6 +369,20 @@ const struct crash_case CASES[] = {
     {"reap a holder, and others wait", 16, 0, 0, SAME | N, 0, 0, "lock other 3;dead 60 acquire other 3;?acquire other;request other;request other", "reap"},
     {"acquire where one died acquiring, store #", 16, 0, 0, 0, 3, 20, "lock other 2;dead # acquire other", "acquire other"},
 
+    /* leaders */
+    {"make a leader", 16, 0, 0, 0, 0, 0, "", "leader other"},
+    {"lead", 16, 0, 0, N, 0, 0, "leader other", "lead other"},
+    {"stand behind one that leads", 16, 0, 0, N, 0, 0, "leader other;lead other", "lead other"},
+    {"look while standing", 16, 0, 0, SAME, 0, 0, "leader other;lead other;as 1 lead other", "lead other"},
+    {"look when it has come", 16, 0, 0, SAME | N, 0, 0, "leader other;lead other;as 1 lead other;resign other", "lead other"},
+    {"resign to nobody", 16, 0, 0, N, 0, 0, "leader other;as 1 lead other", "resign other"},
+    {"resign to the next", 16, 0, 0, N, 0, 0, "leader other;as 1 lead other;lead other", "resign other"},
+    {"resign past one that drains", 16, 0, 0, S, 0, 0, "leader other;as 1 lead other;lead other;phase 3", "resign other"},
+    {"resign from the line", 16, 0, 0, SAME | N, 0, 0, "leader other;lead other;as 1 lead other", "resign other"},
+    {"hand over", 16, 0, 0, N, 0, 0, "leader other;as 1 lead other;lead other", "handover other"},
+    {"hand over to nobody", 16, 0, 0, SAME, 0, 0, "leader other;as 1 lead other", "handover other"},
+    {"reap a leader, store 3#", 16, 0, 0, SAME | N, 0, 5, "leader other;dead 3# lead other;lead other", "reap"},
+
     /* mailboxes: the one that dies leaves its box, so what it has is failed,
      * and what it asks for withdrawn, in any case */
     {"make a mailbox", 16, 0, 0, 0, 0, 0, "", "mailbox other"},

@@ -142,12 +142,21 @@ static int make_lock(struct world *w)
                         n, WAITERS, true, &p);
 }
 
+static int make_leader(struct world *w)
+{
+    struct permits p;
+
+    return permits_open(env_of(w), word(1), SHD_OBJECT_LEADER, 1, WAITERS,
+                        true, &p);
+}
+
 static int open_lock(struct world *w, struct permits *p)
 {
-    static const uint32_t KINDS[] = {SHD_OBJECT_LOCK, SHD_OBJECT_SEMAPHORE};
+    static const uint32_t KINDS[] = {SHD_OBJECT_LOCK, SHD_OBJECT_SEMAPHORE,
+                                     SHD_OBJECT_LEADER};
     int rc = SHD_MISMATCH;
 
-    for (int i = 0; i < 2 && rc == SHD_MISMATCH; i++)
+    for (int i = 0; i < 3 && rc == SHD_MISMATCH; i++)
         rc = permits_open(env_of(w), word(1), KINDS[i], 0, WAITERS, false, p);
     return rc;
 }
@@ -199,7 +208,8 @@ static int on_lock(struct world *w, bool *known)
     int rc;
 
     *known = is("acquire") || is("acquirettl") || is("release") ||
-             is("request") || is("cancel") || is("extend") || is("expireall");
+             is("request") || is("cancel") || is("extend") ||
+             is("expireall") || is("lead") || is("handover") || is("resign");
     if (!*known)
         return SHD_OK;
     rc = open_lock(w, &p);
@@ -215,6 +225,13 @@ static int on_lock(struct world *w, bool *known)
         return permits_extend(&p, own_token(&p), (int64_t)number(2, 0));
     if (is("cancel"))
         return cancel(&p);
+    if (is("resign"))
+        return permits_resign(&p);
+    if (is("lead") || is("handover")) {
+        rc = is("lead") ? permits_stand(&p, &grant, &place)
+                        : permits_hand_over(&p, &grant);
+        return rc == 1 ? SHD_OK : rc;
+    }
     if (is("request")) {
         rc = permits_enter(&p, 0, false, &grant, &place);
         return rc == 1 ? SHD_OK : rc;
@@ -313,6 +330,8 @@ int script_ipc(struct world *w, char *const word_of[], int count, bool *known)
         return make_topic(w);
     if (is("lock"))
         return make_lock(w);
+    if (is("leader"))
+        return make_leader(w);
     if (is("mailbox"))
         return make_mailbox(w);
     if (is("drop"))
@@ -510,7 +529,8 @@ int state_read_ipc(struct world *w, struct state *s)
         if (o.kind == SHD_OBJECT_TOPIC)
             bad = read_topic(w, o.name, s);
         else if (o.kind == SHD_OBJECT_LOCK ||
-                 o.kind == SHD_OBJECT_SEMAPHORE)
+                 o.kind == SHD_OBJECT_SEMAPHORE ||
+                 o.kind == SHD_OBJECT_LEADER)
             bad = read_lock(w, &o, s);
         else if (o.kind == SHD_OBJECT_MAILBOX)
             bad = read_mailbox(w, o.name, s);

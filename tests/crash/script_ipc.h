@@ -14,6 +14,7 @@
  *   release L           one of this worker's permits
  *   request L           takes, or gets in line   cancel L   leaves it, or takes
  *   extend L TTL        expireall L
+ *   leader L            makes it    lead L   resign L   handover L
  *   mailbox M [KIB [BOXKIB]]   makes it
  *   listen M   mleave M        this worker has a box, has none any more
  *   post M WORKER LEN   ask M WORKER LEN [ROOM]   fetch M

@@ -211,6 +211,7 @@ static const struct {
              {SHD_OBJECT_TOPIC, figures_of_topic},
              {SHD_OBJECT_LOCK, figures_of_lock},
              {SHD_OBJECT_SEMAPHORE, figures_of_lock},
+             {SHD_OBJECT_LEADER, figures_of_lock},
              {SHD_OBJECT_MAILBOX, figures_of_mailbox}};
 
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* shdict locks: locks and semaphores, who holds them, who waits. */
+/* shdict locks: locks, semaphores and leaders, who holds them, who waits. */
 #include "cli.h"
 
 #include <stdlib.h>
@@ -7,7 +7,8 @@
 
 static bool is_lock(uint32_t kind)
 {
-    return kind == SHD_OBJECT_LOCK || kind == SHD_OBJECT_SEMAPHORE;
+    return kind == SHD_OBJECT_LOCK || kind == SHD_OBJECT_SEMAPHORE ||
+           kind == SHD_OBJECT_LEADER;
 }
 
 static json_t *holders_json(shd_lock *lock)
@@ -138,7 +139,7 @@ static int run(struct cli_args *args)
 const struct cli_verb verb_locks = {
     .name = "locks",
     .words = "SEGMENT",
-    .summary = "List a segment's locks and semaphores, and who holds them",
+    .summary = "List a segment's locks, semaphores, leaders, and who holds them",
     .words_min = 1,
     .words_max = 1,
     .run = run};
