@@ -5,6 +5,7 @@ A case is a function named as a sentence. It fails by raising; nothing is
 retried. Waiting for something that another process does is bounded by
 until(), which raises when the time is over.
 """
+import faulthandler
 import json
 import os
 import shutil
@@ -135,11 +136,20 @@ def clean_up():
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def told_to_end(number, frame):
+    """Says where it was: a run that took too long is told to end."""
+    traceback.print_stack(frame, file=sys.stdout)
+    sys.exit("ended by %s" % signal.Signals(number).name)
+
+
 def main():
     passed = failed = 0
     only = os.environ.get("ONLY", "")
+    # A crash of the library in this process, say, leaves word on stderr.
+    faulthandler.enable()
     # Told to end, it still removes what it made.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for number in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(number, told_to_end)
     try:
         for function in cases:
             name = function.__name__.replace("_", " ")
@@ -156,6 +166,9 @@ def main():
                 passed += 1
                 print("ok   %s" % name)
             sys.stdout.flush()
+    except BaseException as end: # the last line is there, whatever ends it
+        failed += 1
+        print("FAIL in %s: %r" % (name, end))
     finally:
         clean_up()
     print("%d passed, %d failed" % (passed, failed))

@@ -87,9 +87,12 @@ class Supervisor:
             self.process.wait()
             pids += list(self.live().values())
         for pid in pids:
+            # Its number may be another's by now, and its group the one that
+            # runs this.
             try:
-                os.killpg(pid, signal.SIGKILL)
-            except ProcessLookupError:
+                if environ(pid).get("SHDICT_PID") == str(pid):
+                    os.killpg(pid, signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError):
                 pass
 
 
