@@ -390,7 +390,6 @@ const struct crash_case CASES[] = {
     {"expire, to nobody", 16, 0, 0, N, 0, 0, "lock other;acquirettl other 5;advance 10", "expireall other"},
     {"expire, to the next", 16, 0, 0, 0, 0, 0, "lock other 2;acquirettl other 5;acquire other;request other;advance 10", "expireall other"},
     {"expire, others later", 16, 0, 0, 0, 0, 0, "lock other 3;acquirettl other 5;acquirettl other 900;advance 10", "expireall other"},
-    {"expire where nothing can", 16, 0, 0, SAME, 0, 0, "lock other;acquire other", "?expireall other"},
     {"release past a dead one in line, who waits", 16, 0, 0, 0, 0, 0, "lock other;as 1 acquire other;dead 58 request other;request other", "release other"},
     {"reap a holder, store 3#", 16, 0, 0, SAME | N, 0, 5, "lock other;dead 3# acquire other", "reap"},
     {"reap a holder of many", 16, 0, 0, SAME | N, 0, 0, "lock other 5;dead 90 acquire other 5", "reap"},
