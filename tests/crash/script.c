@@ -92,6 +92,20 @@ static int change_same(struct world *w, const char *key, long len)
                    0, 0, 5, NULL);
 }
 
+/* On the condition that it is what it is not. */
+static int change_other(struct world *w, const char *key, long len)
+{
+    struct shd_value v = {.type = SHD_NIL};
+    int rc = shd_get(w->dict, key, strlen(key), old, sizeof(old), &v);
+
+    if (rc != SHD_OK)
+        return rc;
+    old[v.type == SHD_STRING ? v.len - 1 : 0] ^= 1;
+    return shd_cas(w->dict, key, strlen(key), v.type, old, v.len,
+                   v.number + 1, SHD_STRING, value((size_t)len), (size_t)len,
+                   0, 0, 5, NULL);
+}
+
 static int change_version(struct world *w, const char *key, long len)
 {
     struct shd_value v;
@@ -203,6 +217,8 @@ static int on_key(struct world *w, const struct words *c, bool *known)
         return shd_expire(w->dict, key, len, number(c, 2));
     if (strcmp(verb, "cas") == 0)
         return change_same(w, key, number(c, 2));
+    if (strcmp(verb, "casno") == 0)
+        return change_other(w, key, number(c, 2));
     if (strcmp(verb, "casdel") == 0)
         return change_same(w, key, -1);
     if (strcmp(verb, "version") == 0) {
@@ -340,6 +356,8 @@ static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
         return shd_queue_pop(q, bytes, sizeof(bytes), 0, &m);
     if (strcmp(verb, "qtake") == 0 || strcmp(verb, "qreserve") == 0)
         return take(q, c);
+    if (strcmp(verb, "qarm") == 0)
+        return shd_queue_arm(q, 0, NULL) < 0 ? SHD_INVAL : SHD_OK;
     if (strcmp(verb, "qack") == 0)
         return shd_queue_ack(q, lease);
     if (strcmp(verb, "qnack") == 0)
@@ -413,11 +431,13 @@ static int command(struct world *w, const char *text, size_t len);
 /* "N COMMAND" as that worker, which is there from the start. */
 static int as_worker(struct world *w, const char *text, size_t len)
 {
-    uint64_t own = w->segment->env.incarnation;
+    uint64_t own = w->segment->env.incarnation, holder = w->holder;
     int rc;
 
     w->segment->env.incarnation = w->incarnation[text[0] - '0'];
+    w->holder = 0;
     rc = command(w, text + 2, len - 2);
+    w->holder = holder;
     w->segment->env.incarnation = own;
     return rc;
 }

@@ -9,6 +9,7 @@
  *   num KEY N   del KEY   get KEY   incr KEY N   init KEY N (incr with init)
  *   expire KEY TTL   lpush|rpush KEY LEN   lnum KEY N   lpop|rpop KEY
  *   cas KEY LEN   casdel KEY     stores, or deletes, if it is as just read
+ *   casno KEY LEN                stores if it is what it is not
  *   version KEY   vset KEY LEN   vdel KEY       the same by version
  *   take KEY   touch KEY [TTL]   append|prepend KEY LEN [INIT]
  *   lpushx|rpushx KEY LEN TTL    shd_push_expire
@@ -23,7 +24,7 @@
  *   qopen KIB [DELIVERIES [LEASE]]      the queue "q"; all below are on it
  *   qpush LEN [DELAY]   qpop   qtake   qack   qnack [DELAY]   qextend MS
  *   qreserve LEN   qcommit   qcancel    qack and its like: of the last taken
- *   qdrain WHICH   qrequeue   qdestroy
+ *   qdrain WHICH   qrequeue   qdestroy   qarm (the bell of who asks)
  *   as WORKER COMMAND           another worker of the test, 1: the operator
  *   topic, lock ...             see script_ipc.h
  *   break ...                   see script_break.h

@@ -106,7 +106,7 @@ static int on_topic(struct world *w, bool *known)
     struct topic t;
     int rc;
 
-    *known = is("pub") || is("sub") || is("read") || is("unsub") ||
+    *known = is("pub") || is("sub") || is("subnow") || is("read") || is("unsub") ||
              is("forget");
     if (!*known)
         return SHD_OK;
@@ -115,6 +115,8 @@ static int on_topic(struct world *w, bool *known)
         return rc;
     if (is("pub"))
         return publish(&t);
+    if (is("subnow"))
+        return topic_subscribe(&t, word(2), SHD_FROM_NOW, &s);
     if (is("sub")) {
         rc = topic_subscribe(&t, strcmp(word(2), "-") == 0 ? NULL : word(2),
                              SHD_FROM_OLDEST, &s);

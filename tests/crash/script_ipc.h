@@ -8,6 +8,7 @@
  *   pub T LEN [COUNT]
  *   sub T NAME    read T NAME N    unsub T NAME    forget T NAME
  *                              NAME "-" is a cursor without one
+ *   subnow T NAME              not from the oldest event on
  *   sub T NAME N               and publishes N events then: to die after it
  *   lock L [PERMITS]   makes it, with room for 4 waiters
  *   acquire L [COUNT]   acquirettl L TTL
