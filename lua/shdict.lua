@@ -113,6 +113,9 @@ local function segment_options(checked)
     if checked.dumpable then
         o.flags = o.flags + lib.SHD_DUMPABLE
     end
+    if checked.guard_pages then
+        o.flags = o.flags + lib.SHD_GUARD_PAGES
+    end
     if checked.huge_pages then
         o.flags = o.flags + lib.SHD_HUGE_PAGES
     end

@@ -154,6 +154,7 @@ M.OPEN_OPTIONS = {
     exclusive = of_type("boolean"),
     held = of_type("boolean"),
     dumpable = of_type("boolean"),
+    guard_pages = of_type("boolean"),
     huge_pages = of_type("boolean"),
     prefault = of_type("boolean"),
     interleave = of_type("boolean"),

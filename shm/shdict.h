@@ -160,10 +160,16 @@ enum { /* struct shd_segment_options.flags */
                          store pays for that later. shd_dict_open then gives
                          SHD_NOMEM if there is not so much (the dict is
                          there). Read-only attachments ignore it */
-    SHD_INTERLEAVE = 32 /* create: memory comes from all NUMA nodes in turn,
+    SHD_INTERLEAVE = 32, /* create: memory comes from all NUMA nodes in turn,
                            whoever takes it. SHD_UNSUPPORTED: the kernel has
                            no such policies; SHD_PERM: forbidden here.
                            Attaching ignores it */
+    SHD_GUARD_PAGES = 64 /* this process: 2 MiB of address space on each side
+                            of the segment that nobody may touch: who runs over
+                            its end, or over that of what lies beside it, gets
+                            SIGSEGV there. For finding bugs; it costs nothing
+                            else. The environment variable SHDICT_GUARD_PAGES=1
+                            asks for it in any program */
 };
 
 /* Every field may be 0 for its default. */

@@ -16,7 +16,8 @@
 #define MODE_MASK 0777u
 #define FLAGS_KNOWN                                                           \
     (uint32_t)(SHD_ATTACH_READONLY | SHD_DUMPABLE | SHD_ATTACH_HELD |         \
-               SHD_HUGE_PAGES | SHD_PREFAULT | SHD_INTERLEAVE)
+               SHD_HUGE_PAGES | SHD_PREFAULT | SHD_INTERLEAVE |                   \
+               SHD_GUARD_PAGES)
 
 struct parts {
     uint64_t guards_at, catalogue_at, workers_at, extents_at;

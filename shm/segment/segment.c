@@ -27,6 +27,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -236,6 +237,43 @@ static int reopen(int fd, bool writable, const char *label, int *out)
     return error_errno("opening %s", label);
 }
 
+/* In the middle of address space that nobody may touch. */
+static void *map_guarded(struct segment *s, int protection, int kind, int fd)
+{
+    const uint64_t align = PLACING_HUGE_BYTES;
+    uint64_t bytes = s->size + 3 * align;
+    unsigned char *room = mmap(NULL, bytes, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                               0);
+    unsigned char *at;
+    void *p;
+
+    if (room == MAP_FAILED)
+        return MAP_FAILED;
+    at = room + align + (align - (uintptr_t)room % align) % align;
+    p = mmap(at, s->size, protection, kind | MAP_FIXED, fd, 0);
+    if (p == MAP_FAILED) {
+        int saved = errno;
+
+        (void)munmap(room, bytes);
+        errno = saved;
+        return MAP_FAILED;
+    }
+    if (s->huge)
+        (void)madvise(p, s->size, MADV_HUGEPAGE);
+    s->room = room;
+    s->room_bytes = bytes;
+    return p;
+}
+
+static bool wants_guard_pages(uint32_t flags)
+{
+    const char *asked = getenv("SHDICT_GUARD_PAGES");
+
+    return (flags & SHD_GUARD_PAGES) != 0 ||
+           (asked != NULL && strcmp(asked, "1") == 0);
+}
+
 /* A mapping keeps its file description, and that its file locks, and children
  * inherit mappings: so the one that is mapped is not the one that is locked,
  * or a dead worker would live on in its children. */
@@ -253,8 +291,12 @@ static int map(struct segment *s, uint32_t flags, const char *label)
      * written to, which guard/undone.c does with a few of them. */
     s->huge = s->writable && (flags & SHD_HUGE_PAGES) != 0;
     s->prefault = s->writable && (flags & SHD_PREFAULT) != 0;
-    p = s->huge ? placing_map(s->size, protection, kind, fd)
-                : mmap(NULL, s->size, protection, kind, fd, 0);
+    if (wants_guard_pages(flags))
+        p = map_guarded(s, protection, kind, fd);
+    else if (s->huge)
+        p = placing_map(s->size, protection, kind, fd);
+    else
+        p = mmap(NULL, s->size, protection, kind, fd, 0);
     close_quietly(fd);
     if (p == MAP_FAILED && errno == ENOMEM)
         return error_set(SHD_NOMEM,
@@ -593,9 +635,11 @@ int segment_destroy(const char *name)
 void segment_close(struct segment *s)
 {
     /* Neither can fail for what map() and open() gave. */
-    if (s->base != NULL)
+    if (s->room != NULL)
+        (void)munmap(s->room, s->room_bytes);
+    else if (s->base != NULL)
         (void)munmap(s->base, s->size);
-    s->base = NULL;
+    s->base = s->room = NULL;
     close_quietly(s->fd);
     s->fd = -1;
     close_quietly((int)s->ringer - 1);

@@ -94,6 +94,8 @@ struct segment {
     bool writable;
     bool huge;     /* SHD_HUGE_PAGES */
     bool prefault; /* SHD_PREFAULT */
+    unsigned char *room; /* SHD_GUARD_PAGES: what the mapping lies in, */
+    uint64_t room_bytes; /* and how long that is; NULL, 0: in nothing */
     uint32_t workers_max, objects_max, locks_max; /* copies, checked */
     uint64_t guards_at, catalogue_at, workers_at, counters_at, extents_at;
     uint64_t hash_seed;

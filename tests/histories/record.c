@@ -422,6 +422,7 @@ static bool clean_up(void)
     char report[300];
     int rc = shd_reap(segment, NULL);
 
+    report[0] = '\0';
     if (rc == SHD_OK)
         rc = shd_segment_check(segment, report, sizeof(report));
     if (rc != SHD_OK) {

@@ -14,6 +14,7 @@
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -321,7 +322,7 @@ static struct shd_segment_options options_with(int field)
         o.struct_size++;
         break;
     case 2:
-        o.flags = 64;
+        o.flags = 1u << 31;
         break;
     case 3:
         o.reserved = 1;
@@ -354,7 +355,7 @@ static struct shd_segment_options options_with(int field)
 }
 
 static const char *const option_says[] = {
-    "struct_size", "struct_size", "flags 0x40",  "reserved",
+    "struct_size", "struct_size", "flags 0x80000000",  "reserved",
     "mode 01600",  "size_bytes",  "workers_max", "objects_max",
     "locks_max",   "locks_max",   "worker_id",   "worker_name"};
 
@@ -505,6 +506,66 @@ START_TEST(a_file_that_appears_meanwhile_is_not_replaced)
     ck_assert_int_eq(st.st_size, 1);
     ck_assert_int_eq(unlink(path), 0);
     ck_assert_int_eq(rmdir(directory), 0);
+}
+END_TEST
+
+/* In a child that touches one byte: the signal that ended it, or 0. */
+static int touch(volatile unsigned char *p, bool write)
+{
+    int status;
+    pid_t child = fork();
+
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        signal(SIGBUS, SIG_DFL);
+        if (write)
+            *p = 1;
+        else
+            (void)*p;
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* Read-write and read-only, small pages and huge. */
+START_TEST(guard_pages_stop_who_runs_over_an_end)
+{
+    static const uint32_t flags[] = {0, SHD_ATTACH_READONLY, SHD_HUGE_PAGES};
+    const uint64_t far = 2u << 20;
+    struct segment made, s;
+
+    expect(create(NAME, &made), SHD_OK);
+    expect(attach(NAME, SHD_GUARD_PAGES | flags[_i], &s), SHD_OK);
+    ck_assert_ptr_nonnull(s.room);
+    ck_assert_uint_eq(s.base[8], made.base[8]);
+    ck_assert_int_eq(touch(s.base, false), 0);
+    for (int write = 0; write < 2; write++) {
+        ck_assert_int_ne(touch(s.base - 1, write), 0);
+        ck_assert_int_ne(touch(s.base - far, write), 0);
+        ck_assert_int_ne(touch(s.base + s.size, write), 0);
+        ck_assert_int_ne(touch(s.base + s.size + far - 1, write), 0);
+    }
+    /* All of it is given back. */
+    unsigned char *room = s.room;
+    segment_close(&s);
+    ck_assert_int_eq(msync(room, 4096, MS_ASYNC), -1);
+    ck_assert_int_eq(errno, ENOMEM);
+}
+END_TEST
+
+START_TEST(guard_pages_can_be_asked_for_from_outside)
+{
+    struct segment s;
+
+    ck_assert_int_eq(setenv("SHDICT_GUARD_PAGES", "1", 1), 0);
+    expect(create(NAME, &s), SHD_OK);
+    ck_assert_ptr_nonnull(s.room);
+    segment_close(&s);
+    ck_assert_int_eq(setenv("SHDICT_GUARD_PAGES", "0", 1), 0);
+    expect(attach(NAME, 0, &s), SHD_OK);
+    ck_assert_ptr_null(s.room);
 }
 END_TEST
 
@@ -1262,6 +1323,9 @@ static void add_create_cases(TCase *c)
     tcase_add_test(c, without_tmpfile_a_temporary_name_does);
     tcase_add_loop_test(c, a_file_that_appears_meanwhile_is_not_replaced, 0,
                         2);
+    tcase_add_loop_test(c, guard_pages_stop_who_runs_over_an_end, 0,
+                         3);
+    tcase_add_test(c, guard_pages_can_be_asked_for_from_outside);
     tcase_add_test(c, an_anonymous_segment_is_inherited_by_number);
     tcase_add_test(c, a_named_file_can_be_attached_by_number);
     tcase_add_test(c, too_little_address_space_is_said);
