@@ -96,17 +96,18 @@ static bool thread_is_gone(uint32_t tid)
 }
 
 /* Fact 9: the word names a thread that is gone, and the kernel never marked
- * it. Marks it as the kernel would have. */
-static void mark_lost_owner(struct guard *g)
+ * it. Marks it as the kernel would have; true: it is marked now. */
+static bool mark_lost_owner(struct guard *g)
 {
     uint32_t word = atomic_load32(&g->lock);
     uint32_t tid = word & FUTEX_TID_MASK;
 
-    if (tid == 0 || (word & FUTEX_OWNER_DIED) != 0 || !thread_is_gone(tid))
-        return;
-    if (atomic_cas32(&g->lock, word,
-                     (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED))
-        guard_kick(g);
+    if (tid == 0 || (word & FUTEX_OWNER_DIED) != 0 || !thread_is_gone(tid) ||
+        !atomic_cas32(&g->lock, word,
+                      (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED))
+        return false;
+    guard_kick(g);
+    return true;
 }
 
 static int wait_in_slices(const struct guard_env *env, struct guard *g)
@@ -129,7 +130,12 @@ static int wait_in_slices(const struct guard_env *env, struct guard *g)
         rc = robust_wait(&g->lock, &until);
         if (!is_contended(rc))
             return rc;
-        mark_lost_owner(g);
+        /* This may have been the last slice. */
+        if (mark_lost_owner(g)) {
+            rc = robust_trylock(&g->lock);
+            if (!is_contended(rc))
+                return rc;
+        }
         left_ns -= slice;
     }
     return ETIMEDOUT;
@@ -227,7 +233,7 @@ int guard_reap(const struct guard_env *env, struct guard *g)
 {
     int rc;
 
-    mark_lost_owner(g);
+    (void)mark_lost_owner(g);
     if ((atomic_load32(&g->lock) & FUTEX_OWNER_DIED) == 0)
         return 0;
     rc = robust_trylock(&g->lock);

@@ -272,6 +272,20 @@ START_TEST(a_lost_owner_that_is_a_zombie_is_recovered)
 }
 END_TEST
 
+START_TEST(a_lost_owner_is_recovered_within_the_last_slice)
+{
+    pid_t child;
+
+    env.wait_ms = 1;
+    lose_owner(&child);
+    support_wait_killed(child);
+    expect(guard_lock(&env, guard), SHD_OK);
+    expect_words(100);
+    ck_assert_uint_eq(guard->recoveries, 1);
+    guard_unlock(guard);
+}
+END_TEST
+
 START_TEST(a_lost_owner_that_is_gone_is_recovered_by_a_reap)
 {
     pid_t child;
@@ -1106,6 +1120,7 @@ static void add_lock_cases(TCase *c)
     tcase_add_test(c, a_lock_dropped_without_a_wake_up_is_found_within_slices);
     tcase_add_test(c, a_kick_wakes_every_stranded_waiter);
     tcase_add_test(c, a_lost_owner_that_is_a_zombie_is_recovered);
+    tcase_add_test(c, a_lost_owner_is_recovered_within_the_last_slice);
     tcase_add_test(c, a_lost_owner_that_is_gone_is_recovered_by_a_reap);
     tcase_add_test(c, a_lost_live_owner_is_left_alone);
     tcase_add_test(c, reaping_a_free_lock_does_nothing);
