@@ -36,6 +36,9 @@
 #define ORDER_UNKNOWN (1ull << 40)
 #define ORDER_TAIL (1ull << 62)
 
+/* Over all shards of a dict, as long as one fails. */
+#define ROUNDS 3
+
 struct marks {
     uint64_t handed[2]; /* in use, as the free map says */
     uint64_t tree[2];   /* a tree leads here */
@@ -1014,33 +1017,47 @@ static int shard_repair(const struct dict *d, uint32_t shard,
     return rc;
 }
 
+/* Which shards fail, and how many. */
+static int find_failing(const struct dict *d, bool *failing, uint32_t *bad)
+{
+    char why[256];
+
+    *bad = 0;
+    for (uint32_t i = 0; i < d->shards; i++) {
+        /* First what a dead holder left is undone: that changes the shard, and
+         * readers need no lock, and do not see that one is none any more. */
+        int rc = guard_trylock(d->env, dict_guard(d, i));
+
+        if (rc == SHD_OK)
+            guard_unlock(dict_guard(d, i));
+        if (rc != SHD_CORRUPT)
+            rc = check_shard_quiet(d, i, why, sizeof(why));
+        if (rc == SHD_GONE)
+            return rc;
+        failing[i] = rc == SHD_CORRUPT;
+        *bad += failing[i];
+    }
+    return SHD_OK;
+}
+
+/* What one shard's repair finds damaged of another's is seen by the next
+ * round. */
 static int shards_repair(const struct dict *d, bool *failing,
                          struct repair *r)
 {
-    char why[256];
+    uint32_t bad;
     int rc = SHD_OK;
-    uint32_t bad = 0;
 
-    for (uint32_t i = 0; i < d->shards; i++) {
-        rc = check_shard_quiet(d, i, why, sizeof(why));
-        if (rc == SHD_GONE)
+    for (int round = 0; round < ROUNDS && rc == SHD_OK; round++) {
+        rc = find_failing(d, failing, &bad);
+        if (rc != SHD_OK || bad == 0)
             return rc;
-        /* Readers need no lock, and do not see that one is none any more. */
-        if (rc == SHD_OK)
-            rc = guard_trylock(d->env, dict_guard(d, i));
-        if (rc == SHD_OK)
-            guard_unlock(dict_guard(d, i));
-        failing[i] = rc == SHD_CORRUPT;
-        bad += failing[i];
-    }
-    if (bad == 0)
-        return SHD_OK;
-    owners_restore(d, failing, r);
-    orphans_free(d, r);
-    rc = SHD_OK;
-    for (uint32_t i = 0; i < d->shards && rc == SHD_OK; i++) {
-        if (failing[i])
-            rc = shard_repair(d, i, r);
+        owners_restore(d, failing, r);
+        orphans_free(d, r);
+        for (uint32_t i = 0; i < d->shards && rc == SHD_OK; i++) {
+            if (failing[i])
+                rc = shard_repair(d, i, r);
+        }
     }
     return rc;
 }
