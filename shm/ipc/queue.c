@@ -826,6 +826,9 @@ static int pop_it(const struct queue *q, struct message *m)
     return end(&t, rc);
 }
 
+static int finish(const struct queue *q, uint64_t lease, uint32_t states,
+                  uint64_t *counted);
+
 /* With the lock, which is let go of. *again: what was taken has been lost
  * while it was copied. */
 static int deliver(const struct queue *q, struct message *m, void *buf,
@@ -847,6 +850,8 @@ static int deliver(const struct queue *q, struct message *m, void *buf,
         rc = lease || is_long ? lease_it(q, m) : pop_it(q, m);
     if (rc == SHD_OK && (lease || is_long))
         tell(q, m, out);
+    else if (rc == SHD_OK)
+        out->attempts++; /* this one */
     unlock_and_wake(q, moved > 1 ? moved - 1 : 0,
                     rc == SHD_OK && !lease && !is_long);
     if (rc != SHD_OK || !is_long)
@@ -860,7 +865,7 @@ static int deliver(const struct queue *q, struct message *m, void *buf,
         rc = still != SHD_OK ? still : rc;
     }
     if (rc == SHD_OK && !lease) {
-        rc = queue_ack(q, out->lease);
+        rc = finish(q, out->lease, LEASED, &q->header->popped);
         *again = rc == SHD_LOST;
     }
     return rc;
@@ -908,8 +913,10 @@ int queue_take(const struct queue *q, void *buf, size_t size, int64_t wait_ms,
 
 /* ---- what becomes of what is held -------------------------------------- */
 
-/* A lease ends well, or a reservation in nothing. */
-static int finish(const struct queue *q, uint64_t lease, uint32_t states)
+/* A lease ends well, or a reservation in nothing; `counted`, if not NULL, tells
+ * as what. */
+static int finish(const struct queue *q, uint64_t lease, uint32_t states,
+                  uint64_t *counted)
 {
     struct message *m;
     struct txn t;
@@ -921,8 +928,8 @@ static int finish(const struct queue *q, uint64_t lease, uint32_t states)
     if (rc == SHD_OK) {
         begin(q, &t, GONE_WORDS);
         rc = unhold(q, &t, m);
-        if (states == LEASED)
-            add64(&t, &q->header->acked, 1);
+        if (counted != NULL)
+            add64(&t, counted, 1);
         if (rc == SHD_OK)
             rc = drop(q, &t, m);
         rc = end(&t, rc);
@@ -933,12 +940,12 @@ static int finish(const struct queue *q, uint64_t lease, uint32_t states)
 
 int queue_ack(const struct queue *q, uint64_t lease)
 {
-    return finish(q, lease, LEASED);
+    return finish(q, lease, LEASED, &q->header->acked);
 }
 
 int queue_cancel(const struct queue *q, uint64_t lease)
 {
-    return finish(q, lease, RESERVED);
+    return finish(q, lease, RESERVED, NULL);
 }
 
 int queue_nack(const struct queue *q, uint64_t lease, int64_t delay_ms)

@@ -98,6 +98,23 @@ static void expect_empty(void)
 
 /* ---- open -------------------------------------------------------------- */
 
+START_TEST(a_pop_is_a_delivery_and_counted_as_popped)
+{
+    struct shd_queue_options o = options();
+    struct shd_message m;
+
+    make(&o);
+    expect(shd_queue_push(queue, bytes, 10, 0, 0, NULL), SHD_OK);
+    expect(shd_queue_push(queue, bytes, 50000, 0, 0, NULL), SHD_OK);
+    for (int i = 0; i < 2; i++) {
+        expect(shd_queue_pop(queue, buf, sizeof(buf), 0, &m), SHD_OK);
+        ck_assert_uint_eq(m.attempts, 1);
+    }
+    ck_assert_uint_eq(info().popped, 2);
+    ck_assert_uint_eq(info().acked, 0);
+}
+END_TEST
+
 START_TEST(a_queue_is_made_once_and_opened_by_its_name)
 {
     struct shd_queue_options o = options();
@@ -794,6 +811,7 @@ int main(void)
     TCase *c = new_case(suite, "open");
 
     support_names("queue");
+    tcase_add_test(c, a_pop_is_a_delivery_and_counted_as_popped);
     tcase_add_test(c, a_queue_is_made_once_and_opened_by_its_name);
     tcase_add_test(c, what_cannot_be_is_refused);
     tcase_add_test(c, a_destroyed_queue_is_gone);
