@@ -51,7 +51,7 @@ static struct totals *totals;
 static uint64_t seed = 1;
 /* Without a bound: so many cases alone, the same on any machine, and so many
  * seconds beside. */
-#define CASES 1200
+#define CASES 3400
 static double budget = 6;
 static bool bounded_by_time;
 static uint64_t scribbles_wanted = UINT64_MAX;
