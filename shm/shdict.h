@@ -1769,8 +1769,9 @@ struct shd_lock_options {
                              65535 */
 };
 
-/* Opens the object of that name and kind, SHD_OBJECT_LOCK or _SEMAPHORE. o NULL: only if it is there. SHD_NOTFOUND. SHD_MISMATCH: another
- * kind, or another number of permits. SHD_NOMEM, SHD_FULL, SHD_NAME. As
+/* Opens the object of that name and kind, SHD_OBJECT_LOCK or _SEMAPHORE.
+ * o NULL: only if it is there. SHD_NOTFOUND. SHD_MISMATCH: another kind, or
+ * another number of permits. SHD_NOMEM, SHD_FULL, SHD_NAME. As
  * shd_topic_open. */
 SHD_API SHD_MUST int shd_lock_open(shd_segment *segment, const char *name,
                                    uint32_t kind,

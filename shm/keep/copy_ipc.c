@@ -268,6 +268,7 @@ static const struct {
              {SHD_OBJECT_TOPIC, copy_topic},
              {SHD_OBJECT_LOCK, copy_permits},
              {SHD_OBJECT_SEMAPHORE, copy_permits},
+             {SHD_OBJECT_LEADER, copy_permits},
              {SHD_OBJECT_MAILBOX, copy_mailbox}};
 
 int copy_object(struct copy *c, const struct guard_env *env,

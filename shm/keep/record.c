@@ -189,7 +189,8 @@ static bool is_lock(const struct record *r)
 {
     return is_name(r) &&
            (r->word[0] == SHD_OBJECT_LOCK ||
-            r->word[0] == SHD_OBJECT_SEMAPHORE) &&
+            r->word[0] == SHD_OBJECT_SEMAPHORE ||
+            (r->word[0] == SHD_OBJECT_LEADER && r->word[1] == 1)) &&
            r->word[1] > 0 && r->word[1] <= PERMITS_MAX &&
            r->word[2] <= PERMITS_WAITERS_MAX && r->word[3] < 1ull << 56;
 }

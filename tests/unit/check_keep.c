@@ -541,6 +541,29 @@ START_TEST(tokens_go_on_and_nobody_holds_a_lock)
 }
 END_TEST
 
+START_TEST(who_leads_is_asked_anew_and_its_token_goes_on)
+{
+    struct shd_lock_options o = {.struct_size = sizeof(o),
+                                 .flags = SHD_LOCK_CREATE};
+    struct shd_grant g, h;
+    shd_leader *l;
+
+    expect(shd_leader_open(segment, "l", &o, &l), SHD_OK);
+    for (int n = 0; n < 5; n++) {
+        expect(shd_leader_look(l, 0, &g), SHD_OK);
+        if (n < 4)
+            expect(shd_leader_resign(l), SHD_OK);
+    }
+    (void)saved();
+    (void)restored(0);
+    expect(shd_leader_open(other, "l", NULL, &l), SHD_OK);
+    expect(shd_leader_look(l, 0, &h), SHD_OK);
+    ck_assert_uint_gt(h.token, g.token);
+    expect(shd_leader_resign(l), SHD_OK);
+    forget();
+}
+END_TEST
+
 START_TEST(a_mailbox_comes_back_empty)
 {
     struct shd_mailbox_options o = {.struct_size = sizeof(o),
@@ -1149,6 +1172,7 @@ int main(void)
     tcase_add_loop_test(c, a_topic_comes_back_with_its_numbers_and_names, 0,
                         2);
     tcase_add_test(c, tokens_go_on_and_nobody_holds_a_lock);
+    tcase_add_test(c, who_leads_is_asked_anew_and_its_token_goes_on);
     tcase_add_test(c, a_mailbox_comes_back_empty);
     c = new_case(suite, "names");
     tcase_add_test(c, what_is_there_is_replaced_only_when_asked);
