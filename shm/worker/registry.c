@@ -16,6 +16,7 @@
 #include "shm/memory/catalogue.h"
 #include "shm/segment/header.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -150,10 +151,12 @@ static uint64_t publish(const struct guard_env *env, uint32_t index,
     uint64_t words[SLOT_WORDS];
     struct txn t;
 
+    /* All slots lie inside, or it would not be attached; gcc must be told. */
+    assert(slot != NULL);
     copy->incarnation = counter << INDEX_BITS | index;
     if (w != NULL)
         copy->wait.turn = atomic_load32(&w->turn) + 1;
-    copy->died = atomic_load64(&slot_at(env->segment, index)->died);
+    copy->died = atomic_load64(&slot[offsetof(struct registry_slot, died) / 8]);
     memcpy(words, copy, sizeof(words));
     txn_begin(&t, env->segment, own_guard(env), SLOT_WORDS + 1);
     txn_store64(&t, &h->incarnations, counter);
