@@ -57,7 +57,9 @@ def on_terminal(*words, locale="C.UTF-8"):
     finally:
         os.close(ours)
         process.kill() if process.poll() is None and not got else None
-    return process.wait(), got.replace(b"\r\n", b"\n")
+    # The command takes its own progress away again.
+    return process.wait(), got.replace(b"\r\n", b"\n").replace(b"\r\x1b[K",
+                                                               b"")
 
 
 def evil_segment():
