@@ -293,7 +293,7 @@ struct shd_repair {
     uint32_t rebuilt;        /* shards whose index was made from the cells */
     uint32_t reset;          /* shards that had to be emptied */
     uint32_t bounds;         /* dicts whose bounds of pages were set anew */
-    uint32_t reserved;
+    uint32_t remade;         /* queues, topics, locks ... made anew, empty */
     uint64_t pages_returned; /* pages given back to the right shard */
     uint64_t pages_freed;    /* pages that had become nobody's */
     uint64_t entries_kept;   /* in rebuilt shards */
@@ -303,8 +303,10 @@ struct shd_repair {
 
 /* Makes a segment sound again that somebody has scribbled over. Each lock's
  * dead holder is answered for; a shard of a dict that still fails its check is
- * rebuilt from its cells, and if that does not help emptied; nothing else is
- * touched. `report` gets a line for each thing done, with the keys of the first
+ * rebuilt from its cells, and if that does not help emptied; a queue, topic,
+ * lock, semaphore, leader or mailbox that fails is destroyed and made anew,
+ * empty, with numbers that go on (who has it open gets SHD_GONE, and opens it
+ * again); nothing else is touched. `report` gets a line for each thing done, with the keys of the first
  * entries that were lost, NUL-terminated, cut at size. Others may go on
  * meanwhile; they cannot get at a shard while it is rebuilt, and if the caller
  * dies then they get SHD_CORRUPT from it until the next repair. A wild write

@@ -4,6 +4,7 @@
 #include "shm/dict/check.h"
 #include "shm/dict/repair.h"
 #include "shm/ipc/object.h"
+#include "shm/ipc/remake.h"
 #include "shm/segment/placing.h"
 
 #include <errno.h>
@@ -357,7 +358,7 @@ int shd_segment_check(shd_segment *segment, char *report, size_t size)
 
 /* ---- repair ----------------------------------------------------------- */
 
-/* The two locks that belong to no object. */
+/* A lock that no dict has. */
 static int repair_guard(shd_segment *h, uint32_t index, struct repair *r)
 {
     struct guard *g = guard_at(&h->segment, index);
@@ -377,21 +378,41 @@ static int repair_guard(shd_segment *h, uint32_t index, struct repair *r)
     return SHD_OK;
 }
 
+/* What is no dict: its log is undone or emptied; then it is sound, or made
+ * anew. */
+static int remake(shd_segment *h, const struct catalogue_object *o,
+                  struct repair *r)
+{
+    char why[256] = "";
+    int rc = SHD_OK;
+
+    for (uint32_t i = 0; i < o->guards && rc == SHD_OK; i++)
+        rc = repair_guard(h, o->guards_first + i, r);
+    if (rc == SHD_OK)
+        rc = object_check(&h->env, o, why, sizeof(why));
+    if (rc != SHD_CORRUPT)
+        return rc;
+    /* A check that could not even look has said why elsewhere. */
+    if (why[0] == '\0')
+        snprintf(why, sizeof(why), "%s '%s': %s", object_kind_name(o->kind),
+                 o->name, shd_last_error());
+    rc = remake_object(&h->env, o);
+    r->done.remade += rc == SHD_OK;
+    repair_say(r, rc == SHD_OK ? "%s: made anew, empty"
+                               : "%s: it can only be removed",
+               why);
+    return rc == SHD_OK ? rc : SHD_CORRUPT;
+}
+
 static int repair_object(shd_segment *h, const struct catalogue_object *o,
                          struct repair *r)
 {
-    char why[256] = "";
-    int rc;
 
     for (size_t k = 0; k < KINDS; k++) {
         if (kinds[k].kind == o->kind && kinds[k].repair != NULL)
             return kinds[k].repair(&h->env, o, r);
     }
-    rc = check_object(h, o, why, sizeof(why));
-    if (rc != SHD_CORRUPT)
-        return rc;
-    repair_say(r, "'%s': %s: it can only be removed", o->name, why);
-    return rc;
+    return remake(h, o, r);
 }
 
 /* All that can be, whatever happens to one of them. */

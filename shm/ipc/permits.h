@@ -116,6 +116,10 @@ int permits_open(const struct guard_env *env, const char *name, uint32_t kind,
                  uint32_t number, uint32_t waiters_max, bool make,
                  struct permits *out);
 
+/* Makes it; the first token comes after that one. */
+int permits_make(const struct guard_env *env, const char *name, uint32_t kind,
+                 uint32_t number, uint32_t waiters_max, uint64_t tokens);
+
 /* A view of what is behind an object. SHD_CORRUPT. */
 int permits_view(const struct object *o, struct permits *out);
 
@@ -188,10 +192,6 @@ int permits_waiter_at(const struct permits *p, uint32_t index,
 /* How many permits that worker has. */
 int permits_held(const struct permits *p, uint64_t incarnation,
                  uint64_t *count);
-
-/* For keep/: tokens of an object that has given none go on after those of
- * another one. */
-int permits_count_from(const struct permits *p, uint64_t tokens);
 
 /* For ipc/kinds.c. */
 int permits_check(const struct object *o, char *report, size_t size);

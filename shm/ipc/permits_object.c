@@ -31,6 +31,7 @@ static uint64_t own_bytes(uint64_t permits, uint64_t waiters_max)
 
 struct making {
     uint32_t permits, waiters_max;
+    uint64_t tokens; /* that count as given */
 };
 
 static int initialize(const struct object *o, void *context)
@@ -44,6 +45,7 @@ static int initialize(const struct object *o, void *context)
         return object_damaged(o, "its parts lie outside of it");
     h->permits = m->permits;
     h->waiters_max = m->waiters_max;
+    h->tokens = m->tokens;
     h->slots_free = 1;
     for (uint32_t i = 0; i + 1 < m->permits; i++)
         slots[i].next = i + 2;
@@ -59,13 +61,14 @@ static uint32_t waiters_default(const struct segment *s)
     return n < PERMITS_WAITERS_MAX ? (uint32_t)n : PERMITS_WAITERS_MAX;
 }
 
-int permits_open(const struct guard_env *env, const char *name, uint32_t kind,
-                 uint32_t number, uint32_t waiters_max, bool make,
-                 struct permits *out)
+static int find_or_make(const struct guard_env *env, const char *name,
+                        uint32_t kind, uint32_t number, uint32_t waiters_max,
+                        uint64_t tokens, bool make, struct permits *out)
 {
     struct making m = {number != 0 ? number : 1,
                        waiters_max != 0 ? waiters_max
-                                        : waiters_default(env->segment)};
+                                        : waiters_default(env->segment),
+                       tokens};
     struct object_spec spec = {
         .kind = kind,
         .guards = 1,
@@ -92,6 +95,22 @@ int permits_open(const struct guard_env *env, const char *name, uint32_t kind,
     return rc;
 }
 
+int permits_open(const struct guard_env *env, const char *name, uint32_t kind,
+                 uint32_t number, uint32_t waiters_max, bool make,
+                 struct permits *out)
+{
+    return find_or_make(env, name, kind, number, waiters_max, 0, make, out);
+}
+
+int permits_make(const struct guard_env *env, const char *name, uint32_t kind,
+                 uint32_t number, uint32_t waiters_max, uint64_t tokens)
+{
+    struct permits p;
+
+    return find_or_make(env, name, kind, number, waiters_max, tokens, true,
+                        &p);
+}
+
 int permits_view(const struct object *o, struct permits *out)
 {
     uint64_t slots_at = sizeof(struct permits_header);
@@ -115,20 +134,6 @@ int permits_view(const struct object *o, struct permits *out)
     return out->slots != NULL && out->waiters != NULL
                ? SHD_OK
                : object_damaged(o, "its parts lie outside of it");
-}
-
-int permits_count_from(const struct permits *p, uint64_t tokens)
-{
-    struct txn t;
-    int rc = object_lock(&p->object, 0);
-
-    if (rc != SHD_OK)
-        return rc;
-    txn_begin(&t, p->object.env->segment, object_guard(&p->object, 0), 1);
-    txn_store64(&t, &p->header->tokens, tokens);
-    txn_commit(&t);
-    object_unlock(&p->object, 0);
-    return SHD_OK;
 }
 
 int permits_reap(const struct object *o)

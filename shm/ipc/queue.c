@@ -94,6 +94,7 @@ static uint64_t after_ms(uint64_t now, uint64_t ms)
 struct plan {
     uint64_t capacity, message_bytes, cell_bytes;
     uint32_t cells;
+    uint64_t ids; /* that count as given */
     const struct shd_queue_options *o;
 };
 
@@ -130,6 +131,7 @@ static int initialize(const struct object *o, void *context)
     h->deliveries_max = p->o->deliveries_max;
     h->capacity_bytes = p->capacity;
     h->message_bytes = p->message_bytes;
+    h->ids = p->ids;
     cells_initialize(o, &h->cells, sizeof(*h), p->cell_bytes, p->cells);
     return SHD_OK;
 }
@@ -172,9 +174,9 @@ static int compare(const struct queue *q, const struct shd_queue_options *o)
     return rc;
 }
 
-int queue_open(const struct guard_env *env, const char *name,
-               const struct shd_queue_options *o, bool create,
-               struct queue *out)
+static int find_or_make(const struct guard_env *env, const char *name,
+                        const struct shd_queue_options *o, uint64_t ids,
+                        bool create, struct queue *out)
 {
     struct object_spec spec = {.kind = SHD_OBJECT_QUEUE,
                                .guards = 1,
@@ -185,6 +187,7 @@ int queue_open(const struct guard_env *env, const char *name,
     int rc = SHD_OK;
 
     if (create) {
+        plan.ids = ids;
         rc = plan_make(o, &plan);
         spec.size_bytes = plan.capacity;
         spec.own_bytes = sizeof(struct queue_header) +
@@ -199,6 +202,20 @@ int queue_open(const struct guard_env *env, const char *name,
     if (rc == SHD_OK && o != NULL)
         rc = compare(out, o);
     return rc;
+}
+
+int queue_open(const struct guard_env *env, const char *name,
+               const struct shd_queue_options *o, bool create,
+               struct queue *out)
+{
+    return find_or_make(env, name, o, 0, create, out);
+}
+
+int queue_make(const struct guard_env *env, const char *name,
+               const struct shd_queue_options *o, uint64_t ids,
+               struct queue *out)
+{
+    return find_or_make(env, name, o, ids, true, out);
 }
 
 /* ---- moves, inside a transaction --------------------------------------- */
@@ -667,20 +684,6 @@ int queue_put(const struct queue *q, const void *data, size_t len,
     }
     unlock_and_wake(q, rc == SHD_OK, false);
     return rc;
-}
-
-int queue_count_from(const struct queue *q, uint64_t id)
-{
-    struct txn t;
-    int rc = object_lock(&q->object, 0);
-
-    if (rc != SHD_OK)
-        return rc;
-    begin(q, &t, 1);
-    txn_store64(&t, &q->header->ids, id);
-    txn_commit(&t);
-    object_unlock(&q->object, 0);
-    return SHD_OK;
 }
 
 /* With the lock: the message that this worker holds by that token. */

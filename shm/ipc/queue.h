@@ -81,6 +81,12 @@ struct queue {
 int queue_open(const struct guard_env *env, const char *name,
                const struct shd_queue_options *o, bool create,
                struct queue *out);
+
+/* The same, and a new one's numbers go on after `ids`. */
+int queue_make(const struct guard_env *env, const char *name,
+               const struct shd_queue_options *o, uint64_t ids,
+               struct queue *out);
+
 int queue_view(const struct object *o, struct queue *out);
 
 /* As shdict.h's, with checked arguments. */
@@ -110,11 +116,10 @@ int queue_info(const struct queue *q, struct shd_queue_info *info);
 int queue_held(const struct queue *q, uint64_t incarnation, uint64_t *count);
 
 /* For keep/: a message as it was in another queue of the kind: READY, DELAYED
- * until `when` (clock_now_ms), or DEAD; and the last number that was given. */
+ * until `when` (clock_now_ms), or DEAD. */
 int queue_put(const struct queue *q, const void *data, size_t len,
               uint32_t state, uint32_t attempts, uint64_t id,
               uint64_t pushed_ms, uint64_t when);
-int queue_count_from(const struct queue *q, uint64_t id);
 
 /* For the table of kinds. */
 int queue_check(const struct object *o, char *report, size_t size);

@@ -248,24 +248,6 @@ int topic_publish(const struct topic *t, const void *data, size_t len,
     return SHD_OK;
 }
 
-int topic_begin_at(const struct topic *t, uint64_t at, uint64_t seq)
-{
-    struct topic_span *span = &t->header->span;
-    struct txn txn;
-    int rc = object_lock(&t->object, 0);
-
-    if (rc != SHD_OK)
-        return rc;
-    txn_begin(&txn, t->object.env->segment, topic_guard(t), 2 * SPAN_WORDS);
-    txn_store64(&txn, &span->head_at, at);
-    txn_store64(&txn, &span->tail_at, at);
-    txn_store64(&txn, &span->head_seq, seq - 1);
-    txn_store64(&txn, &span->tail_seq, seq);
-    txn_commit(&txn);
-    object_unlock(&t->object, 0);
-    return SHD_OK;
-}
-
 /* ---- reading ----------------------------------------------------------- */
 
 /* Looks at head and tail, and counts what has been lost. */

@@ -123,6 +123,12 @@ int topic_open(const struct guard_env *env, const char *name,
                const struct shd_topic_options *o, bool make,
                struct topic *out);
 
+/* The same, and a new one begins at that place (a multiple of TOPIC_UNIT), with
+ * event number seq. */
+int topic_make(const struct guard_env *env, const char *name,
+               const struct shd_topic_options *o, uint64_t at, uint64_t seq,
+               struct topic *out);
+
 /* Publishes; *seq, if not NULL, gets the event's number. SHD_TOOBIG: larger
  * than the ring. SHD_FULL: lossless, and a live subscriber has not read what
  * would have to go. Who waits for events is woken. */
@@ -211,10 +217,6 @@ void topic_event_bytes_read(const struct topic *t, uint64_t at, void *to,
                             uint32_t len);
 
 /* ---- for keep/ --------------------------------------------------------- */
-
-/* A topic that nothing was ever published to begins at that place (a multiple
- * of 16), with event number seq. */
-int topic_begin_at(const struct topic *t, uint64_t at, uint64_t seq);
 
 /* Makes a cursor of that name which nobody uses. SHD_INVAL: it would be past
  * the head. SHD_EXISTS, SHD_FULL. */

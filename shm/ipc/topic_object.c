@@ -26,6 +26,7 @@ static uint64_t own_bytes(uint64_t ring_bytes, uint64_t cursors)
 struct making {
     uint64_t ring_bytes;
     uint32_t flags, cursors_max;
+    uint64_t at, seq; /* where the first event goes, and its number */
 };
 
 static int initialize(const struct object *o, void *context)
@@ -38,7 +39,10 @@ static int initialize(const struct object *o, void *context)
     h->ring_bytes = m->ring_bytes;
     h->flags = m->flags;
     h->cursors_max = m->cursors_max;
-    h->span.tail_seq = 1;
+    h->span.head_at = m->at;
+    h->span.tail_at = m->at;
+    h->span.head_seq = m->seq - 1;
+    h->span.tail_seq = m->seq;
     return SHD_OK;
 }
 
@@ -85,11 +89,11 @@ static int matches(const struct topic *t, const struct shd_topic_options *o,
     return SHD_OK;
 }
 
-int topic_open(const struct guard_env *env, const char *name,
-               const struct shd_topic_options *o, bool make,
-               struct topic *out)
+static int find_or_make(const struct guard_env *env, const char *name,
+                        const struct shd_topic_options *o, uint64_t at,
+                        uint64_t seq, bool make, struct topic *out)
 {
-    struct making m;
+    struct making m = {.at = at, .seq = seq};
     struct object_spec spec = {.kind = SHD_OBJECT_TOPIC,
                                .guards = 1,
                                .places = TOPIC_PLACES,
@@ -108,6 +112,20 @@ int topic_open(const struct guard_env *env, const char *name,
     if (rc == SHD_OK)
         rc = topic_view(&object, out);
     return rc == SHD_OK ? matches(out, o, &m) : rc;
+}
+
+int topic_open(const struct guard_env *env, const char *name,
+               const struct shd_topic_options *o, bool make,
+               struct topic *out)
+{
+    return find_or_make(env, name, o, 0, 1, make, out);
+}
+
+int topic_make(const struct guard_env *env, const char *name,
+               const struct shd_topic_options *o, uint64_t at, uint64_t seq,
+               struct topic *out)
+{
+    return find_or_make(env, name, o, at, seq, true, out);
 }
 
 static bool is_plausible(const struct topic *t)

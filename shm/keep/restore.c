@@ -159,10 +159,9 @@ static int make_queue(struct restore *r, const struct record *x)
                                   .messages_max = x->word[2],
                                   .lease_ms = x->word[3],
                                   .deliveries_max = (uint32_t)x->word[4]};
-    int rc = queue_open(r->env, r->name, &o, true, &r->queue);
 
     r->deliveries_max = o.deliveries_max;
-    return rc == SHD_OK ? queue_count_from(&r->queue, x->word[5]) : rc;
+    return queue_make(r->env, r->name, &o, x->word[5], &r->queue);
 }
 
 static int put_message(struct restore *r, const struct record *x)
@@ -195,11 +194,9 @@ static int make_topic(struct restore *r, const struct record *x)
                                   .capacity_bytes = x->word[0],
                                   .flags = (uint32_t)x->word[1],
                                   .subscribers_max = (uint32_t)x->word[2]};
-    int rc = topic_open(r->env, r->name, &o, true, &r->topic);
 
     r->ring_left = x->word[0];
-    return rc == SHD_OK ? topic_begin_at(&r->topic, x->word[3], x->word[4])
-                        : rc;
+    return topic_make(r->env, r->name, &o, x->word[3], x->word[4], &r->topic);
 }
 
 static int put_event(struct restore *r, const struct record *x)
@@ -236,12 +233,9 @@ static int put_cursor(struct restore *r, const struct record *x)
 
 static int make_lock(struct restore *r, const struct record *x)
 {
-    struct permits p;
-    int rc = permits_open(r->env, r->name, (uint32_t)x->word[0],
-                          (uint32_t)x->word[1], (uint32_t)x->word[2], true,
-                          &p);
-
-    return rc == SHD_OK ? permits_count_from(&p, x->word[3]) : rc;
+    return permits_make(r->env, r->name, (uint32_t)x->word[0],
+                        (uint32_t)x->word[1], (uint32_t)x->word[2],
+                        x->word[3]);
 }
 
 /* ---- mailboxes --------------------------------------------------------- */

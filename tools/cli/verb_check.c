@@ -13,11 +13,12 @@ static json_t *repair_json(int code, const struct shd_repair *d,
                            const char *report)
 {
     return json_pack(
-        "{s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "clean",
+        "{s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "clean",
         code == SHD_OK, "report", cli_json_bytes(report, strlen(report)),
         "rolled_back", (json_int_t)d->rolled_back, "rebuilt",
         (json_int_t)d->rebuilt, "reset", (json_int_t)d->reset, "bounds",
-        (json_int_t)d->bounds, "pages_returned",
+        (json_int_t)d->bounds, "remade", (json_int_t)d->remade,
+        "pages_returned",
         (json_int_t)d->pages_returned, "pages_freed",
         (json_int_t)d->pages_freed, "entries_kept",
         (json_int_t)d->entries_kept, "entries_lost",
