@@ -18,6 +18,8 @@ local ffi_new = ffi.new
 local lib = library.lib
 local OK = lib.SHD_OK
 local CLOSED = lib.SHD_CLOSED
+local INVAL = lib.SHD_INVAL
+local NOTFOUND = lib.SHD_NOTFOUND
 local FOREVER = lib.SHD_FOREVER
 
 local M = {}
@@ -114,6 +116,30 @@ function M.kind(name, close, methods)
     end
 
     return kind
+end
+
+-- An array of what is in a table of slots, from 0 on, the free ones left out.
+-- read(call) fills a record by call(out); change(record, slot) adds to it.
+function M.slots(read, at, change)
+    local found = {}
+    local slot = 0
+    while true do
+        local record, code = read(function(out)
+            return at(slot, out)
+        end)
+        if record then
+            record.dead = record.dead ~= 0
+            if change then
+                change(record, slot)
+            end
+            found[#found + 1] = record
+        elseif code == INVAL then
+            return found
+        elseif code ~= NOTFOUND then
+            return library.failed(code)
+        end
+        slot = slot + 1
+    end
 end
 
 return M

@@ -19,8 +19,6 @@ local wait_ms = handles.wait_ms
 local OK = lib.SHD_OK
 local BUSY = lib.SHD_BUSY
 local LOST = lib.SHD_LOST
-local NOTFOUND = lib.SHD_NOTFOUND
-local INVAL = lib.SHD_INVAL
 
 local read_info = library.struct_reader("shd_lock_info")
 local read_holder = library.struct_reader("shd_holder")
@@ -234,23 +232,11 @@ end
 
 function Lock.holders(self)
     local lock = lock_of(self)
-    local found = {}
-    local index = 0
-    while true do
-        local holder, code = read_holder(function(out)
-            return lib.shd_lock_holder(lock, index, out)
-        end)
-        if holder then
-            holder.dead = holder.dead ~= 0
-            holder.permit = index
-            found[#found + 1] = holder
-        elseif code == INVAL then
-            return found
-        elseif code ~= NOTFOUND then
-            return failed(code)
-        end
-        index = index + 1
-    end
+    return handles.slots(read_holder, function(slot, out)
+        return lib.shd_lock_holder(lock, slot, out)
+    end, function(holder, slot)
+        holder.permit = slot
+    end)
 end
 
 function Lock.close(self)

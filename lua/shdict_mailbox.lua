@@ -23,7 +23,6 @@ local wait_ms = handles.wait_ms
 local OK = lib.SHD_OK
 local SPACE = lib.SHD_SPACE
 local NOTFOUND = lib.SHD_NOTFOUND
-local INVAL = lib.SHD_INVAL
 
 -- What is an answer rather than a failure has no details.
 local texts = {
@@ -342,23 +341,11 @@ end
 -- An array: whose boxes there are, and what is in them.
 function Mailbox.boxes(self)
     local mailbox = mailbox_of(self)
-    local found = {}
-    local index = 0
-    while true do
-        local box, code = read_box(function(out)
-            return lib.shd_mailbox_box(mailbox, index, out)
-        end)
-        if box then
-            box.dead = box.dead ~= 0
-            box.listening = box.listening ~= 0
-            found[#found + 1] = box
-        elseif code == INVAL then
-            return found
-        elseif code ~= NOTFOUND then
-            return failed(code)
-        end
-        index = index + 1
-    end
+    return handles.slots(read_box, function(slot, out)
+        return lib.shd_mailbox_box(mailbox, slot, out)
+    end, function(box)
+        box.listening = box.listening ~= 0
+    end)
 end
 
 function Mailbox.close(self)

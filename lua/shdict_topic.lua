@@ -22,7 +22,6 @@ local wait_ms = handles.wait_ms
 local OK = lib.SHD_OK
 local NOTFOUND = lib.SHD_NOTFOUND
 local SPACE = lib.SHD_SPACE
-local INVAL = lib.SHD_INVAL
 
 local BATCH = 256
 
@@ -169,22 +168,9 @@ end
 -- The names, and in a lossless topic all subscribers.
 function Topic.cursors(self)
     local topic = topic_of(self)
-    local found = {}
-    local index = 0
-    while true do
-        local cursor, code = read_cursor(function(out)
-            return lib.shd_topic_cursor(topic, index, out)
-        end)
-        if cursor then
-            cursor.dead = cursor.dead ~= 0
-            found[#found + 1] = cursor
-        elseif code == INVAL then
-            return found
-        elseif code ~= NOTFOUND then
-            return failed(code)
-        end
-        index = index + 1
-    end
+    return handles.slots(read_cursor, function(slot, out)
+        return lib.shd_topic_cursor(topic, slot, out)
+    end)
 end
 
 function Topic.close(self)
