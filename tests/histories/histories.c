@@ -2,9 +2,9 @@
 /*
  * What processes that are killed write down of what they did and saw must be
  * explained by some order of whole operations, key by key, and for a queue, a
- * lock, a leader and a mailbox: one after the other
- * with each after all that had ended before it began; of a process that was
- * killed the operation in flight done, before the process's end, or not.
+ * lock, a leader and a mailbox: one after the other, each after all that had
+ * ended before it began; of a process that was killed the operation in flight
+ * done, before the process's end, or not.
  *
  * That this test can fail is shown by histories made by hand, by recorded ones
  * that are changed so that they cannot have been, and by tests/planted.
