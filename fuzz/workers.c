@@ -24,14 +24,26 @@
 
 #define KEPT 8u
 #define DICTS 8u
+#define RANGES 24u
+#define PAGE 4096u
+#define NEAR 16384u /* a hole that is not worth a call */
 /* A thread that sleeps is woken by nobody, and looks by itself. */
 #define WAIT_MS 250
 
 static bool still;  /* so does time */
 static bool inside; /* an input runs */
+/* What has memory is copied, the rest loses it again, and is zero. What inputs
+ * number 1, 2, 4, 8 ... have used counts as having memory: a page that most of
+ * them use is cheaper to copy than to fault in. */
 static struct kept {
     shd_segment *segment;
     unsigned char *image;
+    struct range {
+        uint64_t at, end;
+    } data[RANGES];
+    uint32_t ranges;
+    unsigned char *used; /* a byte a page */
+    uint64_t inputs;
     uint64_t incarnation, now_ms;
     struct shd_dict *handle[DICTS];
     struct dict dict[DICTS]; /* as a worker has it that has just attached */
@@ -61,6 +73,61 @@ void workers_build(void)
     still = true;
 }
 
+/* What has memory now, too. */
+static void find_data(struct kept *k, const struct segment *g)
+{
+    uint64_t pages = g->size / PAGE;
+    off_t end = 0;
+
+    for (;;) {
+        off_t at = lseek(g->fd, end, SEEK_DATA);
+
+        if (at < 0)
+            break;
+        end = lseek(g->fd, at, SEEK_HOLE);
+        if (end < at)
+            abort();
+        memset(k->used + at / PAGE, 1, (size_t)(end - at) / PAGE);
+    }
+    k->ranges = 0;
+    for (uint64_t i = 0; i < pages; i++) {
+        struct range *last = &k->data[k->ranges - (k->ranges > 0)];
+        uint64_t at = i * PAGE;
+
+        if (k->used[i] == 0)
+            continue;
+        if (k->ranges == 0 ||
+            (at >= last->end + NEAR && k->ranges < RANGES))
+            k->data[k->ranges++] = (struct range){at, at + PAGE};
+        else
+            last->end = at + PAGE;
+    }
+}
+
+static void zero(const struct segment *g, uint64_t at, uint64_t end)
+{
+    if (at < end && fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                              (off_t)at, (off_t)(end - at)) != 0)
+        abort();
+}
+
+static void put_back(struct kept *k, const struct segment *g)
+{
+    uint64_t at = 0;
+
+    if ((k->inputs & (k->inputs - 1)) == 0)
+        find_data(k, g);
+    k->inputs++;
+    for (uint32_t i = 0; i < k->ranges; i++) {
+        const struct range *r = &k->data[i];
+
+        zero(g, at, r->at);
+        memcpy(g->base + r->at, k->image + r->at, r->end - r->at);
+        at = r->end;
+    }
+    zero(g, at, g->size);
+}
+
 void workers_keep(shd_segment *s)
 {
     const struct segment *g = &s->segment;
@@ -72,13 +139,19 @@ void workers_keep(shd_segment *s)
     if (k == kept + KEPT - 1)
         abort();
     free(k->image);
+    free(k->used);
     *k = (struct kept){.segment = s,
-                       .image = malloc(g->size),
+                       .image = calloc(1, g->size),
+                       .used = calloc(1, g->size / PAGE),
                        .incarnation = s->env.incarnation,
                        .now_ms = clock_now_ms()};
-    if (k->image == NULL)
+    if (k->image == NULL || k->used == NULL)
         abort();
-    memcpy(k->image, g->base, g->size);
+    find_data(k, g);
+    k->inputs = 1;
+    for (uint32_t i = 0; i < k->ranges; i++)
+        memcpy(k->image + k->data[i].at, g->base + k->data[i].at,
+               k->data[i].end - k->data[i].at);
     for (struct shd_dict *d = s->dicts; d != NULL && n < DICTS; d = d->next) {
         k->handle[n] = d;
         k->dict[n++] = d->dict;
@@ -86,9 +159,9 @@ void workers_keep(shd_segment *s)
     still = false;
 }
 
-static const struct kept *kept_of(const shd_segment *s)
+static struct kept *kept_of(const shd_segment *s)
 {
-    const struct kept *k = kept;
+    struct kept *k = kept;
 
     while (k->segment != s)
         k++;
@@ -106,9 +179,9 @@ static void forget_dicts(void)
 
 void workers_begin(shd_segment *s)
 {
-    const struct kept *k = kept_of(s);
+    struct kept *k = kept_of(s);
 
-    memcpy(s->segment.base, k->image, s->segment.size);
+    put_back(k, &s->segment);
     memset(byte_of, 0, sizeof(byte_of));
     memset(incarnations, 0, sizeof(incarnations));
     segment = s;
