@@ -83,6 +83,17 @@ static struct message *cell_number(const struct cells *c, uint64_t n)
                                       n * c->bytes);
 }
 
+/* One of a run, which may be fresh; NULL: the link that led there has been
+ * damaged since the run was found. */
+static struct message *cell_of_run(const struct cells *c, uint32_t ref)
+{
+    uint64_t inside = (uint64_t)ref * SEGMENT_UNIT - c->at;
+
+    if (inside / c->bytes >= c->count || inside % c->bytes != 0)
+        return NULL;
+    return cell_number(c, inside / c->bytes);
+}
+
 static int damaged(const struct cells *c, const char *what)
 {
     return error_set(SHD_CORRUPT, "%s '%s': %s", object_kind_name(c->kind),
@@ -128,6 +139,8 @@ static int find_fresh(const struct cells *c, uint32_t want,
     uint64_t end = fresh + want;
     int rc;
 
+    if (fresh > c->count)
+        return damaged(c, "more cells have been handed out than there are");
     if (end > c->count)
         return SHD_FULL;
     rc = commit(c, end);
@@ -175,25 +188,24 @@ int cells_find_cells(const struct cells *c, uint64_t n, struct cells_run *run)
     return found == n ? SHD_OK : find_fresh(c, run->n - found, run);
 }
 
-/* The next cell of a run that is not a message yet. */
+/* The next cell of a run that is not a message yet. NULL: as cell_of_run; who
+ * reads the message finds that it has no end. */
 static struct message *run_next(const struct cells *c,
                                 const struct cells_run *run, uint32_t ref,
                                 uint32_t *next)
 {
-    const struct message *m =
-        cell_number(c, ((uint64_t)ref * SEGMENT_UNIT - c->at) / c->bytes);
+    const struct message *m = cell_of_run(c, ref);
 
     *next = run->joint != 0 && ref == run->joint ? run->joint_to
                                                  : atomic_load32(&m->next);
-    return cell_number(c, ((uint64_t)*next * SEGMENT_UNIT - c->at) / c->bytes);
+    return cell_of_run(c, *next);
 }
 
 void cells_fill(const struct cells *c, const struct cells_run *run,
                 const void *data, uint64_t len)
 {
     const unsigned char *from = data;
-    struct message *m = cell_number(
-        c, ((uint64_t)run->first * SEGMENT_UNIT - c->at) / c->bytes);
+    struct message *m = cell_of_run(c, run->first);
     uint64_t room = cells_first_room(c);
     uint64_t n = len < room ? len : room;
     uint32_t ref = run->first;
@@ -204,6 +216,8 @@ void cells_fill(const struct cells *c, const struct cells_run *run,
         len -= n;
         n = len < cells_more_room(c) ? len : cells_more_room(c);
         m = run_next(c, run, ref, &ref);
+        if (m == NULL)
+            return;
         atomic_store32(&m->last, CELLS_CONTINUED);
         cell_fill((unsigned char *)m + CELLS_MORE_BYTES, from, n);
     }
@@ -214,8 +228,13 @@ static void mark(const struct cells *c, const struct cells_run *run)
 {
     uint32_t ref = run->first;
 
-    for (uint32_t i = 1; i < run->n; i++)
-        atomic_store32(&run_next(c, run, ref, &ref)->last, CELLS_CONTINUED);
+    for (uint32_t i = 1; i < run->n; i++) {
+        struct message *m = run_next(c, run, ref, &ref);
+
+        if (m == NULL)
+            return;
+        atomic_store32(&m->last, CELLS_CONTINUED);
+    }
 }
 
 static void heads_store(const struct cells *c, struct txn *t, uint32_t free,
@@ -228,12 +247,11 @@ static void heads_store(const struct cells *c, struct txn *t, uint32_t free,
 struct message *cells_take(const struct cells *c, struct txn *t,
                            const struct cells_run *run, uint64_t len)
 {
-    struct message *m = cell_number(
-        c, ((uint64_t)run->first * SEGMENT_UNIT - c->at) / c->bytes);
+    struct message *m = cell_of_run(c, run->first);
     uint64_t *word = (uint64_t *)(void *)m;
 
     if (run->joint != 0)
-        txn_store32(t, &cells_at(c, run->joint)->next, run->joint_to);
+        txn_store32(t, &cell_of_run(c, run->joint)->next, run->joint_to);
     heads_store(c, t, run->free_after,
                 atomic_load32(&c->header->used) + run->n);
     if (run->fresh_after != atomic_load64(&c->header->fresh))
@@ -257,15 +275,12 @@ int cells_extend(const struct cells *c, struct txn *t, struct message *m,
     if (last == NULL)
         return broken(c);
     if (run->joint != 0)
-        txn_store32(t, &cells_at(c, run->joint)->next, run->joint_to);
+        txn_store32(t, &cell_of_run(c, run->joint)->next, run->joint_to);
     heads_store(c, t, run->free_after,
                 atomic_load32(&c->header->used) + run->n);
     if (run->fresh_after != atomic_load64(&c->header->fresh))
         txn_store64(t, &c->header->fresh, run->fresh_after);
-    atomic_store32(&cell_number(c, ((uint64_t)run->first * SEGMENT_UNIT -
-                                    c->at) / c->bytes)
-                        ->last,
-                   CELLS_CONTINUED);
+    atomic_store32(&cell_of_run(c, run->first)->last, CELLS_CONTINUED);
     mark(c, run);
     txn_store32(t, &last->next, run->first);
     txn_store32(t, &m->last, run->last);
