@@ -565,9 +565,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
     if (rc == SHD_OK)
         same_again(&r);
     workers_end();
-    if ((how & 0x30) == 0x30)
+    if ((how & 0xf8) == 0xf8)
         restore_whole(SHD_RESTORE_VERIFY);
-    else if ((how & 0xf0) == 0 && is_small())
+    else if ((how & 0xf8) == 0 && is_small())
         restore_whole((how & 4) != 0 ? SHD_RESTORE_FREEZE : 0);
     return 0;
 }

@@ -47,7 +47,10 @@ static struct kept {
     uint64_t incarnation, now_ms;
     struct shd_dict *handle[DICTS];
     struct dict dict[DICTS]; /* as a worker has it that has just attached */
+    shd_segment *beside;     /* NULL: nobody */
+    uint64_t beside_incarnation;
 } kept[KEPT];
+static shd_segment *beside; /* for the segment that is kept next */
 static shd_segment *segment;
 static uint32_t runs;
 static uint64_t incarnations[WORKERS];
@@ -55,6 +58,8 @@ static uint32_t byte_of[BYTES]; /* worker + 1; 0: free */
 
 static bool armed;
 static uint64_t stores_left;
+static uint64_t accesses_left; /* 0: none is waited for */
+static void (*interrupt)(const void *at, size_t bytes);
 #define MUTEXES 8u
 static pthread_mutex_t *held[MUTEXES]; /* this process's, since it was armed */
 static uint32_t held_count;
@@ -156,6 +161,15 @@ void workers_keep(shd_segment *s)
         k->handle[n] = d;
         k->dict[n++] = d->dict;
     }
+    k->beside = beside;
+    for (struct shd_dict *d = beside == NULL ? NULL : beside->dicts;
+         d != NULL && n < DICTS; d = d->next) {
+        k->handle[n] = d;
+        k->dict[n++] = d->dict;
+    }
+    if (beside != NULL)
+        k->beside_incarnation = beside->env.incarnation;
+    beside = NULL;
     still = false;
 }
 
@@ -192,12 +206,17 @@ void workers_begin(shd_segment *s)
     byte_of[k->incarnation & 0xffff] = 1;
     s->env.incarnation = k->incarnation;
     s->forked = false;
+    if (k->beside != NULL) {
+        byte_of[k->beside_incarnation & 0xffff] = WORKERS + 1;
+        k->beside->env.incarnation = k->beside_incarnation;
+    }
     forget_dicts();
 }
 
 void workers_end(void)
 {
     still = inside = armed = false;
+    accesses_left = 0;
 }
 
 uint32_t workers_current(void)
@@ -219,6 +238,61 @@ void workers_become(uint32_t worker)
 uint64_t workers_incarnation(uint32_t worker)
 {
     return worker == runs ? segment->env.incarnation : incarnations[worker];
+}
+
+/* ---- beside ---------------------------------------------------------------- */
+
+shd_segment *workers_beside(shd_segment *s)
+{
+    beside = malloc(sizeof(*beside));
+    if (beside == NULL)
+        abort();
+    *beside = *s;
+    beside->env.segment = &beside->segment;
+    beside->env.incarnation = 0;
+    beside->env.stripe = counters_stripe(WORKERS);
+    beside->next = NULL;
+    beside->dicts = NULL;
+    beside->objects = NULL;
+    beside->watches = NULL;
+    beside->bell_fd = -1;
+    return beside;
+}
+
+uint32_t workers_enter_beside(void)
+{
+    uint32_t before = runs;
+
+    runs = WORKERS;
+    return before;
+}
+
+void workers_leave_beside(uint32_t before)
+{
+    runs = before;
+}
+
+void workers_interrupt(uint64_t access,
+                       void (*call)(const void *at, size_t bytes))
+{
+    if (!armed)
+        held_count = 0;
+    accesses_left = access;
+    interrupt = call;
+}
+
+static void access_to(const void *p, size_t bytes)
+{
+    uint64_t at = (uint64_t)((const unsigned char *)p -
+                             segment->segment.base);
+
+    if (at >= segment->segment.size || --accesses_left > 0)
+        return;
+    /* Who has a process's mutex is waited for by nobody else in it. */
+    if (held_count > 0)
+        accesses_left = 1;
+    else
+        interrupt(p, bytes);
 }
 
 /* ---- deaths --------------------------------------------------------------- */
@@ -271,6 +345,7 @@ static void store_to(const void *p)
     if (at >= segment->segment.size || --stores_left > 0)
         return;
     armed = false;
+    accesses_left = 0;
     workers_kill(runs);
     /* They go with a process. */
     while (held_count > 0)
@@ -278,19 +353,29 @@ static void store_to(const void *p)
     longjmp(workers_death, 1);
 }
 
-/* The compiler calls them before each store of the library. */
-#define STORE(n, type)                                                        \
-    void __sanitizer_cov_store##n(const type *p);                             \
-    void __sanitizer_cov_store##n(const type *p)                              \
+/* The compiler calls them before each load and store of the library. They must
+ * cost next to nothing. */
+#define PLAIN __attribute__((no_sanitize("address", "undefined", "coverage")))
+#define TRACED(n, type)                                                       \
+    void __sanitizer_cov_load##n(const type *p);                              \
+    PLAIN void __sanitizer_cov_load##n(const type *p)                         \
     {                                                                         \
+        if (accesses_left > 0)                                                \
+            access_to(p, n);                                                  \
+    }                                                                         \
+    void __sanitizer_cov_store##n(const type *p);                             \
+    PLAIN void __sanitizer_cov_store##n(const type *p)                        \
+    {                                                                         \
+        if (accesses_left > 0)                                                \
+            access_to(p, n);                                                  \
         if (armed)                                                            \
             store_to(p);                                                      \
     }
-STORE(1, uint8_t)
-STORE(2, uint16_t)
-STORE(4, uint32_t)
-STORE(8, uint64_t)
-STORE(16, void)
+TRACED(1, uint8_t)
+TRACED(2, uint16_t)
+TRACED(4, uint32_t)
+TRACED(8, uint64_t)
+TRACED(16, void)
 
 /* ---- the kernel ----------------------------------------------------------- */
 
@@ -357,7 +442,7 @@ WRAP(int, kill, pid_t pid, int signal)
 
     if (!inside)
         return __real_kill(pid, signal);
-    if (worker < WORKERS || (pid & 1) != 0)
+    if (worker <= WORKERS || (pid & 1) != 0)
         return 0;
     errno = ESRCH;
     return -1;
@@ -430,7 +515,7 @@ WRAP(int, pthread_mutex_lock, pthread_mutex_t *m)
 {
     int rc = __real_pthread_mutex_lock(m);
 
-    if (armed && rc == 0) {
+    if ((armed || accesses_left > 0) && rc == 0) {
         if (held_count == MUTEXES)
             abort();
         held[held_count++] = m;
@@ -440,7 +525,7 @@ WRAP(int, pthread_mutex_lock, pthread_mutex_t *m)
 
 WRAP(int, pthread_mutex_unlock, pthread_mutex_t *m)
 {
-    if (armed && held_count > 0 && held[held_count - 1] == m)
+    if (held_count > 0 && held[held_count - 1] == m)
         held_count--;
     return __real_pthread_mutex_unlock(m);
 }
