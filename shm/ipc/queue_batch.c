@@ -22,9 +22,9 @@
 
 #define PUSH_WORDS (CELLS_ALLOC_WORDS + 6u)
 #define TAKE_WORDS (QUEUE_BATCH_MAX + 8u)
-#define POP_WORDS (2u * QUEUE_BATCH_MAX + 6u)
+#define POP_WORDS (QUEUE_BATCH_MAX + 6u)
 #define ROW_OUT_WORDS 3u
-#define ACK_WORDS ((2u + ROW_OUT_WORDS) * QUEUE_BATCH_MAX + 4u)
+#define ACK_WORDS ((1u + ROW_OUT_WORDS) * QUEUE_BATCH_MAX + 4u)
 static_assert(ACK_WORDS <= GUARD_UNDO_MAX, "a batch fits the log");
 
 TXN_INLINE void begin(const struct queue *q, struct txn *t, uint32_t words)
@@ -322,8 +322,8 @@ static int row_lease_timed(const struct queue *q, const struct row *row,
     return *n > 0 ? SHD_OK : rc;
 }
 
-/* Inside a transaction: a message's cells go in front of the free ones. Two
- * words. */
+/* Inside a transaction: a message's cells go in front of the free ones. One
+ * word: where its last cell leads to means nothing while it is in a message. */
 TXN_INLINE int give(const struct queue *q, struct txn *t, struct message *m,
                     uint32_t *free)
 {
@@ -331,7 +331,7 @@ TXN_INLINE int give(const struct queue *q, struct txn *t, struct message *m,
 
     if (last == NULL)
         return broken(q);
-    txn_store32(t, &last->next, *free);
+    atomic_store32(&last->next, *free);
     txn_store32(t, &m->state, 0);
     *free = cells_ref(&q->cells, m);
     return SHD_OK;
