@@ -15,6 +15,8 @@
 const struct ipc_config IPC_CONFIGS[] = {
     {"queue", ipc_queue, 10},
     {"queue-leases-end", ipc_queue_leases_end, 8},
+    {"topic", ipc_topic, 8},
+    {"topic-lossless", ipc_topic_lossless, 8},
     {NULL, NULL, 0}};
 
 /* splitmix64 */

@@ -768,11 +768,25 @@ END_TEST
 START_TEST(a_live_subscriber_left_behind_in_a_lossless_topic_is_named)
 {
     start(4096, SHD_TOPIC_LOSSLESS);
-    subscribe("me", SHD_FROM_NOW);
+    subscribe(NULL, SHD_FROM_NOW);
     publish_n(1, 3);
     inner()->header->span.tail_at = 32;
     inner()->header->span.tail_seq = 2;
     expect_check_names("left behind in a lossless topic is cursor 0");
+}
+END_TEST
+
+START_TEST(who_takes_a_lapped_name_over_is_no_damage)
+{
+    start(4096, SHD_TOPIC_LOSSLESS);
+    subscribe("me", SHD_FROM_NOW);
+    expect(shd_subscription_close(sub), SHD_OK);
+    publish_n(1, 200);
+    subscribe("me", SHD_FROM_NOW);
+    sound();
+    expect(next(4096), SHD_OK);
+    ck_assert_uint_eq(missed + info().published - info().oldest + 1, 200);
+    sound();
 }
 END_TEST
 
@@ -876,6 +890,7 @@ int main(void)
     tcase_add_test(c, damaged_cursors_are_named);
     tcase_add_test(c,
                    a_live_subscriber_left_behind_in_a_lossless_topic_is_named);
+    tcase_add_test(c, who_takes_a_lapped_name_over_is_no_damage);
     tcase_add_test(c, damaged_sizes_are_named);
     tcase_add_test(c, received_and_missed_are_published);
     suite_add_tcase(suite, c);
