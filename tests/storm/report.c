@@ -45,7 +45,7 @@ bool report_judge(void)
                    "put aside for %.1f ms meanwhile\n", KIND_NAMES[e->kind],
                    (double)e->stall_ns / 1e6, STALL_LIMIT_NS / 1000000,
                    (double)explained / 1e6);
-            if (e->stall_ns - explained > STALL_LIMIT_NS)
+            if (e->stall_ns > explained + STALL_LIMIT_NS)
                 good = false;
         }
     }
