@@ -334,6 +334,8 @@ static uint64_t share_of(const struct run *r, uint64_t at, uint64_t bytes)
     const uint64_t *old = (const uint64_t *)(const void *)(r->image + at);
     uint64_t share = 0;
 
+    if (memcmp(p, old, bytes) == 0)
+        return 0;
     for (uint64_t i = 0; i < bytes / 8; i++) {
         if (p[i] != old[i])
             share += trace_share(&p[i], old[i]);
