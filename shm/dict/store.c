@@ -209,8 +209,11 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
     bool built = false;
 
     /* A page may be left where two kinds of cells find none. */
-    if (a->room.larger)
+    if (a->room.larger && item->prefix != 0) {
         item_unsplit(item);
+        if (item->has_chain)
+            a->pages = chain_pages(chain_source_len(&item->chain)) + 1;
+    }
     for (;;) {
         uint32_t class;
 
@@ -233,6 +236,7 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
         }
         if (fits_in_place(a, item, IN_PLACE_LARGER))
             return store_in_place(a, item);
+        attempt_will_link(a);
         if (item->has_chain && item->prefix == 0 && !built) {
             rc = attempt_build_chain(a, item, PENDING_ENTRY, &steps);
             if (rc != SHD_OK)

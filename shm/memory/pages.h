@@ -89,6 +89,8 @@ struct pages {
     uint32_t recent[PAGES_RECENT]; /* pages this process has given back below
                                       full_below since: private, relaxed */
     uint32_t recents;
+    uint32_t found; /* a page that pages_prepare found free, + 1; 0: none.
+                       Private, relaxed */
     uint64_t at;  /* byte offset of page 0 in the segment */
     uint32_t max; /* pages there is address room for */
 };
