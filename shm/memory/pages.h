@@ -146,7 +146,8 @@ static inline void pages_follow(const struct pages *p)
 
 /* The page a byte offset lies in, or PAGE_NONE outside of the pages that may
  * be touched. */
-static inline uint32_t pages_number(const struct pages *p, uint64_t at)
+static inline __attribute__((always_inline)) uint32_t
+pages_number(const struct pages *p, uint64_t at)
 {
     uint64_t inside = at - p->at; /* huge if `at` comes before page 0 */
 
