@@ -29,23 +29,6 @@ struct over {
     uint64_t key_expires;
 };
 
-/* Before the lock is taken: asks for the lines of what is likely to be the key's
- * entry, so that they come with those of the lock, not after them. */
-QUICK_INLINE void over_will_find(const struct dict *d, const struct place *at)
-{
-    const struct guard *g = dict_guard(d, at->shard);
-    const unsigned char *e = d->pages.segment->base;
-
-    /* Else it would come to be read only. */
-    atomic_will_write(&g->seq);
-    if (dict_gone(d, at->shard))
-        return;
-    e += (uint64_t)atomic_load32(&d->roots[at->root]) * SEGMENT_UNIT;
-    atomic_will_write(e);
-    atomic_will_write(e + 64);
-    atomic_will_write(&d->shard[at->shard].lru);
-}
-
 /* Is there an entry of that key, with a short value? QUICK_NOT. */
 QUICK_INLINE int over_find(const struct dict *d, const struct place *at,
                            const void *key, size_t len, struct over *o)
@@ -53,6 +36,7 @@ QUICK_INLINE int over_find(const struct dict *d, const struct place *at,
     struct list *lru = &d->shard[at->shard].lru;
     int rc;
 
+    atomic_will_write(lru);
     rc = quick_node(d, at, atomic_load64(&d->pages.seen), &o->q);
     if (rc != SHD_OK)
         return QUICK_NOT;

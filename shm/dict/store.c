@@ -331,7 +331,6 @@ int store_item(const struct dict *d, uint32_t op, struct item *item,
     int rc;
 
     if (is_plain_set(op, item)) {
-        over_will_find(d, &at);
         rc = dict_lock(d, at.shard);
         if (rc != SHD_OK)
             return rc;
@@ -496,10 +495,8 @@ int store_incr(const struct dict *d, const void *key, size_t len, double by,
                double *result, uint32_t *forcible)
 {
     struct place at = place_of_key(d, key, len);
-    int rc;
+    int rc = dict_lock(d, at.shard);
 
-    over_will_find(d, &at);
-    rc = dict_lock(d, at.shard);
     if (rc != SHD_OK)
         return rc;
     if (over_incr(d, &at, key, len, by, result) == SHD_OK)
