@@ -17,6 +17,7 @@ const struct ipc_config IPC_CONFIGS[] = {
     {"queue-leases-end", ipc_queue_leases_end, 8},
     {"topic", ipc_topic, 8},
     {"topic-lossless", ipc_topic_lossless, 8},
+    {"mailbox", ipc_mailbox, 8},
     {NULL, NULL, 0}};
 
 /* splitmix64 */
