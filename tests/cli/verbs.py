@@ -353,6 +353,15 @@ def queues_are_pushed_to_and_popped_from():
     for _ in range(16):
         expect(0, "push", name, "jobs", "x")
     expect(1, "push", name, "jobs", "x", err=b"full")
+    expect(0, "push", name, "work", "x", "--create", "4k", "--deliveries",
+           "1", "--dead-to", "graves")
+    row = [q for q in answer("queues", name) if q["name"] == "work"][0]
+    assert (row["dead_to"], row["deliveries_max"]) == ("graves", 1), row
+    assert row["forwarded"] == 0, row
+    expect(2, "push", name, "work", "x", "--dead-to", "graves",
+           err=b"--create")
+    expect(2, "push", name, "self", "x", "--create", "4k", "--dead-to",
+           "self", err=b"itself")
     expect(0, "check", name)
     expect(2, "pop", name, "d", "k", "--wait", "1")
     expect(3, "pop", name, "d", err=b"is a dict, no queue")
