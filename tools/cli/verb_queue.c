@@ -336,6 +336,13 @@ static int peek_run(struct cli_args *args)
     char *buf = NULL;
     shd_segment *segment;
     shd_queue *queue;
+
+    if (args->count > 2 || cli_is_mailbox(args)) {
+        if (which != SHD_MESSAGE_READY)
+            cli_usage(args, "--dead, --delayed and --leased are for a queue, "
+                            "which has no WORKER");
+        return cli_mailbox_peek(args, max);
+    }
     int status = open_queue(args, CLI_READ, NULL, &segment, &queue);
 
     if (status != CLI_YES)
@@ -376,11 +383,11 @@ static const struct cli_option peek_options[] = {
 
 const struct cli_verb verb_peek = {
     .name = "peek",
-    .words = "SEGMENT QUEUE",
-    .summary = "Show a queue's messages, and leave them there",
+    .words = "SEGMENT QUEUE|MAILBOX [WORKER]",
+    .summary = "Show messages of a queue or mailbox, and leave them",
     .options = peek_options,
     .words_min = 2,
-    .words_max = 2,
+    .words_max = 3,
     .run = peek_run};
 
 /* ---- drain, requeue ---------------------------------------------------- */
