@@ -314,9 +314,9 @@ const struct crash_case CASES[] = {
     {"letters: make the queue they go to", 64, 0, 0, 0, 0, 0, "qopen 8 1 0 d;qpush 10;qpush 20;qbury;qbury", "other qopen 8"},
     {"letters: take where they are to go", 64, 0, 0, S | N, 0, 0, "qopen 8 1 0 d;qpush 10;qpush 20;qbury;qbury;other qopen 8", "other qpop"},
     {"letters: reap one that had some", 64, 0, 0, SAME | N, 0, 0, "other qopen 8;qopen 8 1 0 d;qpush 10;qpush 20;dead 150 qbury", "reap"},
-    {"letters: go on where one died moving, store #", 64, 0, 0, S, 79, 190, "other qopen 8;qopen 8 1 0 d;qpush 10;dead # qbury", "?other qpop"},
-    {"letters: destroy it where one died moving, store #", 64, 0, 0, 0, 79, 190, "other qopen 8;qopen 8 1 0 d;qpush 10;dead # qbury", "qdestroy"},
-    {"letters: destroy theirs where one died moving, store #", 64, 0, 0, 0, 79, 190, "other qopen 8;qopen 8 1 0 d;qpush 10;dead # qbury", "other qdestroy"},
+    {"letters: go on where one died moving, store #5", 64, 0, 0, S, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury", "?other qpop"},
+    {"letters: destroy it where one died moving, store #5", 64, 0, 0, 0, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury", "qdestroy"},
+    {"letters: destroy theirs where one died moving, store #5", 64, 0, 0, 0, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury", "other qdestroy"},
 
     /* the catalogue */
     {"open a new dict", 64, 0, 0, 0, 0, 0, "set a 10", "open other 16384"},
