@@ -132,6 +132,9 @@ function Queue.push(self, text, options)
     elseif type(text) ~= "string" then
         return invalid("bad message: string expected, got " .. type(text))
     end
+    if options and type(options) ~= "table" then
+        return invalid("bad options: table expected, got " .. type(options))
+    end
     local delay, err = ms_of(options and options.delay, 0)
     local wait
     if delay then
@@ -384,6 +387,13 @@ function Queue.extend(self, lease, seconds)
     return done(lib.shd_queue_extend(queue, lease, ms))
 end
 
+-- A number of messages, or of one of them.
+local function is_count(n, least)
+    return type(n) == "number" and n >= least and n < 2 ^ 53
+end
+
+local BAD_MAX = "bad max: number expected"
+
 -- Message number index (from 1) of those that are "ready" (or as which says),
 -- and what is known of it.
 function Queue.peek(self, index, which)
@@ -394,6 +404,9 @@ function Queue.peek(self, index, which)
     local kind = WHICH[which or "ready"]
     if not kind then
         return invalid("bad which: ready, delayed, leased, reserved or dead")
+    end
+    if not is_count(index or 1, 1) then
+        return invalid("bad index: number from 1 expected")
     end
     local at = (index or 1) - 1
     local code = lib.shd_queue_peek(queue, kind, at, buf, size, message)
@@ -427,6 +440,9 @@ function Queue.drain(self, which, max)
     if not kind then
         return invalid("bad which: ready, delayed or dead")
     end
+    if not is_count(max or 0, 0) then
+        return invalid(BAD_MAX)
+    end
     local code = lib.shd_queue_drain(queue, kind, max or 0, number)
     if code ~= OK then
         return answer(code)
@@ -439,6 +455,9 @@ function Queue.requeue(self, max)
     local queue = queue_of(self)
     if not queue then
         return closed()
+    end
+    if not is_count(max or 0, 0) then
+        return invalid(BAD_MAX)
     end
     local code = lib.shd_queue_requeue(queue, max or 0, number)
     if code ~= OK then

@@ -204,6 +204,12 @@ describe("a queue", function()
         assert.equal("SHD_MISMATCH",
                      select(3, segment:queue("jobs", { capacity = "9m" })))
         assert.has_error(function() q.pop({}) end, 'bad "queue" argument')
+        for _, odd in ipairs { "x", {}, true, -1, 0 / 0, 1 / 0 } do
+            assert.equal("SHD_INVAL", (select(3, q:peek(odd))))
+            assert.equal("SHD_INVAL", (select(3, q:drain(nil, odd))))
+            assert.equal("SHD_INVAL", (select(3, q:requeue(odd))))
+        end
+        assert.equal("SHD_INVAL", (select(3, q:push("x", 7))))
     end)
 
     it("is closed by itself, and with its segment", function()
