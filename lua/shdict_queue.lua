@@ -494,6 +494,7 @@ function M.open(segment_object, segment, name, options)
         o.messages_max = checked.messages_max or 0
         o.deliveries_max = checked.deliveries_max or 0
         o.lease_ms = math.ceil((checked.lease or 0) * 1000)
+        o.dead_to = checked.dead_to -- which lives as long as this call
     end
     local out = ffi_new("shd_queue *[1]")
     local code = lib.shd_queue_open(segment, name, o, out)

@@ -320,6 +320,19 @@ const struct crash_case CASES[] = {
     {"queue: go on where one died pushing, store #", 64, 0, 0, 0, 3, 24, "qopen 8;qpush 10;dead # qpush 300", "qpush 20"},
     {"queue: go on where one died taking, store #", 64, 0, 0, S, 3, 40, "qopen 8 3 50;qpush 10;qpush 20;dead # qtake", "qpop"},
 
+    /* dead letters, to the queue "d" */
+    {"letters: give back for the last time", 64, 0, 0, SAME | N, 0, 0, "other qopen 8;qopen 8 1 0 d;qpush 10;qpush 20;qtake", "qnack"},
+    {"letters: after another's lease has ended", 64, 0, 0, S, 0, 0, "other qopen 8;qopen 8 1 50 d;qpush 10;qpush 20;qtake;advance 60", "qtake"},
+    {"letters: one of many cells", 64, 0, 0, SAME, 0, 0, "other qopen 8;qopen 8 1 0 d;qpush 700;qtake", "qnack"},
+    {"letters: into a full queue", 64, 0, 0, SAME, 0, 0, "other qopen 1;other qpush 300;other qpush 10;qopen 8 1 0 d;qpush 10;qtake", "qnack"},
+    {"letters: one that is too long", 64, 0, 0, SAME, 0, 0, "other qopen 1;qopen 8 1 0 d;qpush 2000;qpush 10;qbury;qtake", "qnack"},
+    {"letters: make the queue they go to", 64, 0, 0, 0, 0, 0, "qopen 8 1 0 d;qpush 10;qpush 20;qbury;qbury", "other qopen 8"},
+    {"letters: take where they are to go", 64, 0, 0, S | N, 0, 0, "qopen 8 1 0 d;qpush 10;qpush 20;qbury;qbury;other qopen 8", "other qpop"},
+    {"letters: reap one that had some", 64, 0, 0, SAME | N, 0, 0, "other qopen 8;qopen 8 1 0 d;qpush 10;qpush 20;dead 150 qbury", "reap"},
+    {"letters: go on where one died moving, store #5", 64, 0, 0, S, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury", "?other qpop"},
+    {"letters: destroy it where one died moving, store #5", 64, 0, 0, 0, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury", "qdestroy"},
+    {"letters: destroy theirs where one died moving, store #5", 64, 0, 0, 0, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury", "other qdestroy"},
+
     /* the catalogue */
     {"open a new dict", 64, 0, 0, 0, 0, 0, "set a 10", "open other 16384"},
     {"open one that is there", 64, 0, 0, SAME, 0, 0, "open other 16384", "open other 16384"},
