@@ -304,7 +304,7 @@ struct shd_repair {
 /* Makes a segment sound again that somebody has scribbled over. Each lock's
  * dead holder is answered for; a shard of a dict that still fails its check is
  * rebuilt from its cells, and if that does not help emptied; a queue, topic,
- * lock, semaphore, leader or mailbox that fails is destroyed and made anew,
+ * lock, semaphore, leader or mailbox that fails is replaced by a new one,
  * empty, with numbers that go on (who has it open gets SHD_GONE, and opens it
  * again); nothing else is touched. `report` gets a line for each thing done, with the keys of the first
  * entries that were lost, NUL-terminated, cut at size. Others may go on

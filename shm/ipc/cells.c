@@ -89,6 +89,18 @@ static int broken(const struct cells *c)
     return damaged(c, "a link leads to no message");
 }
 
+/* Where a link of a run leads, to a fresh one perhaps; NULL: the link has been
+ * damaged since the run was found. */
+static struct message *cell_of_run(const struct cells *c, uint32_t ref)
+{
+    uint64_t inside = (uint64_t)ref * SEGMENT_UNIT - c->at;
+
+    if (inside >= c->count * c->bytes || inside % 64 != 0 ||
+        inside / 64 * c->inverse >= c->inverse)
+        return NULL;
+    return cells_of_ref(c, ref);
+}
+
 /* ---- taking and giving back -------------------------------------------- */
 
 /* Memory for the cells up to number `end`. */
@@ -123,6 +135,8 @@ static int find_fresh(const struct cells *c, uint32_t want,
     uint64_t end = fresh + want;
     int rc;
 
+    if (fresh > c->count)
+        return damaged(c, "more cells have been handed out than there are");
     if (end > c->count)
         return SHD_FULL;
     rc = commit(c, end);
@@ -165,15 +179,20 @@ int cells_find_cells(const struct cells *c, uint64_t n, struct cells_run *run)
     return found == n ? SHD_OK : find_fresh(c, run->n - found, run);
 }
 
-/* The next cell of a run that is not a message yet. */
+/* The cell after *ref, which it becomes, of a run that is not a message yet.
+ * NULL, and *ref stays: as cell_of_run; who reads the message finds that it
+ * has no end. */
 static struct message *run_next(const struct cells *c,
-                                const struct cells_run *run, uint32_t ref,
-                                uint32_t *next)
+                                const struct cells_run *run, uint32_t *ref)
 {
-    *next = run->joint != 0 && ref == run->joint
-                ? run->joint_to
-                : atomic_load32(&cells_of_ref(c, ref)->next);
-    return cells_of_ref(c, *next);
+    uint32_t next = run->joint != 0 && *ref == run->joint
+                        ? run->joint_to
+                        : atomic_load32(&cells_of_ref(c, *ref)->next);
+    struct message *m = cell_of_run(c, next);
+
+    if (m != NULL)
+        *ref = next;
+    return m;
 }
 
 /* The message that begins at *ref, which becomes its last cell. */
@@ -190,7 +209,9 @@ static struct message *fill(const struct cells *c, const struct cells_run *run,
         from += n;
         len -= n;
         n = len < cells_more_room(c) ? len : cells_more_room(c);
-        m = run_next(c, run, *ref, ref);
+        m = run_next(c, run, ref);
+        if (m == NULL)
+            break;
         atomic_store32(&m->last, CELLS_CONTINUED);
         cell_fill((unsigned char *)m + CELLS_MORE_BYTES, from, n);
     }
@@ -220,10 +241,8 @@ struct message *cells_fill_message(const struct cells *c,
     }
     atomic_store32(&m->last, *ref);
     atomic_store64((uint64_t *)(void *)&m->cells, len << 32 | cells);
-    if (*ref == run->last)
-        *ref = 0;
-    else
-        (void)run_next(c, run, *ref, ref);
+    if (*ref != run->last)
+        (void)run_next(c, run, ref);
     return m;
 }
 
@@ -232,8 +251,13 @@ static void mark(const struct cells *c, const struct cells_run *run)
 {
     uint32_t ref = run->first;
 
-    for (uint32_t i = 1; i < run->n; i++)
-        atomic_store32(&run_next(c, run, ref, &ref)->last, CELLS_CONTINUED);
+    for (uint32_t i = 1; i < run->n; i++) {
+        struct message *m = run_next(c, run, &ref);
+
+        if (m == NULL)
+            return;
+        atomic_store32(&m->last, CELLS_CONTINUED);
+    }
 }
 
 static void heads_store(const struct cells *c, struct txn *t, uint32_t free,

@@ -169,8 +169,8 @@ void cells_fill(const struct cells *c, const struct cells_run *run,
                 const void *data, uint64_t len);
 
 /* Fills one message of a run, before txn_begin: its bytes, `last`, `cells` and
- * `len`. *ref is its first cell, and becomes that of the run's next message; 0:
- * the run ends with it. */
+ * `len`. *ref is its first cell, and becomes that of the run's next message, if
+ * there is one. */
 struct message *cells_fill_message(const struct cells *c,
                                    const struct cells_run *run, uint32_t *ref,
                                    const void *data, uint64_t len);

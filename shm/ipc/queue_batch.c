@@ -86,10 +86,11 @@ static uint32_t row_find(const struct queue *q, const size_t *len,
     return n;
 }
 
-/* Fills the run's messages, who are not to be seen yet. Returns their bytes. */
+/* Fills the run's messages, who are not to be seen yet. Returns their bytes;
+ * *last: where the last one begins. */
 static uint64_t row_fill(const struct queue *q, const struct cells_run *run,
                          const void *const *data, const size_t *len,
-                         uint32_t n)
+                         uint32_t n, uint32_t *last)
 {
     const struct queue_header *h = q->header;
     uint64_t now = clock_wall_coarse_ms(), id = atomic_load64(&h->ids);
@@ -115,26 +116,18 @@ static uint64_t row_fill(const struct queue *q, const struct cells_run *run,
         bytes += len[i];
         prev = own;
     }
+    *last = prev;
     return bytes;
-}
-
-/* The first cell of the last message of a run: the list ends there. */
-static uint32_t row_last(const struct queue *q, uint32_t ref, uint32_t n)
-{
-    while (--n > 0)
-        ref = atomic_load32(&cells_of_ref(&q->cells, ref)->after);
-    return ref;
 }
 
 /* With the lock, and what row_fill has filled. */
 static int row_append(const struct queue *q, const struct cells_run *run,
-                      uint32_t n, uint64_t bytes)
+                      uint32_t new_last, uint32_t n, uint64_t bytes)
 {
     struct queue_header *h = q->header;
     uint32_t first = atomic_load32(&h->ready.first);
     uint32_t last = atomic_load32(&h->ready.last);
     struct message *before = cells_at(&q->cells, last);
-    uint32_t new_last = row_last(q, run->first, n);
     struct txn t;
 
     if (last != 0 && before == NULL)
@@ -158,7 +151,8 @@ static int push_row(const struct queue *q, const void *const *data,
                     uint64_t *ids, uint32_t *n)
 {
     struct cells_run run;
-    uint64_t id;
+    uint32_t last;
+    uint64_t id, bytes;
     int rc;
 
     ask_for_header(q);
@@ -167,7 +161,8 @@ static int push_row(const struct queue *q, const void *const *data,
         return rc;
     *n = count > 1 ? row_find(q, len, count, &run) : 1;
     id = atomic_load64(&q->header->ids);
-    rc = row_append(q, &run, *n, row_fill(q, &run, data, len, *n));
+    bytes = row_fill(q, &run, data, len, *n, &last);
+    rc = row_append(q, &run, last, *n, bytes);
     queue_unlock_and_wake(q, rc == SHD_OK ? *n : 0, false);
     for (uint32_t i = 0; rc == SHD_OK && ids != NULL && i < *n; i++)
         ids[i] = ++id;

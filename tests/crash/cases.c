@@ -494,6 +494,12 @@ const struct crash_case CASES[] = {
     {"repair whose the lock is", 64, 0, 0, R, 0, 0, "fill k 20 30;set c 9000;rpush l 10;rpush l 5000;rpush l 7;num n 5;set e 10 500;break object", "repair"},
     {"repair, and every recovery", 8, 0, 0, R | N, 0, 0, "fill k 4 20;rpush l 5;break root k3", "repair"},
     {"repair one of many shards", 64, 4, 0, R, 0, 0, "fill k 200 30;set c 9000;break roots", "repair"},
+    {"repair a queue", 16, 0, 0, R | N, 0, 0, "qopen 4;qpush 20;qpush 30;qtake;break ipc q", "repair"},
+    {"repair a topic", 16, 0, 0, R, 0, 0, "topic other 4096;pub other 100 5;sub other me;break ipc other", "repair"},
+    {"repair a lock", 16, 0, 0, R | N, 0, 0, "lock other 2;acquire other;break ipc other", "repair"},
+    {"repair a leader", 16, 0, 0, R, 0, 0, "leader other;lead other;break ipc other", "repair"},
+    {"repair a mailbox", 16, 0, 0, R, 0, 0, "mailbox other;listen other;post other 0 20;break ipc other", "repair"},
+    {"repair a queue and a lock", 16, 0, 0, R, 0, 0, "qopen 4;qpush 20;lock other;acquire other;break ipc q;break ipc other", "repair"},
     {"repair where a repair was cut off, store #00", 64, 0, 0, R, 1, 3, "fill k 20 30;set c 9000;break roots;dead #00 repair", "repair"},
 };
 /* clang-format on */
