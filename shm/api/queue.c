@@ -215,6 +215,18 @@ static int take_or_gather(const struct queue *q, void *buf, size_t size,
     return rc;
 }
 
+static int take_and_send_on(const struct queue *q, void *buf, size_t size,
+                            int64_t wait_ms, bool lease, uint32_t max,
+                            struct shd_message *m, size_t *at,
+                            uint32_t *taken)
+{
+    int rc = take_or_gather(q, buf, size, wait_ms, lease, max, m, at, taken);
+
+    if (rc == SHD_OK || rc == SHD_NOTFOUND)
+        send_on(q);
+    return rc;
+}
+
 static int take(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
                 bool lease, struct shd_message *m)
 {
@@ -226,11 +238,8 @@ static int take(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
         rc = error_set(SHD_INVAL, "m or buf is NULL");
     if (rc != SHD_OK)
         return rc;
-    rc = take_or_gather(view(queue), buf, size, wait_ms, lease, 1, m, &at,
-                        &ignored);
-    if (rc == SHD_OK || rc == SHD_NOTFOUND)
-        send_on(view(queue));
-    return rc;
+    return take_and_send_on(view(queue), buf, size, wait_ms, lease, 1, m, &at,
+                            &ignored);
 }
 
 static int take_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
@@ -246,11 +255,8 @@ static int take_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
         rc = error_set(SHD_INVAL, "max is 0, or m, at, taken or buf is NULL");
     if (rc != SHD_OK)
         return rc;
-    rc = take_or_gather(view(queue), buf, size, wait_ms, lease, max, m, at,
-                        taken);
-    if (rc == SHD_OK || rc == SHD_NOTFOUND)
-        send_on(view(queue));
-    return rc;
+    return take_and_send_on(view(queue), buf, size, wait_ms, lease, max, m,
+                            at, taken);
 }
 
 int shd_queue_pop_many(shd_queue *queue, uint32_t max, void *buf, size_t size,

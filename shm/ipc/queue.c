@@ -1066,7 +1066,7 @@ int queue_letter_arrive(const struct queue *q, uint64_t tag)
             rc = put_new(q, &t, m, 0);
         rc = end(&t, rc);
     }
-    queue_unlock_and_wake(q, rc == SHD_OK ? 1 : 0, false);
+    queue_unlock_and_wake(q, rc == SHD_OK, false);
     return rc;
 }
 

@@ -62,18 +62,19 @@ struct queue_header {
     uint64_t orphaned;          /* 240 of them by the death of the holder */
     uint64_t buried;            /* 248 became dead letters */
     uint64_t drained;           /* 256 */
+    uint64_t pad2;              /* 264 */
     /* A dead letter on its way to another queue (ipc/letters.h): */
-    uint64_t mover;             /* 264 incarnation; 0: who comes next goes on */
-    uint32_t letter;            /* 272 a message that is in no list; 0 */
-    uint32_t stage;             /* 276 LETTER_ */
-    uint64_t forwarded;         /* 280 */
-    uint32_t fed;               /* 288 1: a queue sends its dead letters here;
+    uint64_t mover;             /* 272 incarnation; 0: who comes next goes on */
+    uint32_t letter;            /* 280 a message that is in no list; 0 */
+    uint32_t stage;             /* 284 LETTER_ */
+    uint64_t forwarded;         /* 288 */
+    uint32_t fed;               /* 296 1: a queue sends its dead letters here;
                                        a hint, without a log */
-    uint8_t pad2[28];           /* 292 */
+    uint8_t pad4[20];           /* 300 */
     char dead_to[64];           /* 320 constant; "": they stay */
 };
 static_assert(sizeof(struct queue_header) == 384, "layout");
-static_assert(offsetof(struct queue_header, mover) == 264, "layout");
+static_assert(offsetof(struct queue_header, mover) == 272, "layout");
 static_assert(offsetof(struct queue_header, dead_to) == 320, "layout");
 static_assert(offsetof(struct queue_header, cells) == 64, "layout");
 static_assert(offsetof(struct queue_header, ready) == 128, "layout");

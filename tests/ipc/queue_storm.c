@@ -300,15 +300,14 @@ static _Noreturn void work(uint32_t worker, bool calm)
     }
     while (rc == SHD_OK) {
         bool some = random_of() % 2 == 0;
+        shd_queue *queue =
+            worker + 2 == WORKERS && graves != NULL ? graves : leased;
 
         if (worker + 1 == WORKERS)
             rc = some ? some_popped(100) : one_popped(100);
-        else if (worker + 2 == WORKERS && graves != NULL)
-            rc = some ? some_leased(graves, 100, calm)
-                      : one_leased(graves, 100, calm);
         else
-            rc = some ? some_leased(leased, 100, calm)
-                      : one_leased(leased, 100, calm);
+            rc = some ? some_leased(queue, 100, calm)
+                      : one_leased(queue, 100, calm);
         if (rc == SHD_NOTFOUND && !books->stop)
             rc = SHD_OK;
     }
