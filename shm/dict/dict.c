@@ -17,6 +17,8 @@
 /* Address room that is reserved unless it is said how much. */
 #define RESERVE_TIMES 16u
 #define RESERVE_MIN (64ull << 20)
+/* Below that a page for more roots is worse than trees that are deeper. */
+#define INDEX_FROM 65536u
 #define PREFAULT_PAGES 512u /* in one hold of a lock */
 /* Each but the last needs a dict destroyed between being found and looked
  * into. */
@@ -408,6 +410,8 @@ uint32_t dict_grain_of(const struct dict *d, uint64_t capacity_bytes)
                                round_up(capacity_bytes, PAGE_BYTES));
     uint32_t grain = d->order_bits > bits ? d->order_bits - bits : 0;
 
+    if (grain < d->grain_first && capacity_bytes < INDEX_FROM)
+        return d->grain_first;
     return grain > GRAIN_MAX ? GRAIN_MAX
                              : grain < d->grain_min ? d->grain_min : grain;
 }

@@ -21,6 +21,8 @@
 /* log2 of the fewest roots of a shard, and of the most of a dict. */
 #define SHARD_BITS_MIN 4u
 #define BITS_MAX 36u
+/* log2 of the roots in a page. */
+#define PAGE_BITS 10u
 /* Under one hold of a shard's lock. */
 #define MOVES_A_STEP 64u
 #define ROOTS_A_STEP 4096u
@@ -56,6 +58,9 @@ struct index_shape index_shape(uint32_t shard_bits, uint32_t bits,
     struct index_shape s;
     uint32_t fewest = shard_bits + SHARD_BITS_MIN;
 
+    /* What fills no page wastes none. */
+    if (fewest < PAGE_BITS)
+        fewest = PAGE_BITS;
     if (bits_max < bits || fixed)
         bits_max = bits;
     if (bits_max > fewest + (GRAIN_MAX - GRAIN_MIN))

@@ -92,8 +92,12 @@ START_TEST(the_index_follows_the_capacity)
     ck_assert_uint_eq(info().roots, 16 * MIB / 128);
     has_all(0, 60000);
     sound();
+    expect(shd_dict_resize(dict, MIB / 8), SHD_OK);
+    ck_assert_uint_eq(info().roots, MIB / 8 / 128);
+    sound();
+    /* Fewer than fill a page there are not. */
     expect(shd_dict_resize(dict, 65536), SHD_OK);
-    ck_assert_uint_eq(info().roots, 65536 / 128);
+    ck_assert_uint_eq(info().roots, 1024);
     sound();
     expect(shd_dict_resize(dict, MIB), SHD_OK);
     fill(0, 3000);
@@ -106,13 +110,13 @@ END_TEST
 
 START_TEST(what_was_said_of_entries_counts)
 {
-    /* One for 1024 bytes, at any capacity. */
-    start_growing(MIB, 16 * MIB, 1, 1024);
-    ck_assert_uint_eq(info().roots, 1024);
+    /* One for 512 bytes, at any capacity. */
+    start_growing(MIB, 16 * MIB, 1, 2048);
+    ck_assert_uint_eq(info().roots, 2048);
     expect(shd_dict_resize(dict, 16 * MIB), SHD_OK);
-    ck_assert_uint_eq(info().roots, 16384);
+    ck_assert_uint_eq(info().roots, 32768);
     expect(shd_dict_resize(dict, MIB / 2), SHD_OK);
-    ck_assert_uint_eq(info().roots, 512);
+    ck_assert_uint_eq(info().roots, 1024);
     /* More than there could be at first: how many there will be. */
     start_growing(MIB, 256 * MIB, 1, 65536);
     ck_assert_uint_eq(info().roots, 65536);
@@ -124,12 +128,26 @@ START_TEST(what_was_said_of_entries_counts)
 }
 END_TEST
 
+/* Where a page for roots would be one of a few. */
+START_TEST(small_dicts_keep_theirs)
+{
+    start_growing(8192, 65536, 1, 0);
+    expect(shd_dict_resize(dict, 32768), SHD_OK);
+    ck_assert_uint_eq(info().roots, 64);
+    expect(shd_dict_resize(dict, 65536), SHD_OK);
+    ck_assert_uint_eq(info().roots, 512);
+    expect(shd_dict_resize(dict, 8192), SHD_OK);
+    ck_assert_uint_eq(info().roots, 64);
+    sound();
+}
+END_TEST
+
 START_TEST(without_address_room_the_index_stays)
 {
     struct shd_segment_options so = segment_options();
     struct shd_dict_options o = dict_options(40 * MIB, 1, 0);
 
-    so.size_bytes = 41 * MIB;
+    so.size_bytes = 40 * MIB + MIB / 2;
     o.capacity_max_bytes = 40 * MIB;
     expect(shd_segment_create(NULL, &so, &segment), SHD_OK);
     expect(shd_dict_open(segment, "d", &o, &dict), SHD_OK);
@@ -224,7 +242,7 @@ static void roots_from(uint64_t *root)
 static const struct {
     uint32_t shards;
     int finer; /* by how many grains; below 0: coarser */
-} moves[] = {{1, 1}, {1, -1}, {4, 5}, {4, -4}};
+} moves[] = {{1, 1}, {1, -1}, {4, 5}, {4, -3}};
 
 static void start_moving(int i)
 {
@@ -485,6 +503,7 @@ int main(void)
     tcase_set_timeout(c, 120);
     tcase_add_loop_test(c, the_index_follows_the_capacity, 0, 2);
     tcase_add_test(c, what_was_said_of_entries_counts);
+    tcase_add_test(c, small_dicts_keep_theirs);
     tcase_add_test(c, without_address_room_the_index_stays);
     tcase_add_test(c, without_memory_for_more_roots_nothing_changes);
     suite_add_tcase(s, c);
