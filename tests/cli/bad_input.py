@@ -370,6 +370,14 @@ def each_verb_names_what_is_damaged_and_shows_the_rest():
     for line in ("ls", "stat", "topics", "queues", "export", "reap", "check"):
         expect(4, line, name, err=b"damaged")
     expect(4, "map", name, err=b"damaged")
+    figures = expect(4, "export", name).out.decode()
+    for kind in ("dict", "queue", "topic"):
+        assert ('shdict_damaged{segment="%s",object="%s",kind="%s"} 1'
+                % (name, kind, kind)) in figures, figures
+    assert 'object="other",kind="dict"} 0' in figures, figures
+    assert 'shdict_segment_objects_damaged{segment="%s"} 3' % name in figures
+    r = expect(4, "dump", name, err=b"damaged")
+    assert b"\nk\t" in r.out and b"#end" not in r.out, r
     for line in ("workers", "layout", "locks"):
         expect(0, line, name)
     # What is sound is shown, and works.

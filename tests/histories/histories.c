@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * What processes that are killed write down of what they did and saw must be
- * explained by some order of whole operations, key by key: one after the other
- * with each after all that had ended before it began; of a process that was
- * killed the operation in flight done, before the process's end, or not.
+ * explained by some order of whole operations, key by key, and for a queue, a
+ * lock, a leader and a mailbox: one after the other, each after all that had
+ * ended before it began; of a process that was killed the operation in flight
+ * done, before the process's end, or not.
  *
  * That this test can fail is shown by histories made by hand, by recorded ones
  * that are changed so that they cannot have been, and by tests/planted.
@@ -24,6 +25,9 @@ static struct recorded recorded;
 static uint64_t checked, undecided, looked, mutated[MUTATIONS];
 static uint32_t failures;
 
+static const char *const OBJECTS[] = {"a queue", "a lock", "a leader",
+                                      "a mailbox"};
+
 static void say(const char *what, const struct history *h, uint32_t stuck)
 {
     if (++failures > FAILURES_SHOWN)
@@ -42,16 +46,21 @@ static void judge(uint64_t random)
 
     for (uint32_t k = 0; k < KEYS; k++) {
         const struct history *h = &recorded.of[k];
-        unsigned mutation = (unsigned)((random >> 8) + k) % MUTATIONS;
+        unsigned mutation, m = 0;
         uint32_t stuck;
         enum verdict v = history_check(h, LOOK_MOST, &stuck, &looked);
 
         checked++;
         undecided += v == UNDECIDED;
         if (v == IMPOSSIBLE)
-            say("a key", h, stuck);
-        wrong = *h;
-        if (v != POSSIBLE || !wrong_mutate(&wrong, mutation, random))
+            say(k < DICT_KEYS ? "a key" : OBJECTS[k - DICT_KEYS], h, stuck);
+        if (v != POSSIBLE)
+            continue;
+        do {
+            mutation = (unsigned)((random >> 8) + k + m) % MUTATIONS;
+            wrong = *h;
+        } while (!wrong_mutate(&wrong, mutation, random) && ++m < MUTATIONS);
+        if (m == MUTATIONS)
             continue;
         mutated[mutation]++;
         if (history_check(&wrong, LOOK_MOST, &stuck, &(uint64_t){0}) !=
@@ -95,13 +104,17 @@ static void print_table(uint64_t rounds)
         all += mutated[i];
     printf("  %12" PRIu64 "  rounds of 4 processes\n"
            "  %12" PRIu64 "  operations\n"
+           "  %12" PRIu64 "  of them of queues, locks, leaders, mailboxes\n"
+           "  %12" PRIu64 "  locks had of the dead\n"
+           "  %12" PRIu64 "  posts refused, to the dead\n"
            "  %12" PRIu64 "  kills\n"
            "  %12" PRIu64 "  operations cut off by one\n"
-           "  %12" PRIu64 "  histories, of one key each\n"
+           "  %12" PRIu64 "  histories, of one key or object each\n"
            "  %12" PRIu64 "  of them too wide to be decided\n"
            "  %12" PRIu64 "  states looked at\n"
            "  %12" PRIu64 "  histories made wrong\n",
-           rounds, recorded.operations, recorded.kills, recorded.cut_off,
+           rounds, recorded.operations, recorded.objects, recorded.inherited,
+           recorded.refused, recorded.kills, recorded.cut_off,
            checked, undecided, looked, all);
 }
 

@@ -5,13 +5,16 @@
  *   specification.c  what each operation does, alone
  *   check.c          is there an order of whole operations that explains it?
  *   record.c         real processes, killed for real, write down what they do
+ *   objects.c        what they do with queues, locks, leaders, mailboxes
  *   wrong.c          histories that cannot have been, and some that can
  *   histories.c      the command
  *
- * A history is of one key, and of SLOTS processes at a time: in each slot one
+ * A history is of one key or object, and of SLOTS processes at a time: in each slot one
  * process after the other, which does one operation after the other. Times are
  * ticks of a counter that all share. The operation in flight when a process
- * was killed may have been done or not, but not after the process's end.
+ * was killed may have been done or not, but not after the process's end. What
+ * a dead one held of an object it loses in an operation of its own, its death,
+ * which comes after its end, and before a reap that was begun then returns.
  */
 #ifndef SHD_TESTS_HISTORIES_HISTORY_H
 #define SHD_TESTS_HISTORIES_HISTORY_H
@@ -22,25 +25,30 @@
 
 #define SLOTS 4u
 #define HISTORY_MAX 512u /* operations of one key */
-#define LIST_MAX HISTORY_MAX
+#define LIST_MAX (HISTORY_MAX + 8u) /* words of a state */
 
 enum verb {
     GET, SET, ADD, REPLACE, DELETE, TAKE, CAS, /* of a register */
     INCR, INIT,                                /* of a number */
     LPUSH, RPUSH, LPOP, RPOP, LLEN,            /* of a list */
+    QPUSH, QPOP, LEASE, ACK, NACK, QDIES,      /* of a queue */
+    ACQUIRE, TRY, RELEASE, HELD, LDIES,        /* of a lock */
+    LOOK, RESIGN, EDIES,                       /* of a leader */
+    LISTEN, POST, RECEIVE, MDIES,              /* of a mailbox */
     VERBS
 };
 extern const char *const VERB_NAMES[VERBS];
 
-enum outcome { DONE, NOTFOUND, EXISTS, CHANGED, OUTCOMES };
+enum outcome { DONE, NOTFOUND, EXISTS, CHANGED, BUSY, LOST, INHERITED, OUTCOMES };
 extern const char *const OUTCOME_NAMES[OUTCOMES];
 
 struct operation {
     uint8_t slot, verb;
     uint8_t outcome;
     bool cut_off;          /* its process was killed: outcome means nothing */
-    uint32_t value, other; /* to store, add, push; of cas the old one too */
-    uint32_t result;       /* value read, sum, length */
+    uint32_t value, other; /* to store, add, push; of cas the old one too; of
+                              objects: which process, of a post whose box */
+    uint32_t result;       /* value read, sum, length, token */
     uint64_t began;
     uint64_t ended;        /* cut off: when the process certainly was gone */
 };
@@ -51,7 +59,8 @@ struct history {
 };
 
 /* What is stored under the key: nothing, a value, or a list from the left.
- * Values are numbers by which each is known; 0 is none. */
+ * Values are numbers by which each is known; 0 is none. Of objects: see
+ * specification.c. */
 struct state {
     uint32_t count;
     uint32_t item[LIST_MAX];
@@ -75,11 +84,15 @@ bool history_parse(const char *text, struct history *h);
 
 /* ---- record.c ---------------- */
 
-#define KEYS 8u
-#define ROUND_MAX 200u /* operations of a slot in a round */
+#define DICT_KEYS 8u
+#define KEYS 12u       /* those, and the objects */
+#define ROUND_MAX 260u /* operations of a slot in a round */
 
 struct recorded {
     uint64_t operations, kills, cut_off;
+    uint64_t objects;   /* operations of objects */
+    uint64_t inherited; /* locks of the dead */
+    uint64_t refused;   /* posts, to the dead */
     struct history of[KEYS];
 };
 
@@ -90,13 +103,46 @@ bool record_open(void);
  * wrong. */
 bool record_round(uint64_t seed, struct recorded *r);
 
+/* ---- objects.c ---------------- */
+
+enum object { QUEUE = DICT_KEYS, LOCK, LEADER, MAILBOX }; /* their keys */
+
+/* What a process has of them: its own memory. */
+struct holding {
+    uint32_t process; /* 1, 2 ... */
+    uint64_t lease, token; /* 0: none */
+    uint32_t leased;  /* the message */
+};
+
+/* Opens them, in the parent; and sees that they are sound, and empties them. */
+bool objects_open(void *segment);
+bool objects_clean_up(void);
+
+/* How a process that goes on holds nothing. */
+bool objects_give_back(const struct holding *h, struct operation *o,
+                       uint32_t *key);
+
+/* What to do next, with the object `key`; `box` is somebody who listens. */
+void objects_choose(const struct holding *h, uint32_t key, uint32_t random,
+                    uint32_t box, struct operation *o);
+
+/* Does it: the library's code, and what it means. `box`: whose a post's box is.
+ * False: not to be expected. */
+bool objects_perform(struct holding *h, struct operation *o, uint64_t box,
+                     int *rc);
+
+/* A worker's own box, known from now on. */
+int objects_join(uint64_t *incarnation);
+
+enum verb objects_death(uint32_t key);
+
 /* ---- wrong.c ---------------- */
 
 /* The histories that were made by hand: the number of those judged rightly,
  * and of the others, which are printed. */
 void wrong_by_hand(uint32_t *good, uint32_t *bad);
 
-enum { MUTATIONS = 4 };
+enum { MUTATIONS = 9 };
 extern const char *const MUTATION_NAMES[MUTATIONS];
 
 /* Makes a history that can have been into one that cannot. False: it has no

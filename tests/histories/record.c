@@ -31,7 +31,7 @@
 #define TORN UINT32_MAX
 
 enum type { REGISTER, NUMBER, LIST };
-static const enum type TYPE_OF[KEYS] = {REGISTER, REGISTER, REGISTER, REGISTER,
+static const enum type TYPE_OF[DICT_KEYS] = {REGISTER, REGISTER, REGISTER, REGISTER,
                                         NUMBER,   NUMBER,   LIST,     LIST};
 
 /* How often of 16; the type's other verbs follow. */
@@ -44,10 +44,19 @@ static const uint8_t VERBS_OF[3][16] = {
      LLEN, LLEN, LPOP, DELETE, RPUSH},
 };
 
+#define DEATH KEYS /* for a key: of all objects */
+#define ENTRIES (ROUND_MAX + 2 * KILLS_MAX + 8u)
+
 struct entry {
     struct operation operation;
     uint32_t key;
     bool begun; /* what is above stands, and it may be in flight */
+};
+
+/* Whose box a slot's process has. */
+struct box {
+    uint32_t process; /* 0: none yet; written last */
+    uint64_t incarnation;
 };
 
 struct page {
@@ -55,8 +64,10 @@ struct page {
     uint32_t values; /* the last one given */
     bool failed;
     char failure[200];
+    uint32_t lives[SLOTS];
+    struct box box[SLOTS];
     uint32_t count[SLOTS];
-    struct entry entry[SLOTS][ROUND_MAX];
+    struct entry entry[SLOTS][ENTRIES];
 };
 
 static struct page *page;
@@ -240,19 +251,38 @@ static bool outcome_of(int rc, uint8_t *outcome)
     return false;
 }
 
-static void choose(struct entry *e, uint64_t *state, uint32_t seen)
+/* Somebody's box, or that of one who is gone. */
+static struct box some_box(uint64_t *state)
+{
+    const struct box *b = &page->box[below(state, SLOTS)];
+    uint32_t process = __atomic_load_n(&b->process, __ATOMIC_SEQ_CST);
+    struct box copy = {
+        .incarnation = __atomic_load_n(&b->incarnation, __ATOMIC_SEQ_CST)};
+
+    if (process == __atomic_load_n(&b->process, __ATOMIC_SEQ_CST))
+        copy.process = process;
+    return copy;
+}
+
+static void choose(struct entry *e, uint64_t *state, uint32_t seen,
+                   const struct holding *h, struct box *box)
 {
     struct operation *o = &e->operation;
 
     e->key = below(state, KEYS);
-    o->verb = VERBS_OF[TYPE_OF[e->key]][below(state, 16)];
     o->value = __atomic_add_fetch(&page->values, 1, __ATOMIC_RELAXED);
+    if (e->key >= DICT_KEYS) {
+        *box = some_box(state);
+        objects_choose(h, e->key, below(state, 8), box->process, o);
+        return;
+    }
+    o->verb = VERBS_OF[TYPE_OF[e->key]][below(state, 16)];
     if (TYPE_OF[e->key] == NUMBER)
         o->value = 1 + below(state, 1000);
     o->other = o->verb == CAS ? seen : 0;
 }
 
-static bool perform(struct entry *e, uint64_t *state, uint32_t *seen)
+static bool perform_call(struct entry *e, uint32_t *seen)
 {
     struct operation *o = &e->operation;
     struct shd_value v = {0};
@@ -263,10 +293,6 @@ static bool perform(struct entry *e, uint64_t *state, uint32_t *seen)
 
     c.len = (size_t)snprintf(key, sizeof(key), "%llu %u",
                              (unsigned long long)round_number, e->key);
-    o->began = tick();
-    __atomic_store_n(&e->begun, true, __ATOMIC_SEQ_CST);
-    if (below(state, 4) == 0)
-        (void)sched_yield();
     rc = call(&c, &v, &value);
     if (!outcome_of(rc, &o->outcome))
         return failed(VERB_NAMES[o->verb], rc);
@@ -274,9 +300,58 @@ static bool perform(struct entry *e, uint64_t *state, uint32_t *seen)
         o->result = value_of(&v);
     if (o->verb == GET && rc == SHD_OK && c.type == REGISTER)
         *seen = o->result;
+    return true;
+}
+
+static bool perform(struct entry *e, uint64_t *state, uint32_t *seen,
+                    struct holding *h, const struct box *box)
+{
+    struct operation *o = &e->operation;
+    int rc;
+
+    o->began = tick();
+    __atomic_store_n(&e->begun, true, __ATOMIC_SEQ_CST);
+    if (below(state, 4) == 0)
+        (void)sched_yield();
+    if (e->key < DICT_KEYS) {
+        if (!perform_call(e, seen))
+            return false;
+    } else if (!objects_perform(h, o, box->incarnation, &rc)) {
+        return failed(VERB_NAMES[o->verb], rc);
+    }
     if (below(state, 4) == 0)
         (void)sched_yield();
     __atomic_store_n(&o->ended, tick(), __ATOMIC_SEQ_CST);
+    return true;
+}
+
+static struct entry *next_entry(uint32_t slot)
+{
+    struct entry *e = &page->entry[slot][page->count[slot]];
+
+    e->operation.slot = (uint8_t)slot;
+    return e;
+}
+
+/* Its first operation, and then others know its box. */
+static bool listen_first(uint32_t slot, uint64_t *state, struct holding *h)
+{
+    struct entry *e = next_entry(slot);
+    struct box *box = &page->box[slot];
+    uint64_t incarnation;
+    int rc = objects_join(&incarnation);
+
+    if (rc != SHD_OK)
+        return failed("join", rc);
+    e->key = MAILBOX;
+    e->operation.verb = LISTEN;
+    e->operation.other = h->process;
+    if (!perform(e, state, NULL, h, box))
+        return false;
+    __atomic_fetch_add(&page->count[slot], 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&box->process, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&box->incarnation, incarnation, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&box->process, h->process, __ATOMIC_SEQ_CST);
     return true;
 }
 
@@ -284,20 +359,24 @@ static bool perform(struct entry *e, uint64_t *state, uint32_t *seen)
 static _Noreturn void work(uint32_t slot)
 {
     uint64_t state = seed * SLOTS + slot + page->count[slot] * 0x10001ull;
+    struct holding h = {.process = 1 + slot + SLOTS * page->lives[slot]};
+    struct box box = {0};
     uint32_t seen = 0;
 
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 ||
+        (page->count[slot] < ROUND_MAX && !listen_first(slot, &state, &h)))
         _exit(1);
-    while (page->count[slot] < ROUND_MAX) {
-        struct entry *e = &page->entry[slot][page->count[slot]];
+    for (;;) {
+        struct entry *e = next_entry(slot);
 
-        e->operation.slot = (uint8_t)slot;
-        choose(e, &state, seen);
-        if (!perform(e, &state, &seen))
+        if (page->count[slot] < ROUND_MAX)
+            choose(e, &state, seen, &h, &box);
+        else if (!objects_give_back(&h, &e->operation, &e->key))
+            _exit(0);
+        if (!perform(e, &state, &seen, &h, &box))
             _exit(1);
         __atomic_fetch_add(&page->count[slot], 1, __ATOMIC_SEQ_CST);
     }
-    _exit(0);
 }
 
 /* ---- the parent ---------------- */
@@ -316,6 +395,8 @@ bool record_open(void)
         printf("  FAIL it could not be set up: %s\n", shd_last_error());
         return false;
     }
+    if (!objects_open(segment))
+        return false;
     page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE,
                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return page != MAP_FAILED;
@@ -326,6 +407,7 @@ static pid_t start(uint32_t slot)
     pid_t pid;
 
     fflush(stdout);
+    page->lives[slot]++;
     pid = fork();
     if (pid == 0)
         work(slot);
@@ -340,8 +422,6 @@ static void cut_off(uint32_t slot, struct recorded *r)
     uint32_t n = page->count[slot];
     struct entry *e = &page->entry[slot][n];
 
-    if (n == ROUND_MAX)
-        return;
     if (!e->begun) {
         memset(e, 0, sizeof(*e));
         return;
@@ -354,8 +434,35 @@ static void cut_off(uint32_t slot, struct recorded *r)
     r->cut_off++;
 }
 
-/* Waits for the slot's process. False: it came to a bad end. */
-static bool bury(uint32_t slot, pid_t *pid, bool killed, struct recorded *r)
+/* What it held it has lost when this reap returns; of one that ended by itself,
+ * sooner or later. */
+static bool note_death(uint32_t slot, uint64_t killed)
+{
+    struct entry *e = next_entry(slot);
+    uint32_t n = page->count[slot]++;
+    int rc;
+
+    e->key = DEATH;
+    e->operation.other = 1 + slot + SLOTS * page->lives[slot];
+    e->begun = true;
+    if (killed == 0) {
+        e->operation.began = n > 0 ? e[-1].operation.ended : 0;
+        e->operation.cut_off = true;
+        e->operation.ended = UINT64_MAX;
+        return true;
+    }
+    e->operation.began = killed;
+    rc = shd_reap(segment, NULL);
+    e->operation.ended = tick();
+    if (rc != SHD_OK)
+        printf("  FAIL reap gave %s\n", shd_strerror_name(rc));
+    return rc == SHD_OK;
+}
+
+/* Waits for the slot's process. `killed`: since when, 0: it was not. False: it
+ * came to a bad end. */
+static bool bury(uint32_t slot, pid_t *pid, uint64_t killed,
+                 struct recorded *r)
 {
     int status;
 
@@ -366,8 +473,8 @@ static bool bury(uint32_t slot, pid_t *pid, bool killed, struct recorded *r)
     *pid = 0;
     cut_off(slot, r);
     if (WIFEXITED(status) ? WEXITSTATUS(status) == 0
-                          : killed && WTERMSIG(status) == SIGKILL)
-        return true;
+                          : killed != 0 && WTERMSIG(status) == SIGKILL)
+        return note_death(slot, killed);
     printf("  FAIL a process ended with status 0x%x: %s\n", (unsigned)status,
            page->failure);
     return false;
@@ -380,13 +487,15 @@ static bool kill_some(pid_t pid[SLOTS], struct recorded *r)
     for (uint32_t i = 0; i < KILLS_MAX; i++) {
         const struct timespec t = {.tv_nsec = below(&state, PAUSE_NS)};
         uint32_t slot = below(&state, SLOTS);
+        uint64_t since;
 
         (void)nanosleep(&t, NULL);
-        if (__atomic_load_n(&page->count[slot], __ATOMIC_SEQ_CST) == ROUND_MAX)
+        if (__atomic_load_n(&page->count[slot], __ATOMIC_SEQ_CST) >= ROUND_MAX)
             continue;
+        since = tick();
         (void)kill(pid[slot], SIGKILL);
         r->kills++;
-        if (!bury(slot, &pid[slot], true, r))
+        if (!bury(slot, &pid[slot], since, r))
             return false;
         pid[slot] = start(slot);
         if (pid[slot] < 0)
@@ -395,25 +504,48 @@ static bool kill_some(pid_t pid[SLOTS], struct recorded *r)
     return true;
 }
 
+static bool add(struct recorded *r, uint32_t key, const struct operation *o)
+{
+    struct history *h = &r->of[key];
+
+    if (h->count == HISTORY_MAX) {
+        printf("  FAIL a key has more than %u operations\n", HISTORY_MAX);
+        return false;
+    }
+    h->operation[h->count++] = *o;
+    r->objects += key >= DICT_KEYS && o->verb != objects_death(key);
+    r->inherited += o->outcome == INHERITED;
+    r->refused += o->outcome == LOST;
+    return true;
+}
+
+static bool add_death(struct recorded *r, struct operation o)
+{
+    bool good = true;
+
+    for (uint32_t key = DICT_KEYS; key < KEYS && good; key++) {
+        o.verb = (uint8_t)objects_death(key);
+        good = add(r, key, &o);
+    }
+    return good;
+}
+
 static bool collect(struct recorded *r)
 {
+    bool good = true;
+
     for (uint32_t k = 0; k < KEYS; k++)
         r->of[k].count = 0;
     for (uint32_t slot = 0; slot < SLOTS; slot++) {
-        for (uint32_t i = 0; i < page->count[slot]; i++) {
+        for (uint32_t i = 0; i < page->count[slot] && good; i++) {
             const struct entry *e = &page->entry[slot][i];
-            struct history *h = &r->of[e->key];
 
-            if (h->count == HISTORY_MAX) {
-                printf("  FAIL a key has more than %u operations\n",
-                       HISTORY_MAX);
-                return false;
-            }
-            h->operation[h->count++] = e->operation;
-            r->operations++;
+            good = e->key == DEATH ? add_death(r, e->operation)
+                                   : add(r, e->key, &e->operation);
+            r->operations += e->key != DEATH;
         }
     }
-    return true;
+    return good;
 }
 
 /* The dict is sound, and its keys go. */
@@ -430,6 +562,8 @@ static bool clean_up(void)
                report);
         return false;
     }
+    if (!objects_clean_up())
+        return false;
     rc = shd_flush_all(dict);
     if (rc == SHD_OK)
         rc = shd_flush_expired(dict, 0, NULL);
@@ -457,7 +591,7 @@ bool record_round(uint64_t round_seed, struct recorded *r)
             continue;
         if (!good)
             (void)kill(pid[i], SIGKILL);
-        good = bury(i, &pid[i], !good, r) && good;
+        good = bury(i, &pid[i], good ? 0 : tick(), r) && good;
     }
     return good && collect(r) && clean_up();
 }

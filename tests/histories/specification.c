@@ -5,9 +5,13 @@
 
 const char *const VERB_NAMES[VERBS] = {
     "get",  "set",  "add",   "replace", "delete", "take", "cas",
-    "incr", "init", "lpush", "rpush",   "lpop",   "rpop", "llen"};
-const char *const OUTCOME_NAMES[OUTCOMES] = {"done", "notfound", "exists",
-                                             "changed"};
+    "incr", "init", "lpush", "rpush",   "lpop",   "rpop", "llen",
+    "qpush", "qpop", "lease", "ack", "nack", "qdies",
+    "acquire", "try", "release", "held", "ldies",
+    "look", "resign", "edies",
+    "listen", "post", "receive", "mdies"};
+const char *const OUTCOME_NAMES[OUTCOMES] = {
+    "done", "notfound", "exists", "changed", "busy", "lost", "inherited"};
 
 static void put(struct state *s, uint32_t value)
 {
@@ -36,7 +40,7 @@ static uint32_t pop(struct state *s, bool left)
     return value;
 }
 
-/* The outcome; *result is 0 where an operation gives none. */
+/* The outcome; *result: 0 where an operation gives none. */
 static enum outcome run(const struct operation *o, struct state *s,
                         uint32_t *result)
 {
@@ -98,10 +102,250 @@ static enum outcome run(const struct operation *o, struct state *s,
     }
 }
 
+/* ---- objects ---------------- */
+
+static void insert(struct state *s, uint32_t at, uint32_t value)
+{
+    memmove(s->item + at + 1, s->item + at,
+            (s->count - at) * sizeof(s->item[0]));
+    s->item[at] = value;
+    s->count++;
+}
+
+static void erase(struct state *s, uint32_t at, uint32_t n)
+{
+    memmove(s->item + at, s->item + at + n,
+            (s->count - at - n) * sizeof(s->item[0]));
+    s->count -= n;
+}
+
+/* An object that is not there yet has so many words of 0. */
+static void at_least(struct state *s, uint32_t n)
+{
+    while (s->count < n)
+        s->item[s->count++] = 0;
+}
+
+/* A queue: how many are ready; they, the next one first; then who has what on
+ * a lease, in pairs, by process: of each one at most. */
+static uint32_t lease_of(const struct state *s, uint32_t process)
+{
+    uint32_t i = 1 + s->item[0];
+
+    while (i < s->count && s->item[i] < process)
+        i += 2;
+    return i;
+}
+
+static bool has_lease(const struct state *s, uint32_t process)
+{
+    uint32_t i = lease_of(s, process);
+
+    return i < s->count && s->item[i] == process;
+}
+
+static void to_front(struct state *s, uint32_t process)
+{
+    uint32_t i = lease_of(s, process), value = s->item[i + 1];
+
+    erase(s, i, 2);
+    insert(s, 1, value);
+    s->item[0]++;
+}
+
+static enum outcome run_queue(const struct operation *o, struct state *s,
+                              uint32_t *result)
+{
+    uint32_t process = o->other;
+
+    at_least(s, 1);
+    switch ((enum verb)o->verb) {
+    case QPUSH:
+        insert(s, 1 + s->item[0]++, o->value);
+        return DONE;
+    case QPOP:
+    case LEASE:
+        if (s->item[0] == 0)
+            return NOTFOUND;
+        *result = s->item[1];
+        erase(s, 1, 1);
+        s->item[0]--;
+        if (o->verb == LEASE) {
+            uint32_t i = lease_of(s, process);
+
+            insert(s, i, *result);
+            insert(s, i, process);
+        }
+        return DONE;
+    default:
+        break;
+    }
+    if (!has_lease(s, process))
+        return o->verb == QDIES ? DONE : LOST;
+    if (o->verb == ACK)
+        erase(s, lease_of(s, process), 2);
+    else /* NACK, QDIES */
+        to_front(s, process);
+    return DONE;
+}
+
+/* A lock: who has it, the last token that somebody was told, and whether the
+ * last holder died. */
+static enum outcome run_lock(const struct operation *o, struct state *s,
+                             uint32_t *result)
+{
+    bool had = s->item[0] == o->other;
+    bool died = s->item[2] != 0;
+
+    switch ((enum verb)o->verb) {
+    case ACQUIRE:
+    case TRY:
+        if (s->item[0] != 0)
+            return BUSY;
+        s->item[0] = o->other;
+        s->item[2] = 0;
+        /* Any that is larger; of one that died before it was told, none. */
+        *result = o->cut_off || o->result > s->item[1] ? o->result
+                                                       : s->item[1] + 1;
+        if (!o->cut_off)
+            s->item[1] = *result;
+        return died ? INHERITED : DONE;
+    case HELD:
+        return had ? DONE : LOST;
+    case RELEASE:
+        if (!had)
+            return LOST;
+        s->item[0] = 0;
+        return DONE;
+    default: /* LDIES */
+        if (had) {
+            s->item[0] = 0;
+            s->item[2] = 1;
+        }
+        return DONE;
+    }
+}
+
+/* A leader: the last token that somebody was told, whether it is that of the
+ * one who leads, and who stands, the leader first. */
+static void stand_no_more(struct state *s, uint32_t process)
+{
+    for (uint32_t i = 2; i < s->count; i++) {
+        if (s->item[i] != process)
+            continue;
+        if (i == 2)
+            s->item[1] = 0;
+        erase(s, i, 1);
+    }
+}
+
+static enum outcome run_leader(const struct operation *o, struct state *s,
+                               uint32_t *result)
+{
+    uint32_t i = 2;
+
+    if (o->verb != LOOK) {
+        stand_no_more(s, o->other);
+        return DONE;
+    }
+    while (i < s->count && s->item[i] != o->other)
+        i++;
+    if (i == s->count)
+        s->item[s->count++] = o->other;
+    if (i != 2)
+        return NOTFOUND;
+    if (o->cut_off)
+        return DONE;
+    if (s->item[1] == 0)
+        s->item[0] = o->result > s->item[0] ? o->result : s->item[0] + 1;
+    s->item[1] = 1;
+    *result = s->item[0];
+    return DONE;
+}
+
+/* A mailbox: of each box its process + 2^31, then its messages. */
+#define BOX 0x80000000u
+
+static uint32_t box_of(const struct state *s, uint32_t process)
+{
+    uint32_t i = 0;
+
+    while (i < s->count && s->item[i] != (BOX | process))
+        i++;
+    return i;
+}
+
+static uint32_t box_end(const struct state *s, uint32_t i)
+{
+    for (i++; i < s->count && (s->item[i] & BOX) == 0; i++)
+        ;
+    return i;
+}
+
+/* By process, so that the same boxes are the same state. */
+static void make_box(struct state *s, uint32_t process)
+{
+    uint32_t i = 0;
+
+    while (i < s->count && s->item[i] < (BOX | process))
+        i = box_end(s, i);
+    insert(s, i, BOX | process);
+}
+
+static enum outcome run_mailbox(const struct operation *o, struct state *s,
+                                uint32_t *result)
+{
+    uint32_t i = box_of(s, o->other);
+    bool there = i < s->count;
+
+    switch ((enum verb)o->verb) {
+    case LISTEN:
+    case RECEIVE:
+        if (!there)
+            make_box(s, o->other);
+        if (o->verb == LISTEN)
+            return DONE;
+        i = box_of(s, o->other);
+        if (box_end(s, i) == i + 1)
+            return NOTFOUND;
+        *result = s->item[i + 1];
+        erase(s, i + 1, 1);
+        return DONE;
+    case POST:
+        if (!there)
+            return LOST;
+        insert(s, box_end(s, i), o->value);
+        return DONE;
+    default: /* MDIES */
+        if (there)
+            erase(s, i, box_end(s, i) - i);
+        return DONE;
+    }
+}
+
+static enum outcome run_any(const struct operation *o, struct state *s,
+                            uint32_t *result)
+{
+    *result = 0;
+    if (o->verb <= LLEN)
+        return run(o, s, result);
+    if (o->verb <= QDIES)
+        return run_queue(o, s, result);
+    if (o->verb <= LDIES) {
+        at_least(s, 3);
+        return run_lock(o, s, result);
+    }
+    if (o->verb <= EDIES) {
+        at_least(s, 2);
+        return run_leader(o, s, result);
+    }
+    return run_mailbox(o, s, result);
+}
+
 bool specification_apply(const struct operation *o, struct state *s)
 {
     uint32_t result;
-    enum outcome outcome = run(o, s, &result);
+    enum outcome outcome = run_any(o, s, &result);
 
     return o->cut_off || (outcome == o->outcome && result == o->result);
 }

@@ -105,6 +105,122 @@ static const struct {
     {"a dead one's increment, seen by another", POSSIBLE,
      "0 1 4 init 5 0 killed 0\n"
      "1 2 3 init 1 0 done 6\n"},
+    {"a message that two take", IMPOSSIBLE,
+     "0 1 2 qpush 7 0 done 0\n"
+     "1 3 5 lease 0 2 done 7\n"
+     "2 4 6 lease 0 3 done 7\n"},
+    {"a message that is taken, comes back, and is taken", POSSIBLE,
+     "0 1 2 qpush 7 0 done 0\n"
+     "1 3 4 lease 0 2 done 7\n"
+     "1 5 6 nack 0 2 done 0\n"
+     "2 7 8 lease 0 3 done 7\n"},
+    {"a message that comes back behind another", IMPOSSIBLE,
+     "0 1 2 qpush 7 0 done 0\n"
+     "0 3 4 qpush 8 0 done 0\n"
+     "1 5 6 lease 0 2 done 7\n"
+     "1 7 8 nack 0 2 done 0\n"
+     "2 9 10 qpop 0 3 done 8\n"},
+    {"a message that was acknowledged comes back", IMPOSSIBLE,
+     "0 1 2 qpush 7 0 done 0\n"
+     "1 3 4 lease 0 2 done 7\n"
+     "1 5 6 ack 0 2 done 0\n"
+     "2 7 8 qpop 0 3 done 7\n"},
+    {"a dead one's message comes back", POSSIBLE,
+     "0 1 2 qpush 7 0 done 0\n"
+     "1 3 4 lease 0 2 done 7\n"
+     "1 5 8 qdies 0 2 done 0\n"
+     "2 6 7 qpop 0 3 done 7\n"},
+    {"a dead one's message does not come back", IMPOSSIBLE,
+     "0 1 2 qpush 7 0 done 0\n"
+     "1 3 4 lease 0 2 done 7\n"
+     "1 5 6 qdies 0 2 done 0\n"
+     "2 7 8 qpop 0 3 notfound 0\n"},
+    {"a dead one's acknowledgement, done or not", POSSIBLE,
+     "0 1 2 qpush 7 0 done 0\n"
+     "1 3 4 lease 0 2 done 7\n"
+     "1 5 8 ack 0 2 killed 0\n"
+     "1 9 10 qdies 0 2 done 0\n"
+     "2 11 12 qpop 0 3 notfound 0\n"},
+    {"messages out of order", IMPOSSIBLE,
+     "0 1 2 qpush 7 0 done 0\n"
+     "0 3 4 qpush 8 0 done 0\n"
+     "1 5 6 qpop 0 2 done 8\n"},
+    {"two that hold one lock", IMPOSSIBLE,
+     "0 1 2 acquire 0 1 done 1\n"
+     "1 3 4 try 0 2 done 2\n"
+     "0 5 6 release 0 1 done 0\n"},
+    {"a lock that is handed on", POSSIBLE,
+     "0 1 2 acquire 0 1 done 1\n"
+     "1 3 8 acquire 0 2 done 2\n"
+     "2 4 5 try 0 3 busy 0\n"
+     "0 6 7 release 0 1 done 0\n"},
+    {"a token that does not grow", IMPOSSIBLE,
+     "0 1 2 acquire 0 1 done 4\n"
+     "0 3 4 release 0 1 done 0\n"
+     "1 5 6 acquire 0 2 done 4\n"},
+    {"a dead holder's lock, and who has it next is told", POSSIBLE,
+     "0 1 2 acquire 0 1 done 1\n"
+     "0 3 4 ldies 0 1 done 0\n"
+     "1 5 6 try 0 2 inherited 2\n"},
+    {"a dead holder's lock, and nobody is told", IMPOSSIBLE,
+     "0 1 2 acquire 0 1 done 1\n"
+     "0 3 4 ldies 0 1 done 0\n"
+     "1 5 6 try 0 2 done 2\n"},
+    {"a lock that a dead holder keeps", IMPOSSIBLE,
+     "0 1 2 acquire 0 1 done 1\n"
+     "0 3 4 ldies 0 1 done 0\n"
+     "1 5 6 try 0 2 busy 0\n"},
+    {"a lock that a living holder loses", IMPOSSIBLE,
+     "0 1 2 acquire 0 1 done 1\n"
+     "0 3 4 held 0 1 lost 0\n"},
+    {"a lock that is busy, and nobody has it", IMPOSSIBLE,
+     "0 1 2 acquire 0 1 done 1\n"
+     "0 3 4 release 0 1 done 0\n"
+     "1 5 6 try 0 2 busy 0\n"},
+    {"two that lead", IMPOSSIBLE,
+     "0 1 2 look 0 1 done 1\n"
+     "1 3 4 look 0 2 done 2\n"
+     "0 5 6 look 0 1 done 1\n"},
+    {"one that leads, resigns, and the next in line", POSSIBLE,
+     "0 1 2 look 0 1 done 1\n"
+     "1 3 4 look 0 2 notfound 0\n"
+     "0 5 6 resign 0 1 done 0\n"
+     "2 7 8 look 0 3 notfound 0\n"
+     "1 9 10 look 0 2 done 2\n"},
+    {"nobody that leads", IMPOSSIBLE,
+     "0 1 2 look 0 1 done 1\n"
+     "1 3 4 look 0 2 notfound 0\n"
+     "0 5 6 edies 0 1 done 0\n"
+     "1 7 8 look 0 2 notfound 0\n"},
+    {"a leader with another token", IMPOSSIBLE,
+     "0 1 2 look 0 1 done 1\n"
+     "0 3 4 look 0 1 done 2\n"},
+    {"a post that is received twice", IMPOSSIBLE,
+     "0 1 2 listen 0 1 done 0\n"
+     "1 3 4 post 7 1 done 0\n"
+     "0 5 6 receive 0 1 done 7\n"
+     "0 7 8 receive 0 1 done 7\n"},
+    {"posts out of order", IMPOSSIBLE,
+     "0 1 2 listen 0 1 done 0\n"
+     "1 3 4 post 7 1 done 0\n"
+     "1 5 6 post 8 1 done 0\n"
+     "0 7 8 receive 0 1 done 8\n"},
+    {"a post that is lost", IMPOSSIBLE,
+     "0 1 2 listen 0 1 done 0\n"
+     "1 3 4 post 7 1 done 0\n"
+     "0 5 6 receive 0 1 notfound 0\n"},
+    {"a post to the dead", IMPOSSIBLE,
+     "0 1 2 listen 0 1 done 0\n"
+     "0 3 4 mdies 0 1 done 0\n"
+     "1 5 6 post 7 1 done 0\n"},
+    {"a post to one that dies", POSSIBLE,
+     "0 1 2 listen 0 1 done 0\n"
+     "0 3 8 mdies 0 1 done 0\n"
+     "1 4 5 post 7 1 done 0\n"
+     "1 6 7 post 8 1 lost 0\n"},
+    {"a living one's box is lost", IMPOSSIBLE,
+     "0 1 2 listen 0 1 done 0\n"
+     "1 3 4 post 7 1 lost 0\n"},
     {"a value of before, in another slot's gap", IMPOSSIBLE,
      "0 1 2 set 7 0 done 0\n"
      "2 3 10 set 9 0 done 0\n"
@@ -133,7 +249,10 @@ void wrong_by_hand(uint32_t *good, uint32_t *bad)
 
 const char *const MUTATION_NAMES[MUTATIONS] = {
     "an element popped a second time", "a value that was overwritten",
-    "a value before it was stored", "a value whose store is forgotten"};
+    "a value before it was stored", "a value whose store is forgotten",
+    "a message taken after it was popped", "a token that does not grow",
+    "a second holder of a lock", "a second leader",
+    "a post received a second time"};
 
 /* What is added up may come to the same number in many ways. */
 static bool is_sum(const struct history *h)
@@ -208,6 +327,98 @@ static bool forget(struct history *h, const struct operation *a, uint32_t b)
     return true;
 }
 
+/* ---- of objects ---------------- */
+
+static bool gives(const struct operation *o, enum verb verb)
+{
+    return o->verb == verb && !o->cut_off &&
+           (o->outcome == DONE || o->outcome == INHERITED);
+}
+
+/* b's result is a's too, though it was gone, or too small, before a began. */
+static bool again(struct operation *a, const struct operation *b)
+{
+    if (b->ended >= a->began || a->result == b->result)
+        return false;
+    a->result = b->result;
+    return true;
+}
+
+static bool take_popped(struct operation *a, const struct operation *b)
+{
+    return (gives(a, QPOP) || gives(a, LEASE)) && gives(b, QPOP) &&
+           again(a, b);
+}
+
+static bool token_back(struct operation *a, const struct operation *b)
+{
+    return (gives(a, ACQUIRE) || gives(a, TRY)) &&
+           (gives(b, ACQUIRE) || gives(b, TRY)) && again(a, b);
+}
+
+static bool receive_twice(struct operation *a, const struct operation *b)
+{
+    return gives(a, RECEIVE) && gives(b, RECEIVE) && again(a, b);
+}
+
+/* While b's process has it for certain: it gave it back after a had ended. */
+static bool second_holder(const struct history *h, struct operation *a,
+                          const struct operation *b)
+{
+    if (a->verb != TRY || a->cut_off || a->outcome != BUSY ||
+        (!gives(b, ACQUIRE) && !gives(b, TRY)) || b->ended >= a->began)
+        return false;
+    for (const struct operation *o = b + 1; o < h->operation + h->count; o++) {
+        if (o->slot != b->slot)
+            return false;
+        if (o->verb == HELD)
+            continue;
+        if (!gives(o, RELEASE) || o->began <= a->ended)
+            return false;
+        a->outcome = DONE;
+        a->result = UINT32_MAX;
+        return true;
+    }
+    return false;
+}
+
+/* While b's process leads: it says so before and after, by one token. */
+static bool second_leader(const struct history *h, struct operation *a,
+                          const struct operation *b)
+{
+    if (a->verb != LOOK || a->cut_off || a->outcome != NOTFOUND ||
+        !gives(b, LOOK) || b->ended >= a->began)
+        return false;
+    for (const struct operation *o = b + 1; o < h->operation + h->count; o++) {
+        if (o->slot != b->slot || !gives(o, LOOK) || o->result != b->result)
+            return false;
+        if (o->began > a->ended) {
+            a->outcome = DONE;
+            a->result = UINT32_MAX;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool mutate(struct history *h, unsigned mutation, struct operation *a,
+                   uint32_t b)
+{
+    const struct operation *other = &h->operation[b];
+
+    switch (mutation) {
+    case 0: return pop_twice(a, other);
+    case 1: return read_old(h, a, other);
+    case 2: return read_early(a, other);
+    case 3: return forget(h, a, b);
+    case 4: return take_popped(a, other);
+    case 5: return token_back(a, other);
+    case 6: return second_holder(h, a, other);
+    case 7: return second_leader(h, a, other);
+    default: return receive_twice(a, other);
+    }
+}
+
 bool wrong_mutate(struct history *h, unsigned mutation, uint64_t random)
 {
     uint32_t n = h->count;
@@ -219,10 +430,7 @@ bool wrong_mutate(struct history *h, unsigned mutation, uint64_t random)
         struct operation *a = &h->operation[at / n];
         uint32_t b = (uint32_t)(at % n);
 
-        if (mutation == 0   ? pop_twice(a, &h->operation[b])
-            : mutation == 1 ? read_old(h, a, &h->operation[b])
-            : mutation == 2 ? read_early(a, &h->operation[b])
-                            : forget(h, a, b))
+        if (mutate(h, mutation, a, b))
             return true;
     }
     return false;

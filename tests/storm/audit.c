@@ -63,13 +63,12 @@ uint32_t value_make(uint32_t slot, uint32_t key, uint64_t version,
         return SHD_NUMBER;
     }
     r *= 0x9e3779b97f4a7c15ull;
-    n = (r >> 40) % (version % 8 == 1 ? VALUE_MAX - 32 : 400);
+    n = (r >> 40) % (version % 16 == 1 ? VALUE_MAX - 32 : 400);
     memcpy(bytes, head, sizeof(head));
     for (uint64_t i = 0; i < n; i += 8) {
-        r ^= r << 13;
-        r ^= r >> 7;
-        r ^= r << 17;
-        memcpy(bytes + sizeof(head) + i, &r, 8);
+        uint64_t word = r + i * 0xd1342543de82ef95ull;
+
+        memcpy(bytes + sizeof(head) + i, &word, 8);
     }
     *len = sizeof(head) + n;
     return SHD_STRING;
@@ -110,8 +109,9 @@ int64_t value_version(const struct storm *s, uint32_t slot, uint32_t key,
     return (int64_t)version;
 }
 
-int element_parse(const struct shd_value *v, const unsigned char *bytes,
-                  uint32_t *slot, uint32_t *number)
+int element_parse(const struct storm *s, const struct shd_value *v,
+                  const unsigned char *bytes, uint32_t *slot,
+                  uint32_t *number)
 {
     uint64_t id;
 
@@ -128,7 +128,12 @@ int element_parse(const struct shd_value *v, const unsigned char *bytes,
     }
     *slot = (uint32_t)(id >> 32);
     *number = (uint32_t)id;
-    return *slot < SLOTS_MAX && *number < ELEMENTS ? 0 : -1;
+    return *slot < s->workers && *number < ELEMENTS &&
+                   *number < __atomic_load_n(
+                                 &s->journal->slot[*slot].elements,
+                                 __ATOMIC_RELAXED)
+               ? 0
+               : -1;
 }
 
 static int settle_key(const struct storm *s, uint32_t number, char *why,
@@ -309,7 +314,7 @@ static int drain_list(const struct storm *s, uint32_t n)
 
     while ((rc = shd_pop(s->big, 1, key, key_len, found, sizeof(found),
                          &v)) == SHD_OK) {
-        if (element_parse(&v, found, &slot, &element) != 0) {
+        if (element_parse(s, &v, found, &slot, &element) != 0) {
             printf("    list %u holds an element that never was\n", n);
             return -1;
         }
@@ -331,7 +336,8 @@ static int audit_elements(const struct storm *s)
 
         for (uint32_t n = 0; n < LISTS; n++)
             open[n] += slot->pops_open[n];
-        for (uint32_t e = 0; e < ELEMENTS; e++) {
+        /* No other has been begun with (element_parse). */
+        for (uint32_t e = 0; e < slot->elements; e++) {
             unsigned popped = s->journal->popped[i][e];
             uint8_t pushed = slot->pushed[e];
 
@@ -344,10 +350,10 @@ static int audit_elements(const struct storm *s)
             if (pushed != 0 && popped == 0)
                 lost[pushed - 1]++;
         }
-        memset(slot->pushed, 0, sizeof(slot->pushed));
-        memset(slot->push_open, 0, sizeof(slot->push_open));
+        memset(slot->pushed, 0, slot->elements);
+        memset(slot->push_open, 0, slot->elements);
         memset(slot->pops_open, 0, sizeof(slot->pops_open));
-        memset(s->journal->popped[i], 0, ELEMENTS);
+        memset(s->journal->popped[i], 0, slot->elements);
         slot->elements = 0;
     }
     for (uint32_t n = 0; n < LISTS; n++) {

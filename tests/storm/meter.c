@@ -83,19 +83,19 @@ static uint64_t ask_delay_ns(struct meter *m)
     text[n] = '\0';
     if (sscanf(text, "%llu %llu", &ran, &delay) != 2)
         return 0;
-    if (m != NULL)
-        m->ran_ns = ran;
+    m->ran_ns = ran;
+    m->delay_ns = delay;
     return delay;
 }
 
-int meter_open(void)
+int meter_open(struct meter *m)
 {
     if (schedstat >= 0)
         close(schedstat);
     schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
     if (schedstat < 0)
         return -1;
-    delay_ns = ask_delay_ns(NULL);
+    delay_ns = ask_delay_ns(m);
     last_end_ns = meter_now_ns();
     return 0;
 }
@@ -112,7 +112,7 @@ void meter_begin(struct meter *m)
 }
 
 static void add_episode(struct meter *m, uint64_t begin, uint64_t end,
-                        uint64_t stall, uint32_t kind)
+                        uint64_t stall, uint32_t kind, bool cut)
 {
     struct episode *e = &m->episode[m->episodes % METER_EPISODES];
 
@@ -120,6 +120,7 @@ static void add_episode(struct meter *m, uint64_t begin, uint64_t end,
     e->end_ns = end;
     e->stall_ns = stall;
     e->kind = kind;
+    e->cut = cut;
     m->episodes++;
 }
 
@@ -135,7 +136,7 @@ void meter_end(struct meter *m, uint32_t kind)
         stall -= delay - delay_ns < wall ? delay - delay_ns : wall;
         delay_ns = delay;
         if (wall > METER_EPISODE_NS)
-            add_episode(m, begin, end, stall, kind);
+            add_episode(m, begin, end, stall, kind, false);
         end = meter_now_ns();
     }
     if (wall > m->wall.max_ns)
@@ -147,47 +148,81 @@ void meter_end(struct meter *m, uint32_t kind)
     last_end_ns = end;
 }
 
-/* Of another process: its state letter and its processor time. */
-static int look_at(int pid, char *state, uint64_t *ran_ns)
+/* Of another process: its state letter, or '?'. */
+static char state_of(int pid)
 {
     char path[40], text[300], *end;
-    unsigned long long ran;
     size_t n;
     FILE *f;
 
     snprintf(path, sizeof(path), "/proc/%d/stat", pid);
     f = fopen(path, "re");
     if (f == NULL)
-        return -1;
+        return '?';
     n = fread(text, 1, sizeof(text) - 1, f);
     (void)fclose(f);
     text[n] = '\0';
     end = strrchr(text, ')');
-    if (end == NULL || end[1] != ' ')
-        return -1;
-    *state = end[2];
+    return end != NULL && end[1] == ' ' ? end[2] : '?';
+}
+
+bool meter_is_asleep(int pid)
+{
+    return state_of(pid) == 'S';
+}
+
+static int look_at(int pid, uint64_t *ran_ns, uint64_t *aside_ns)
+{
+    unsigned long long ran, delay;
+    char path[40];
+    FILE *f;
+
     snprintf(path, sizeof(path), "/proc/%d/schedstat", pid);
     f = fopen(path, "re");
     if (f == NULL)
         return -1;
-    int read = fscanf(f, "%llu", &ran);
+    int read = fscanf(f, "%llu %llu", &ran, &delay);
     (void)fclose(f);
     *ran_ns = ran;
-    return read == 1 ? 0 : -1;
+    *aside_ns = delay;
+    return read == 2 ? 0 : -1;
 }
 
 void meter_cut(struct meter *m, int pid, uint32_t kind)
 {
     uint64_t since = __atomic_load_n(&m->busy_since_ns, __ATOMIC_RELAXED);
-    uint64_t now = meter_now_ns(), ran, before = m->ran_ns;
+    uint64_t now = meter_now_ns(), ran, delay, aside = 0;
     char state;
 
-    if (since == 0 || now < since + METER_EPISODE_NS ||
-        look_at(pid, &state, &ran) != 0 || state != 'R' || ran < before)
+    if (since == 0 || now < since + METER_EPISODE_NS)
         return;
-    /* Runnable, and it has not run: not one that spins. */
-    if (ran - before < now - since)
-        add_episode(m, since, now, ran - before, kind);
+    state = state_of(pid);
+    if (look_at(pid, &ran, &delay) != 0)
+        return;
+    /* Runnable, and it has not run: the kernel adds the delay up only when it
+     * does. Not one that spins. */
+    if (state == 'R' && ran >= m->ran_ns && ran - m->ran_ns < now - since)
+        aside = now - since - (ran - m->ran_ns);
+    else if (state == 'Z' && delay >= m->delay_ns)
+        aside = delay - m->delay_ns;
+    if (aside > now - since)
+        aside = now - since;
+    if (aside > 0)
+        add_episode(m, since, now, now - since - aside, kind, true);
+}
+
+void meter_stopped(struct meter *m, uint64_t since_ns, uint32_t kind)
+{
+    uint64_t now = meter_now_ns();
+
+    if (now - since_ns > METER_EPISODE_NS)
+        add_episode(m, since_ns, now, 0, kind, true);
+}
+
+void meter_forget_episodes(struct meter *m)
+{
+    memset(m->episode, 0, sizeof(m->episode));
+    m->episodes = 0;
 }
 
 uint64_t meter_explained(const struct meter *const *meters, unsigned count,

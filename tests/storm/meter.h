@@ -22,6 +22,7 @@
 #ifndef SHD_TESTS_STORM_METER_H
 #define SHD_TESTS_STORM_METER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define METER_BATCH 64u
@@ -47,13 +48,15 @@ struct episode {
     uint64_t begin_ns, end_ns;
     uint64_t stall_ns; /* the rest of it the process was put aside */
     uint32_t kind;
+    uint32_t cut; /* it never came to its end: explains, and is not judged */
 };
 
 /* Lies in memory that outlives the worker. */
 struct meter {
     struct histogram wall, stall;
     uint64_t busy_since_ns; /* in an operation since then, or 0 */
-    uint64_t ran_ns;        /* processor time of the worker, lately */
+    uint64_t ran_ns;        /* processor time of the worker, lately, */
+    uint64_t delay_ns;      /* and how long it has been put aside */
     uint32_t worst_wall_kind, worst_stall_kind;
     uint64_t episodes;
     struct episode episode[METER_EPISODES]; /* the last ones */
@@ -61,15 +64,26 @@ struct meter {
 
 uint64_t meter_now_ns(void);
 
-/* For the calling thread, after every fork. -1: no such file. */
-int meter_open(void);
+/* For the calling thread, after every fork; m is of nobody else now. -1: no
+ * such file. */
+int meter_open(struct meter *m);
 
 void meter_begin(struct meter *m);
 void meter_end(struct meter *m, uint32_t kind);
 
-/* Before process `pid`, whose meter it is, is killed: notes the operation that
- * it cuts off, if it is a long one in which the process was put aside. */
+/* Before process `pid`, whose meter it is, is killed, or before it is waited
+ * for: notes the operation that is cut off, if it is a long one in which the
+ * process was put aside. */
 void meter_cut(struct meter *m, int pid, uint32_t kind);
+
+/* The same of one that has been stopped by the caller since then. */
+void meter_stopped(struct meter *m, uint64_t since_ns, uint32_t kind);
+
+/* Is that process asleep? */
+bool meter_is_asleep(int pid);
+
+/* Forgets the long operations, which have been judged. Nobody uses it. */
+void meter_forget_episodes(struct meter *m);
 
 /* The longest time that another process, which had begun its operation, was
  * put aside during that episode. */

@@ -2,47 +2,49 @@
 /*
  * A storm of real SIGKILLs.
  *
- * Workers change dicts as fast as they can; this parent kills them at random
- * moments - one, several at once, while they start and register, one that is
- * reaping, and one that gives the dicts other capacities - and starts others in their place, by fork of this attached
- * process or by exec of a fresh one. Some are never killed but at an audit:
- * the witnesses, for a worker that lives a few ms cannot see a long stall.
- * Every AUDIT_EVERY kills all are killed at once, and what must hold (storm.h)
- * is verified, together with every invariant of the segment.
+ * Workers change dicts as fast as they can, and are killed at random moments
+ * (storm.h, "how a worker dies"); this parent starts others in their place, by
+ * fork of this attached process or by exec of a fresh one. Some are never
+ * killed but at an audit: the witnesses, for a worker that lives less than a
+ * ms cannot see a long stall. Every AUDIT_EVERY kills all are killed at once,
+ * and what must hold (storm.h) is verified, together with every invariant of
+ * the segment.
  */
-#include "tests/storm/storm.h"
+#include "tests/storm/parent.h"
+#include "shm/api/handle.h"
+#include "shm/memory/catalogue.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define KILLS_DEFAULT 10000u
-#define WORKERS_DEFAULT 6u
-#define WITNESSES 2u
-#define AUDIT_EVERY 500u
-#define STALL_LIMIT_NS 100000000u
+#define WORKERS_DEFAULT 8u
+#define AUDIT_EVERY 1000u
+#define EXEC_ONE_IN 50u
+#define LOOKS 100 /* for a worker with a lock */
+#define STOPS 10  /* tries to stop one with it */
 
-static struct storm storm;
-static pid_t pids[SLOTS_MAX], resizer, supervisor;
-static bool supervised;
-static uint64_t kills_supervising;
+struct storm storm;
+struct tally tally;
+struct meter parent_meter;
+bool supervised;
+static pid_t pids[SLOTS_MAX];
 static uint64_t seed = 0, rng;
-static uint64_t kills, kills_starting, kills_reaping, execs, starts, audits;
-static uint64_t kills_resizing, kills_in_operation, reaped_total, longest_cut_ns;
-static struct meter parent_meter;
 static char name[64], self_path[512];
 static int journal_fd;
+static bool calm = true;
 
-static uint64_t next(void)
+uint64_t parent_random(void)
 {
     uint64_t z = rng += 0x9e3779b97f4a7c15ull;
 
@@ -51,20 +53,18 @@ static uint64_t next(void)
     return z ^ z >> 31;
 }
 
-static uint32_t below(uint32_t n)
+uint32_t below(uint32_t n)
 {
-    return (uint32_t)(next() % n);
+    return (uint32_t)(parent_random() % n);
 }
 
-static _Noreturn void end(int status);
-
-static _Noreturn void die(const char *what)
+_Noreturn void die(const char *what)
 {
     printf("    %s: %s (%s)\n", what, strerror(errno), shd_last_error());
     end(1);
 }
 
-static void must(int rc, const char *what)
+void must(int rc, const char *what)
 {
     if (rc == SHD_OK)
         return;
@@ -75,10 +75,36 @@ static void must(int rc, const char *what)
 
 /* ---- workers ------------------------------------------------------------ */
 
-static void die_with_parent(pid_t parent)
+void die_with_parent(pid_t parent)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
         _exit(4);
+}
+
+pid_t parent_fork(void)
+{
+    uint64_t childs = parent_random();
+    pid_t parent = getpid(), pid;
+
+    fflush(stdout);
+    pid = fork();
+    if (pid < 0)
+        die("fork");
+    if (pid == 0) {
+        die_with_parent(parent);
+        rng = childs;
+    }
+    return pid;
+}
+
+pid_t wait_for(pid_t pid, int *status, int options)
+{
+    pid_t got;
+
+    do
+        got = waitpid(pid, status, options);
+    while (got < 0 && errno == EINTR);
+    return got;
 }
 
 static _Noreturn void exec_worker(uint32_t slot, uint64_t worker_seed)
@@ -92,26 +118,6 @@ static _Noreturn void exec_worker(uint32_t slot, uint64_t worker_seed)
     execl(self_path, self_path, "--attach", name, fd_text, slot_text,
           workers_text, seed_text, (char *)NULL);
     _exit(5);
-}
-
-static void start(uint32_t slot, bool by_exec)
-{
-    uint64_t worker_seed = next();
-    pid_t parent = getpid();
-
-    fflush(stdout);
-    pids[slot] = fork();
-    if (pids[slot] < 0)
-        die("fork");
-    if (pids[slot] == 0) {
-        die_with_parent(parent);
-        if (by_exec)
-            exec_worker(slot, worker_seed);
-        worker_run(&storm, slot, worker_seed);
-    }
-    storm.journal->slot[slot].lives++;
-    starts++;
-    execs += by_exec;
 }
 
 /* argv of exec_worker(). */
@@ -139,18 +145,47 @@ static int attached_worker(char **argv)
     worker_run(&storm, slot, worker_seed);
 }
 
-static pid_t wait_for(pid_t pid, int *status, int options)
+/* Some at once, some after hundreds of operations: all powers of two of time
+ * alike. */
+static void give_fate(struct slot *slot, bool witness)
 {
-    pid_t got;
+    uint32_t what = witness ? 100 : below(100);
 
-    do
-        got = waitpid(pid, status, options);
-    while (got < 0 && errno == EINTR);
-    return got;
+    slot->fate = what < 65   ? FATE_TIMER
+                 : what < 75 ? FATE_EARLY
+                             : FATE_PARENT;
+    slot->delay_ns = 1000u << below(11);
+    slot->delay_ns += below(slot->delay_ns);
+}
+
+static void start(uint32_t slot)
+{
+    uint64_t worker_seed = parent_random();
+    bool by_exec = below(EXEC_ONE_IN) == 0;
+
+    give_fate(&storm.journal->slot[slot], slot < WITNESSES);
+    storm.journal->slot[slot].joined = 0;
+    pids[slot] = parent_fork();
+    if (pids[slot] == 0) {
+        if (by_exec)
+            exec_worker(slot, worker_seed);
+        worker_run(&storm, slot, worker_seed);
+    }
+    storm.journal->slot[slot].lives++;
+    tally.starts++;
+    tally.execs += by_exec;
+}
+
+static void start_all(void)
+{
+    for (uint32_t i = 0; i < storm.workers; i++)
+        start(i);
+    resizer_start();
+    supervisor_start();
 }
 
 /* A worker that ended by itself has something to tell. */
-static void complain(uint32_t slot, int status)
+static _Noreturn void complain(uint32_t slot, int status)
 {
     printf("    worker %u, process %d, ", slot, (int)pids[slot]);
     if (WIFSIGNALED(status))
@@ -163,48 +198,64 @@ static void complain(uint32_t slot, int status)
     end(1);
 }
 
-static void look_for_failures(void)
-{
-    int status;
-
-    for (uint32_t i = 0; i < storm.workers; i++) {
-        if (pids[i] > 0 && wait_for(pids[i], &status, WNOHANG) == pids[i])
-            complain(i, status);
-    }
-}
-
 static void kill_one(uint32_t slot)
 {
-    uint64_t since = __atomic_load_n(
-        &storm.journal->slot[slot].meter.busy_since_ns, __ATOMIC_RELAXED);
-    uint64_t now = meter_now_ns();
+    struct slot *s = &storm.journal->slot[slot];
 
-    /* How long was it in the operation that this kill cuts off? */
-    if (since != 0 && now > since && now - since > longest_cut_ns)
-        longest_cut_ns = now - since;
-    meter_cut(&storm.journal->slot[slot].meter, pids[slot],
-              storm.journal->slot[slot].kind);
-    __atomic_store_n(&storm.journal->slot[slot].pid, (uint32_t)pids[slot],
-                     __ATOMIC_RELAXED);
-    __atomic_store_n(&storm.journal->slot[slot].killed_ns, meter_now_ns(),
-                     __ATOMIC_RELEASE);
+    meter_cut(&s->meter, pids[slot], s->kind);
+    s->fate = FATE_PARENT;
+    __atomic_store_n(&s->pid, (uint32_t)pids[slot], __ATOMIC_RELAXED);
+    __atomic_store_n(&s->killed_ns, meter_now_ns(), __ATOMIC_RELEASE);
     if (kill(pids[slot], SIGKILL) != 0)
         die("kill");
 }
 
+/* Dead, and not waited for yet: meter_cut() looks at it. */
 static void bury(uint32_t slot)
 {
+    struct slot *s = &storm.journal->slot[slot];
+    uint64_t since = s->meter.busy_since_ns;
     int status;
 
+    meter_cut(&s->meter, pids[slot], s->kind);
     if (wait_for(pids[slot], &status, 0) != pids[slot])
         die("waitpid");
     if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
         complain(slot, status);
     pids[slot] = 0;
-    kills++;
-    kills_in_operation +=
-        storm.journal->slot[slot].meter.busy_since_ns != 0;
-    audit_death(&storm.journal->slot[slot]);
+    tally.kills++;
+    tally.by_timer += s->fate != FATE_PARENT;
+    tally.in_operation += since != 0;
+    tally.starting += !s->joined;
+    /* How long had it been in the operation that was cut off? */
+    if (since != 0 && s->killed_ns > since &&
+        s->killed_ns - since > tally.longest_cut_ns)
+        tally.longest_cut_ns = s->killed_ns - since;
+    audit_death(s);
+}
+
+/* Those that have died, for others to take their places. */
+static void bury_dead(void)
+{
+    siginfo_t info;
+    uint32_t slot;
+
+    for (;;) {
+        info.si_pid = 0;
+        if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0)
+            die("waitid");
+        if (info.si_pid == 0)
+            return;
+        for (slot = 0; slot < storm.workers; slot++)
+            if (pids[slot] == info.si_pid)
+                break;
+        if (slot == storm.workers) {
+            others_bury(info.si_pid);
+        } else {
+            bury(slot);
+            start(slot);
+        }
+    }
 }
 
 static void reap(void)
@@ -214,176 +265,180 @@ static void reap(void)
     meter_begin(&parent_meter);
     must(shd_reap(storm.segment, &reaped), "reap");
     meter_end(&parent_meter, KIND_REAP);
-    reaped_total += reaped;
+    tally.reaped += reaped;
 }
 
-/* A process that reaps, killed in the middle of it. */
-static void kill_reaper(void)
-{
-    pid_t parent = getpid(), pid = fork();
-    int status;
+/* ---- who is killed ------------------------------------------------------- */
 
-    if (pid < 0)
-        die("fork");
-    if (pid == 0) {
-        die_with_parent(parent);
-        for (;;) {
-            if (shd_reap(storm.segment, NULL) != SHD_OK)
-                _exit(3);
+static uint32_t any_mortal(void)
+{
+    return WITNESSES + below(storm.workers - WITNESSES);
+}
+
+static void kill_any(void)
+{
+    kill_one(any_mortal());
+}
+
+static void kill_many(void)
+{
+    bool reap_zombies = !supervised && below(4) == 0;
+    uint32_t n = 1 + below(storm.workers - WITNESSES);
+    uint32_t from = any_mortal() - WITNESSES;
+
+    for (uint32_t i = 0; i < n; i++)
+        kill_one(WITNESSES + (from + i) % (storm.workers - WITNESSES));
+    if (reap_zombies)
+        reap();
+}
+
+static uint32_t frozen; /* bits of the slots whose workers are stopped */
+
+/* Which worker has that lock just now? workers: none of those that die, and
+ * run. */
+static uint32_t owner_of(const struct guard *g)
+{
+    uint32_t word = __atomic_load_n(&g->lock, __ATOMIC_RELAXED);
+    pid_t tid = (pid_t)(word & FUTEX_TID_MASK);
+    uint32_t slot = WITNESSES;
+
+    if (tid == 0)
+        return storm.workers;
+    while (slot < storm.workers &&
+           (pids[slot] != tid || (frozen >> slot & 1) != 0))
+        slot++;
+    return slot;
+}
+
+/* A worker that is just now seen with a lock, and which; NULL if none is, for
+ * some time. */
+static const struct guard *see_holder(uint32_t *slot)
+{
+    const struct segment *s = &storm.segment->segment;
+    uint32_t guards = catalogue_guards(s);
+
+    for (uint32_t look = 0; look < LOOKS; look++) {
+        uint32_t first = below(guards);
+
+        for (uint32_t i = 0; i < guards; i++) {
+            const struct guard *g = guard_at(s, (first + i) % guards);
+
+            *slot = owner_of(g);
+            if (*slot < storm.workers)
+                return g;
         }
     }
-    (void)usleep(100 + below(1500));
-    if (kill(pid, SIGKILL) != 0 || wait_for(pid, &status, 0) != pid)
-        die("reaper");
-    if (!WIFSIGNALED(status)) {
-        printf("    a reaping process failed\n");
-        end(1);
-    }
-    kills++;
-    kills_reaping++;
+    return NULL;
 }
 
-/* ---- the resizer -------------------------------------------------------- */
-
-static uint64_t between(uint64_t least, uint64_t most)
+static void kill_holder(void)
 {
-    return least + next() % (most - least + 1);
+    uint32_t slot;
+
+    if (see_holder(&slot) != NULL)
+        kill_one(slot);
 }
 
-/* Both dicts, up and down. Stores may take the small one's room as fast as it
- * is made. */
-static _Noreturn void resize_for_ever(void)
+static void kill_sleepers(uint32_t holder)
 {
-    struct meter *m = &storm.journal->resizer;
+    for (uint32_t i = WITNESSES; i < storm.workers; i++) {
+        struct slot *s = &storm.journal->slot[i];
 
-    if (meter_open() != 0)
-        _exit(3);
-    for (;;) {
-        int rc;
-
-        meter_begin(m);
-        rc = shd_dict_resize(storm.big, between(BIG_LEAST(storm.workers),
-                                                BIG_MOST));
-
-        if (rc == SHD_OK) {
-            rc = shd_dict_resize(storm.small,
-                                 between(SMALL_LEAST, below(8) == 0
-                                                          ? SMALL_MOST
-                                                          : 2 * SMALL_BYTES));
-            if (rc == SHD_NOMEM)
-                rc = SHD_OK;
-        }
-        meter_end(m, KIND_NONE);
-        if (rc != SHD_OK) {
-            printf("    resize gave %s: %s\n", shd_strerror_name(rc),
-                   shd_last_error());
-            fflush(stdout);
-            _exit(3);
-        }
-        storm.journal->resizes++;
-        (void)usleep(below(3000));
+        if (i == holder ||
+            __atomic_load_n(&s->meter.busy_since_ns, __ATOMIC_RELAXED) == 0 ||
+            !meter_is_asleep(pids[i]) || below(3) == 0)
+            continue;
+        kill_one(i);
+        tally.waiting++;
     }
 }
 
-static void start_resizer(void)
-{
-    pid_t parent = getpid();
-    uint64_t own = next();
+static uint64_t stopped_ns[SLOTS_MAX];
 
-    fflush(stdout);
-    resizer = fork();
-    if (resizer < 0)
-        die("fork");
-    if (resizer == 0) {
-        die_with_parent(parent);
-        rng = own;
-        resize_for_ever();
-    }
+static void stop(uint32_t slot)
+{
+    stopped_ns[slot] = meter_now_ns();
+    if (kill(pids[slot], SIGSTOP) != 0)
+        die("SIGSTOP");
 }
 
-static void kill_resizer(void)
+/* Whoever waited for it meanwhile is not to blame. */
+static void end_stop(uint32_t slot, bool by_death)
 {
-    int status;
+    struct slot *s = &storm.journal->slot[slot];
 
-    meter_cut(&storm.journal->resizer, resizer, KIND_NONE);
-    if (kill(resizer, SIGKILL) != 0 ||
-        wait_for(resizer, &status, 0) != resizer)
-        die("resizer");
-    resizer = 0;
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) {
-        printf("    the resizing process ended with status 0x%x\n", status);
-        end(1);
-    }
-    kills++;
-    kills_resizing++;
+    meter_stopped(&s->meter, stopped_ns[slot], s->kind);
+    if (by_death)
+        kill_one(slot);
+    else if (kill(pids[slot], SIGCONT) != 0)
+        die("SIGCONT");
 }
 
-/* ---- the supervisor ----------------------------------------------------- */
-
-static void note_recovery(const struct shd_watch_event *e)
+/* Stops a worker that has a lock, and its number; workers: none was met. Most
+ * have let go of it before they stand. */
+static uint32_t stop_holder(void)
 {
-    for (uint32_t i = 0; i < storm.workers; i++) {
-        const struct slot *s = &storm.journal->slot[i];
-        uint64_t killed = __atomic_load_n(&s->killed_ns, __ATOMIC_ACQUIRE);
+    siginfo_t info = {0};
+    const struct guard *g;
+    uint32_t slot;
 
-        if (s->pid == e->pid && killed != 0 && e->at_ns > killed)
-            histogram_add(&storm.journal->recovery, e->at_ns - killed);
+    for (int tries = 0; tries < STOPS; tries++) {
+        g = see_holder(&slot);
+        if (g == NULL)
+            break;
+        stop(slot);
+        if (waitid(P_PID, (id_t)pids[slot], &info,
+                   WSTOPPED | WEXITED | WNOWAIT) != 0)
+            die("waitid");
+        if (info.si_code != CLD_STOPPED) /* its own timer was quicker */
+            break;
+        if (owner_of(g) == slot)
+            return slot;
+        end_stop(slot, false);
     }
+    return storm.workers;
 }
 
-/* Recovers from every death, its predecessor's too. Only one at a time. */
-static _Noreturn void supervise_for_ever(void)
+/* A holder that is stopped keeps the others waiting; they are killed at it.
+ * Then it dies too, or goes on. */
+static void kill_waiters(void)
 {
-    struct shd_watch_options o = {.struct_size = sizeof(o),
-                                  .flags = SHD_WATCH_SUPERVISE};
-    struct shd_watch_event e = {.struct_size = sizeof(e)};
-    shd_watch *watch;
-    int rc = shd_watch_open(storm.segment, &o, &watch);
+    uint32_t holder = stop_holder();
 
-    while (rc == SHD_OK || rc == SHD_NOTFOUND) {
-        rc = shd_watch_next(watch, -1, &e);
-        if (rc == SHD_OK && e.event == SHD_WATCH_DIED)
-            note_recovery(&e);
-    }
-    printf("    the supervisor gave %s: %s\n", shd_strerror_name(rc),
-           shd_last_error());
-    fflush(stdout);
-    _exit(3);
-}
-
-static void start_supervisor(void)
-{
-    pid_t parent = getpid();
-
-    if (!supervised)
+    if (holder == storm.workers)
         return;
-    fflush(stdout);
-    supervisor = fork();
-    if (supervisor < 0)
-        die("fork");
-    if (supervisor == 0) {
-        die_with_parent(parent);
-        supervise_for_ever();
-    }
+    (void)usleep(100 + below(500));
+    kill_sleepers(holder);
+    end_stop(holder, below(2) == 0);
 }
 
-static void kill_supervisor(void)
+/* One of these, some time after a death. */
+static void strike(void)
 {
-    int status;
+    uint32_t what = below(64);
 
-    if (!supervised)
-        return;
-    if (kill(supervisor, SIGKILL) != 0 ||
-        wait_for(supervisor, &status, 0) != supervisor)
-        die("supervisor");
-    supervisor = 0;
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) {
-        printf("    the supervisor ended with status 0x%x\n", status);
-        end(1);
+    if (what < 16) {
+        kill_any();
+    } else if (what < 32) {
+        kill_holder();
+    } else if (what < 36) {
+        kill_waiters();
+    } else if (what < 38) {
+        kill_many();
+    } else if (what < 42) {
+        resizer_kill();
+        resizer_start();
+    } else if (what < 45 && supervised) {
+        supervisor_kill();
+        supervisor_start();
+    } else if (what < 45) {
+        reaper_kill();
+    } else if (what < 50 && !supervised) {
+        reap(); /* else the others find out by themselves */
     }
-    kills++;
-    kills_supervising++;
 }
+
+/* ---- audits -------------------------------------------------------------- */
 
 /* What the last one left is finished by this one. */
 static void resize_back(shd_dict *dict, uint64_t bytes)
@@ -395,38 +450,6 @@ static void resize_back(shd_dict *dict, uint64_t bytes)
     if (info.capacity_bytes != bytes || info.resizing != 0) {
         printf("    a resize did not come to an end\n");
         end(1);
-    }
-}
-
-/* ---- the storm ---------------------------------------------------------- */
-
-static void kill_some(uint32_t victims)
-{
-    uint32_t first = WITNESSES, n = storm.workers - WITNESSES;
-    uint32_t from = below(n);
-    bool reap_zombies = !supervised && below(4) == 0;
-
-    for (uint32_t i = 0; i < victims; i++)
-        kill_one(first + (from + i) % n);
-    if (reap_zombies)
-        reap();
-    for (uint32_t i = 0; i < victims; i++)
-        bury(first + (from + i) % n);
-    /* Else the others find out by themselves. */
-    if (!supervised && below(4) != 0)
-        reap();
-    for (uint32_t i = 0; i < victims; i++) {
-        uint32_t slot = first + (from + i) % n;
-        bool by_exec = below(5) == 0;
-
-        start(slot, by_exec);
-        if (below(8) == 0) {
-            (void)usleep(below(by_exec ? 4000 : 800));
-            kill_one(slot);
-            bury(slot);
-            kills_starting++;
-            start(slot, false);
-        }
     }
 }
 
@@ -459,15 +482,38 @@ static void check_workers_free(void)
     }
 }
 
+/* Holders are stopped, so that there are dead ones' locks when all die. */
+static void freeze_holders(void)
+{
+    uint32_t slot;
+
+    for (int i = 0; i < 4 && (slot = stop_holder()) < storm.workers; i++)
+        frozen |= 1u << slot;
+}
+
+static void kill_all(void)
+{
+    for (uint32_t i = 0; i < storm.workers; i++) {
+        if ((frozen >> i & 1) != 0)
+            end_stop(i, true);
+        else
+            kill_one(i);
+    }
+    frozen = 0;
+    for (uint32_t i = 0; i < storm.workers; i++)
+        bury(i);
+}
+
 /* All die at once; nobody disturbs while everything is verified. */
 static void audit(void)
 {
-    kill_resizer();
-    kill_supervisor();
-    for (uint32_t i = 0; i < storm.workers; i++)
-        kill_one(i);
-    for (uint32_t i = 0; i < storm.workers; i++)
-        bury(i);
+    resizer_kill();
+    supervisor_kill();
+    freeze_holders();
+    kill_all();
+    supervisors_wait();
+    calm &= report_judge();
+    recoverers_kill();
     if (below(2) == 0)
         reap();
     check_segment();
@@ -476,8 +522,10 @@ static void audit(void)
     reap();
     check_workers_free();
     check_segment();
-    audits++;
+    tally.audits++;
 }
+
+/* ---- from beginning to end ---- */
 
 static void empty_dict(shd_dict *dict, uint64_t fresh_free, const char *what)
 {
@@ -507,157 +555,13 @@ static void empty_dict(shd_dict *dict, uint64_t fresh_free, const char *what)
     }
 }
 
-/* ---- what it saw -------------------------------------------------------- */
-
-static void print_histogram(const char *what, const struct histogram *h,
-                            uint32_t worst)
-{
-    printf("  %-22s p50 %.1f us, p99 %.1f us, p99.9 %.1f us, max %.2f ms "
-           "(%s)\n", what, (double)histogram_quantile(h, 0.5) / 1e3,
-           (double)histogram_quantile(h, 0.99) / 1e3,
-           (double)histogram_quantile(h, 0.999) / 1e3,
-           (double)h->max_ns / 1e6, KIND_NAMES[worst]);
-}
-
-/* Every stall over the limit is told; the storm fails if more than the limit
- * is left of one when the time is taken off that another worker, perhaps the
- * lock's holder, was put aside in its operation meanwhile. */
-static bool judge_stalls(void)
-{
-    const struct meter *meters[SLOTS_MAX + 2];
-    bool good = true;
-
-    for (uint32_t i = 0; i < storm.workers; i++)
-        meters[i] = &storm.journal->slot[i].meter;
-    meters[storm.workers] = &parent_meter;
-    /* Many operations in one: it explains, and is not judged. */
-    meters[storm.workers + 1] = &storm.journal->resizer;
-    for (uint32_t i = 0; i <= storm.workers; i++) {
-        if (meters[i]->stall.max_ns > STALL_LIMIT_NS &&
-            meters[i]->episodes > METER_EPISODES) {
-            printf("    a stall over the limit, and too many long "
-                   "operations to explain it\n");
-            good = false;
-        }
-        for (unsigned n = 0; n < METER_EPISODES; n++) {
-            const struct episode *e = &meters[i]->episode[n];
-            uint64_t explained;
-
-            if (e->stall_ns <= STALL_LIMIT_NS)
-                continue;
-            explained = meter_explained(meters, storm.workers + 2, e);
-            printf("    %s stalled %.1f ms (limit %u); another worker was "
-                   "put aside for %.1f ms meanwhile\n", KIND_NAMES[e->kind],
-                   (double)e->stall_ns / 1e6, STALL_LIMIT_NS / 1000000,
-                   (double)explained / 1e6);
-            if (e->stall_ns - explained > STALL_LIMIT_NS)
-                good = false;
-        }
-    }
-    return good;
-}
-
-static void print_recovery(void)
-{
-    const struct histogram *h = &storm.journal->recovery;
-
-    if (!supervised)
-        return;
-    printf("  %-22s p50 %.1f us, p99 %.1f us, max %.2f ms, of %" PRIu64
-           " deaths\n  %-22s (others met the rest first, or the supervisor "
-           "itself was dead)\n",
-           "SIGKILL to recovery", (double)histogram_quantile(h, 0.5) / 1e3,
-           (double)histogram_quantile(h, 0.99) / 1e3,
-           (double)h->max_ns / 1e6, h->count, "");
-}
-
-static bool print_stalls(void)
-{
-    struct histogram wall = {0}, stall = {0};
-    uint32_t worst_wall = 0, worst_stall = 0;
-
-    for (uint32_t i = 0; i <= storm.workers; i++) {
-        const struct meter *m = i < storm.workers
-                                    ? &storm.journal->slot[i].meter
-                                    : &parent_meter;
-
-        if (m->wall.max_ns > wall.max_ns)
-            worst_wall = m->worst_wall_kind;
-        if (m->stall.max_ns > stall.max_ns)
-            worst_stall = m->worst_stall_kind;
-        histogram_merge(&wall, &m->wall);
-        histogram_merge(&stall, &m->stall);
-    }
-    print_histogram("wall time", &wall, worst_wall);
-    print_histogram("stall", &stall, worst_stall);
-    print_recovery();
-    printf("  %-22s %.2f ms (wall time)\n", "longest cut off by kill",
-           (double)longest_cut_ns / 1e6);
-    printf("  The stall, which is judged, is wall time in an operation less "
-           "the time that the\n  scheduler gave to other processes while "
-           "this one could run (schedstat);\n  over %u ms also less the time "
-           "that another worker was put aside like that in the\n  middle of "
-           "an operation, perhaps with the lock.\n",
-           STALL_LIMIT_NS / 1000000);
-    return judge_stalls();
-}
-
-static void print_kills(double took_s)
-{
-    struct shd_segment_info info = {.struct_size = sizeof(info)};
-    uint32_t cut[KINDS] = {0};
-    uint64_t ops = 0;
-
-    for (uint32_t i = 0; i < storm.workers; i++) {
-        ops += storm.journal->slot[i].ops;
-        for (unsigned k = 0; k < KINDS; k++)
-            cut[k] += storm.journal->slot[i].cut_kinds[k];
-    }
-    must(shd_segment_info(storm.segment, &info), "segment_info");
-    printf("  %-22s %" PRIu64 " in %.1f s; %" PRIu64 " in an operation, "
-           "%" PRIu64 " while starting, %" PRIu64 " while reaping, %" PRIu64
-           " while resizing (%" PRIu64 " done), %" PRIu64
-           " while supervising\n",
-           "kills", kills, took_s, kills_in_operation, kills_starting,
-           kills_reaping, kills_resizing, storm.journal->resizes,
-           kills_supervising);
-    printf("  %-22s", "  cut off");
-    for (unsigned k = 1, n = 0; k < KINDS; k++) {
-        if (cut[k] == 0)
-            continue;
-        printf("%s %u %s", n % 5 == 0 && n > 0 ? ",\n                        "
-                           : n > 0             ? ","
-                                               : "",
-               cut[k], KIND_NAMES[k]);
-        n++;
-    }
-    printf("\n  %-22s %" PRIu64 " inside a critical section; %" PRIu64
-           " workers reaped, %" PRIu64 " by the parent\n", "recoveries",
-           info.recoveries, info.deaths, reaped_total);
-    printf("  %-22s %" PRIu64 ", %" PRIu64 " of them by exec\n",
-           "workers started", starts, execs);
-    printf("  %-22s %" PRIu64 ", %" PRIu64 " audits\n", "operations", ops,
-           audits);
-    printf("  %-22s %" PRIu64 " keys as acknowledged; %" PRIu64 " list "
-           "elements, %" PRIu64 " lost with %" PRIu64 " deaths in a pop\n",
-           "verified", audit_totals.keys, audit_totals.elements,
-           audit_totals.elements_lost, audit_totals.pops_open);
-    printf("  %-22s %" PRIu64 " acknowledged, %" PRIu64 " more counted, of "
-           "%" PRIu64 " in flight at deaths\n", "counters",
-           audit_totals.counts, audit_totals.counts_extra,
-           audit_totals.counts_open);
-}
-
-static _Noreturn void end(int status)
+_Noreturn void end(int status)
 {
     for (uint32_t i = 0; i < SLOTS_MAX; i++) {
         if (pids[i] > 0)
             (void)kill(pids[i], SIGKILL);
     }
-    if (resizer > 0)
-        (void)kill(resizer, SIGKILL);
-    if (supervisor > 0)
-        (void)kill(supervisor, SIGKILL);
+    others_end();
     if (storm.segment != NULL && shd_segment_destroy(name) != SHD_OK)
         printf("    %s\n", shd_last_error());
     if (status != 0)
@@ -694,7 +598,7 @@ static void prepare(void)
     o.locks_max = 16;
     must(shd_segment_create(name, &o, &storm.segment), "segment_create");
     must(storm_open_dicts(&storm, true), "dict_open");
-    if (meter_open() != 0)
+    if (meter_open(&parent_meter) != 0)
         die("/proc/thread-self/schedstat");
 }
 
@@ -705,39 +609,41 @@ static int usage(void)
     return 2;
 }
 
+static sigset_t deaths(void)
+{
+    sigset_t set;
+
+    if (sigemptyset(&set) != 0 || sigaddset(&set, SIGCHLD) != 0)
+        die("sigaddset");
+    return set;
+}
+
+/* Waits for a death, or some time. */
+static void wait_for_death(void)
+{
+    struct timespec t = {.tv_nsec = 50000 + below(500000)};
+    sigset_t set = deaths();
+
+    (void)sigtimedwait(&set, NULL, &t);
+}
+
 static void rage(uint64_t kills_asked, double seconds_asked)
 {
     uint64_t began = meter_now_ns(), next_audit = AUDIT_EVERY;
+    sigset_t set = deaths();
 
-    for (uint32_t i = 0; i < storm.workers; i++)
-        start(i, i % 4 == 3);
-    start_resizer();
-    start_supervisor();
-    while (kills < kills_asked &&
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+        die("sigprocmask");
+    start_all();
+    while (tally.kills < kills_asked &&
            (double)(meter_now_ns() - began) / 1e9 < seconds_asked) {
-        (void)usleep(200 + below(9000));
-        look_for_failures();
-        if (below(6) == 0) {
-            kill_resizer();
-            start_resizer();
-        }
-        if (supervised && below(8) == 0) {
-            kill_supervisor();
-            start_supervisor();
-        }
-        if (!supervised && below(10) == 0)
-            kill_reaper();
-        else
-            kill_some(below(5) == 0
-                          ? 1 + below(storm.workers - WITNESSES)
-                          : 1);
-        if (kills >= next_audit) {
+        wait_for_death();
+        bury_dead();
+        strike();
+        if (tally.kills >= next_audit) {
             audit();
             next_audit += AUDIT_EVERY;
-            for (uint32_t i = 0; i < storm.workers; i++)
-                start(i, i % 4 == 3);
-            start_resizer();
-            start_supervisor();
+            start_all();
         }
     }
     audit();
@@ -783,8 +689,8 @@ int main(int argc, char **argv)
     must(shd_dict_info(storm.small, &small), "dict_info");
     began = meter_now_ns();
     rage(kills_asked, seconds_asked);
-    print_kills((double)(meter_now_ns() - began) / 1e9);
-    bool calm = print_stalls();
+    report_kills((double)(meter_now_ns() - began) / 1e9);
+    report_stalls();
     resize_back(storm.big, BIG_BYTES);
     resize_back(storm.small, SMALL_BYTES);
     check_segment();

@@ -19,6 +19,12 @@
  *               from each death, and is itself killed again and again
  *   capacities  a process changes both dicts' all the time, and is killed at it:
  *               the big one has room at any of them, so nothing goes
+ *
+ * HOW A WORKER DIES is given to it at birth (fate). Most by a SIGKILL that the
+ * kernel sends when a timer of theirs is due, at an instruction that nobody
+ * chose, while they work or before they have registered; the parent kills the
+ * others, and any of those first: one at random, one that it sees with a lock,
+ * those that sleep before a lock whose holder it has stopped, many at once.
  */
 #ifndef SHD_TESTS_STORM_STORM_H
 #define SHD_TESTS_STORM_STORM_H
@@ -40,10 +46,13 @@
 #define SMALL_MOST (1ull << 20)
 #define SLOTS_MAX 32u
 #define OWN_KEYS 96u
+#define OWN_KEYS_LOOKED_AT 4u /* by the next worker of the slot */
+#define WITNESSES 2u /* the first slots: they die only at audits */
 #define SMALL_KEYS 700u
 #define COUNTERS 4u
 #define LISTS 4u
 #define LIST_LONG 120u
+#define RECOVERERS 24u /* at each audit, at most */
 #define ELEMENTS (1u << 17) /* of one slot, between two audits */
 #define VALUE_MAX 14000u
 
@@ -82,12 +91,23 @@ enum kind { STORM_KINDS(STORM_ENUM_) KINDS };
 
 extern const char *const KIND_NAMES[];
 
+/* How a worker is to die. */
+enum fate {
+    FATE_PARENT, /* the parent kills it */
+    FATE_TIMER,  /* the kernel does, while it works */
+    FATE_EARLY   /* the kernel does, perhaps before it has registered */
+};
+
 struct slot {
     /* Written by the parent while no worker has the slot. */
+    uint32_t fate;
+    uint32_t delay_ns; /* of the kernel's, from when it is armed */
     uint32_t lives;
     uint32_t pid;       /* of the last that was killed, */
-    uint64_t killed_ns; /* and when */
+    uint64_t killed_ns; /* and when; by a worker's own timer: when it is due */
     uint32_t cut_kinds[KINDS]; /* what its workers were killed in */
+
+    uint32_t joined; /* the worker has registered */
 
     /* Intent: what is in flight, `kind` written last. */
     uint32_t kind;
@@ -112,8 +132,15 @@ struct slot {
     char failure[400];
 };
 
+/* How far one has come that recovers. */
+enum { STAGE_BEFORE, STAGE_IN, STAGE_AFTER };
+struct stage {
+    uint32_t at;
+};
+
 struct journal {
     uint64_t resizes; /* that were done */
+    struct stage recoverer;
     struct histogram recovery; /* from SIGKILL, of those it was told of */
     struct meter resizer;
     uint8_t popped[SLOTS_MAX][ELEMENTS]; /* times, by whoever popped it */
@@ -148,15 +175,21 @@ uint32_t value_make(uint32_t slot, uint32_t key, uint64_t version,
 int64_t value_version(const struct storm *s, uint32_t slot, uint32_t key,
                       char *why, size_t why_size);
 
-/* The element behind a popped value: slot and number. 0, or -1. */
-int element_parse(const struct shd_value *v, const unsigned char *bytes,
-                  uint32_t *slot, uint32_t *number);
+/* The element behind a popped value: slot and number. 0, or -1: none that
+ * its slot has begun to push. */
+int element_parse(const struct storm *s, const struct shd_value *v,
+                  const unsigned char *bytes, uint32_t *slot,
+                  uint32_t *number);
 
 /* Never returns. Verifies what its predecessor in the slot had acknowledged,
  * then works until it is killed. Exits with 3 if something does not hold,
  * told in the slot's `failure`. */
 _Noreturn void worker_run(const struct storm *s, uint32_t slot,
                           uint64_t seed);
+
+/* The kernel kills the calling process in so many nanoseconds; the journal
+ * says when. */
+void worker_dies_in(struct slot *slot, uint32_t ns);
 
 /* Finds out by reading whether what the slot's last worker had in flight has
  * happened, and makes the journal say so. 0, or -1 and `why`. May be cut off

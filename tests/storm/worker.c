@@ -2,6 +2,7 @@
 #include "tests/storm/storm.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -321,7 +322,7 @@ static void shared_pop(void)
     returned(KIND_POP);
     must(rc, SHD_NOTFOUND, KIND_POP);
     if (rc == SHD_OK) {
-        if (element_parse(&v, buffer, &slot, &element) != 0)
+        if (element_parse(st, &v, buffer, &slot, &element) != 0)
             fail("list %u gave an element that never was", n);
         __atomic_fetch_add(&st->journal->popped[slot][element], 1,
                            __ATOMIC_RELAXED);
@@ -546,32 +547,62 @@ static void reap_some(void)
     acknowledged();
 }
 
-_Noreturn void worker_run(const struct storm *s, uint32_t number,
-                          uint64_t seed)
+/* The kernel sends it SIGKILL then, whatever it is doing. */
+void worker_dies_in(struct slot *slot, uint32_t ns)
+{
+    struct sigevent how = {.sigev_notify = SIGEV_SIGNAL,
+                           .sigev_signo = SIGKILL};
+    struct itimerspec when = {
+        .it_value = {.tv_sec = ns / 1000000000u, .tv_nsec = ns % 1000000000u}};
+    timer_t timer;
+
+    __atomic_store_n(&slot->pid, (uint32_t)getpid(), __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->killed_ns, meter_now_ns() + ns, __ATOMIC_RELEASE);
+    if (timer_create(CLOCK_MONOTONIC, &how, &timer) != 0 ||
+        timer_settime(timer, 0, &when, NULL) != 0)
+        _exit(7);
+}
+
+static void start(void)
 {
     uint64_t incarnation;
     char why[400] = "";
 
+    if (self->fate == FATE_EARLY)
+        worker_dies_in(self, self->delay_ns);
+    if (meter_open(&self->meter) != 0)
+        fail("/proc/thread-self/schedstat cannot be read");
+    if (slot_settle(st, self_number, why, sizeof(why)) != 0)
+        fail("after a death in %s: %s", KIND_NAMES[self->kind], why);
+    intend(KIND_JOIN, 0, 0);
+    must(shd_worker_join(st->segment, &incarnation), SHD_OK, KIND_JOIN);
+    returned(KIND_JOIN);
+    self->joined = 1;
+    acknowledged();
+    /* What the one before it has acknowledged; an audit looks at all. */
+    for (uint32_t i = 0; i < OWN_KEYS_LOOKED_AT; i++)
+        own_read(below(OWN_KEYS));
+    if (self->fate == FATE_TIMER)
+        worker_dies_in(self, self->delay_ns);
+}
+
+_Noreturn void worker_run(const struct storm *s, uint32_t number,
+                          uint64_t seed)
+{
     st = s;
     self_number = number;
     self = &s->journal->slot[number];
     rng = seed;
-    if (meter_open() != 0)
-        fail("/proc/thread-self/schedstat cannot be read");
-    if (slot_settle(s, number, why, sizeof(why)) != 0)
-        fail("after a death in %s: %s", KIND_NAMES[self->kind], why);
-    intend(KIND_JOIN, 0, 0);
-    must(shd_worker_join(s->segment, &incarnation), SHD_OK, KIND_JOIN);
-    returned(KIND_JOIN);
-    acknowledged();
-    for (uint32_t i = 0; i < OWN_KEYS; i++)
-        own_read(i);
+    start();
     for (uint64_t i = 1;; i++) {
         work();
         if (i % 2000 == 0)
             reap_some();
-        /* Not all processors all the time: sleepers are killed as well. */
-        if (i % 128 == 0)
-            (void)usleep(50 + below(200));
+        /* Not all processors all the time: sleepers are killed as well, and
+         * who lives long leaves them to those that do not. */
+        if (number < WITNESSES && i % 32 == 0)
+            (void)usleep(100 + below(1000));
+        else if (i % 256 == 0)
+            (void)usleep(20 + below(100));
     }
 }

@@ -85,28 +85,47 @@ static void workers(FILE *out, const char *name, shd_segment *segment,
  */
 struct objects {
     struct cli_object *object;
+    bool *damaged;
     size_t n, room;
+    size_t n_damaged; /* with those whose very name is lost */
 };
 
-static int gather(shd_segment *segment, struct objects *all)
+static bool more_room(struct objects *all)
+{
+    size_t room = all->room ? 2 * all->room : 16;
+    void *object = realloc(all->object, room * sizeof(*all->object));
+
+    if (object != NULL)
+        all->object = object;
+    void *damaged = realloc(all->damaged, room * sizeof(*all->damaged));
+    if (damaged != NULL)
+        all->damaged = damaged;
+    if (object == NULL || damaged == NULL)
+        return false;
+    all->room = room;
+    return true;
+}
+
+/* *status: as cli_left_out. Who watches is not to be left without figures in
+ * the night in which one object is damaged. */
+static int gather(const struct cli_args *args, shd_segment *segment,
+                  struct objects *all, int *status)
 {
     for (uint32_t i = 0;; i++) {
-        if (all->n == all->room) {
-            size_t room = all->room ? 2 * all->room : 16;
-            void *more = realloc(all->object, room * sizeof(*all->object));
-            if (more == NULL)
-                return SHD_NOMEM;
-            all->object = more;
-            all->room = room;
-        }
-        int code = cli_object_at(segment, i, &all->object[all->n]);
+        if (all->n == all->room && !more_room(all))
+            return SHD_NOMEM;
+        struct cli_object *o = &all->object[all->n];
+        int code = cli_object_at(segment, i, o);
         if (code == SHD_INVAL)
             return SHD_OK;
-        if (code == SHD_NOTFOUND)
-            continue;
-        if (code != SHD_OK)
+        if (!cli_left_out(args, code, status) && code != SHD_OK)
             return code;
-        all->n++;
+        if (code == SHD_CORRUPT) {
+            o->figures = 0;
+            all->n_damaged++;
+        }
+        if (code == SHD_OK || (code == SHD_CORRUPT && o->name[0] != '\0'))
+            all->damaged[all->n++] = code == SHD_CORRUPT;
     }
 }
 
@@ -122,6 +141,27 @@ static bool is_first(const struct objects *all, size_t object, unsigned figure)
     return true;
 }
 
+static void line(FILE *out, const char *name, const char *suffix,
+                 const char *segment, const struct cli_object *o,
+                 uint64_t value)
+{
+    fprintf(out, "shdict_%s%s{", name, suffix);
+    label(out, "segment", segment);
+    putc(',', out);
+    label(out, "object", o->name);
+    fprintf(out, ",kind=\"%s\"} %llu\n", shd_object_kind_name(o->kind),
+            (unsigned long long)value);
+}
+
+static void write_damaged(FILE *out, const char *segment,
+                          const struct objects *all)
+{
+    head(out, "damaged", "", "1: it contradicts itself; shdict check tells",
+         false);
+    for (size_t i = 0; i < all->n; i++)
+        line(out, "damaged", "", segment, &all->object[i], all->damaged[i]);
+}
+
 static void write_figure(FILE *out, const char *segment,
                          const struct objects *all,
                          const struct cli_figure *of)
@@ -132,26 +172,23 @@ static void write_figure(FILE *out, const char *segment,
     for (size_t i = 0; i < all->n; i++) {
         const struct cli_object *o = &all->object[i];
         for (unsigned k = 0; k < o->figures; k++) {
-            if (strcmp(o->figure[k].name, of->name) != 0)
-                continue;
-            fprintf(out, "shdict_%s%s{", of->name, suffix);
-            label(out, "segment", segment);
-            putc(',', out);
-            label(out, "object", o->name);
-            fprintf(out, ",kind=\"%s\"} %llu\n", shd_object_kind_name(o->kind),
-                    (unsigned long long)o->figure[k].value);
+            if (strcmp(o->figure[k].name, of->name) == 0)
+                line(out, of->name, suffix, segment, o, o->figure[k].value);
         }
     }
 }
 
-static int write_all(FILE *out, const char *name, shd_segment *segment)
+/* *status becomes CLI_CORRUPT, with a message, if an object is damaged. */
+static int write_all(FILE *out, const struct cli_args *args,
+                     shd_segment *segment, int *status)
 {
+    const char *name = args->words[0];
     struct shd_segment_info s = {.struct_size = sizeof(s)};
     struct objects all = {0};
     int code = shd_segment_info(segment, &s);
 
     if (code == SHD_OK)
-        code = gather(segment, &all);
+        code = gather(args, segment, &all, status);
     if (code != SHD_OK)
         goto out;
     segment_figure(out, name, "segment_size_bytes", "Address room", false,
@@ -164,13 +201,19 @@ static int write_all(FILE *out, const char *name, shd_segment *segment)
                    "Workers found dead and reaped", true, s.deaths);
     segment_figure(out, name, "segment_recoveries",
                    "Operations of dead workers undone", true, s.recoveries);
+    segment_figure(out, name, "segment_objects_damaged",
+                   "Objects that contradict themselves; shdict check tells",
+                   false, all.n_damaged);
     workers(out, name, segment, s.workers_max);
+    if (all.n > 0)
+        write_damaged(out, name, &all);
     for (size_t i = 0; i < all.n; i++)
         for (unsigned k = 0; k < all.object[i].figures; k++)
             if (is_first(&all, i, k))
                 write_figure(out, name, &all, &all.object[i].figure[k]);
 out:
     free(all.object);
+    free(all.damaged);
     return code;
 }
 
@@ -188,11 +231,12 @@ static int to_file(struct cli_args *args, shd_segment *segment,
         cli_message(args, "%s: %m", path);
         return CLI_FAILED;
     }
-    int code = write_all(out, args->words[0], segment);
+    int status = CLI_YES;
+    int code = write_all(out, args, segment, &status);
     bool written = !ferror(out) && fchmod(fd, 0644) == 0;
     written = fclose(out) == 0 && written;
     if (code == SHD_OK && written && rename(temporary, path) == 0)
-        return CLI_YES;
+        return status;
     if (code == SHD_OK)
         cli_message(args, "%s: %m", path);
     (void)unlink(temporary);
@@ -205,6 +249,7 @@ static int to_file(struct cli_args *args, shd_segment *segment,
 struct service {
     struct cli_args *args;
     shd_segment *segment;
+    int status; /* damage is told once */
 };
 
 static enum MHD_Result reply(struct MHD_Connection *c, unsigned status,
@@ -245,7 +290,7 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *c,
     FILE *out = open_memstream(&text, &len);
     if (out == NULL)
         return MHD_NO;
-    int code = write_all(out, s->args->words[0], s->segment);
+    int code = write_all(out, s->args, s->segment, &s->status);
     if (fclose(out) != 0) {
         free(text);
         return MHD_NO;
@@ -306,7 +351,7 @@ static void print_port(struct MHD_Daemon *d)
 static int serve(struct cli_args *args, shd_segment *segment,
                  const char *spec)
 {
-    struct service s = {args, segment};
+    struct service s = {args, segment, CLI_YES};
     struct addrinfo *a = address_of(args, spec);
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO;
     sigset_t end;
@@ -356,7 +401,7 @@ static int run(struct cli_args *args)
     } else if (path) {
         status = to_file(args, segment, path);
     } else {
-        int code = write_all(stdout, args->words[0], segment);
+        int code = write_all(stdout, args, segment, &status);
         if (code != SHD_OK)
             status = cli_answer(args, args->words[0], code);
     }

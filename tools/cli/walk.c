@@ -111,7 +111,8 @@ static int walk_dict(struct cli_walk *w)
     return code;
 }
 
-static int walk_segment(struct cli_walk *w, shd_segment *segment)
+/* *status: as cli_left_out; what is sound is walked over all the same. */
+static int walk_segment(struct cli_walk *w, shd_segment *segment, int *status)
 {
     struct shd_object_info o = {.struct_size = sizeof(o)};
     int code;
@@ -129,8 +130,7 @@ static int walk_segment(struct cli_walk *w, shd_segment *segment)
             code = walk_dict(w);
             shd_dict_close(w->dict);
         }
-        /* One that is destroyed meanwhile is left out. */
-        if (code != SHD_OK && code != SHD_NOTFOUND && code != SHD_GONE)
+        if (!cli_left_out(w->args, code, status) && code != SHD_OK)
             return code;
         if (w->max != 0 && w->count >= w->max)
             return SHD_OK;
@@ -155,7 +155,7 @@ int cli_walk(struct cli_args *args, struct cli_walk *w)
     if (w->begin)
         w->begin(w);
     w->dict_name = dict_name;
-    int code = dict_name ? walk_dict(w) : walk_segment(w, segment);
+    int code = dict_name ? walk_dict(w) : walk_segment(w, segment, &status);
     if (args->json)
         cli_json_list_end();
     if (code != SHD_OK)
