@@ -730,9 +730,10 @@ struct shd_dict_options {
     uint64_t capacity_bytes; /* entries and all their overhead; at least
                                 8192; rounded up to 4096 */
     uint64_t entries_hint;   /* expected number of entries, sizes the index;
-                                0: one a 128 bytes of capacity. The index is
-                                not resized: for a dict that is to grow a lot,
-                                say how many there will be in the end */
+                                0: one a 128 bytes of capacity. It follows
+                                the capacity when that is changed; more
+                                entries than can fit just now are how many
+                                there will be in the end */
     uint64_t capacity_max_bytes; /* what the dict can grow to: address room is
                                 reserved for it, which costs no memory; 0: 16
                                 times the capacity and at least 64 MiB, or
@@ -766,13 +767,18 @@ SHD_API SHD_MUST int shd_dict_destroy(shd_segment *segment,
 /* Gives the dict another capacity, while others go on using it; handles stay
  * what they are. It takes effect at once: from the first step on, capacity()
  * and info say the new one.
- *   Up: only memory for the descriptors of the new pages is taken now (1.2 %).
- * Steps of 256 MiB; the capacity goes up with each.
+ *   Up: only memory for more roots (3 %, or as entries_hint said) and for the
+ * descriptors of the new pages (1.2 %) is taken now. Steps of 256 MiB; the
+ * capacity goes up with each.
  *   Down: what lies in pages above the new capacity moves into free room below
  * it; where there is none, room is made as for a store: expired entries go
  * first, then the least recently used. Nothing is removed while it all fits.
  * Then those pages go back to the system. Each step is a small transaction in
  * one shard.
+ *   Up and down by a factor of two and more: the entries go over to another
+ * index, of as many roots as if the dict had been made so (from 64 KiB on, and
+ * not under 1024), each in a transaction of its own. Until that is done both
+ * indexes have memory, the former one beyond the capacity.
  *   Cut off anywhere (a death, SHD_BUSY, SHD_NOMEM) the dict is sound and
  * usable, at its new capacity; pages above it may still hold entries, and keep
  * their memory, until any later shd_dict_resize, also to the same capacity,
@@ -781,8 +787,8 @@ SHD_API SHD_MUST int shd_dict_destroy(shd_segment *segment,
  * SHD_BUSY.
  * SHD_INVAL: more than capacity_max_bytes as the dict was made, or too little
  * for its index and one page; shd_last_error() says which bound, and what to
- * do. SHD_NOMEM: the file system has no room for the descriptors, or stores
- * took the room below the new capacity as fast as it was made. */
+ * do. SHD_NOMEM: the file system has no room for the roots or descriptors, or
+ * stores took the room below the new capacity as fast as it was made. */
 SHD_API SHD_MUST int shd_dict_resize(shd_dict *dict, uint64_t capacity_bytes);
 
 struct shd_dict_info {
@@ -795,7 +801,7 @@ struct shd_dict_info {
     uint64_t pages;           /* of 4096 bytes */
     uint64_t pages_free;
     uint64_t pages_committed; /* taken from the system so far */
-    uint64_t roots;
+    uint64_t roots;           /* of the index, which follows the capacity */
     uint64_t entries;         /* stored, expired ones included */
     uint64_t cells_bytes;     /* in cells handed out */
     uint64_t value_max_bytes; /* largest value a one-byte key can have */

@@ -9,6 +9,7 @@
  */
 #include "shm/api/handle.h"
 #include "shm/base/error.h"
+#include "shm/dict/index.h"
 #include "shm/dict/picture.h"
 #include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
@@ -43,23 +44,31 @@ static size_t dict_parts(const struct guard_env *env,
 {
     const struct segment *s = env->segment;
     struct dict d;
-    uint64_t described, roots;
+    uint64_t described, first;
+    uint32_t grain;
+    size_t n = 0;
 
     if (dict_view(env, o, &d) != SHD_OK)
         return 0;
     described = pages_described(&d.pages);
-    roots = (uint64_t)d.shards << d.root_bits;
-    part[0] = (struct part){"header", o->extent_at, sizeof(*d.header)};
-    part[1] = (struct part){"shards", segment_offset(s, d.shard),
-                            d.shards * sizeof(*d.shard)};
-    part[2] = (struct part){"roots", segment_offset(s, d.roots), roots * 4};
-    part[3] = (struct part){"page map", segment_offset(s, d.pages.map),
-                            pages_map_bytes(described)};
-    part[4] = (struct part){"page table", segment_offset(s, d.pages.table),
-                            pages_table_bytes(described)};
-    part[5] =
-        (struct part){"pages", d.pages.at, picture_owned(&d) * PAGE_BYTES};
-    return 6;
+    grain = index_grain(atomic_load64(&d.pages.bounds->state));
+    first = grain == d.grain_first ? index_bytes(&d, grain) : 0;
+    part[n++] = (struct part){"header", o->extent_at, sizeof(*d.header)};
+    part[n++] = (struct part){"shards", segment_offset(s, d.shard),
+                              d.shards * sizeof(*d.shard)};
+    if (first != 0)
+        part[n++] = (struct part){
+            "roots", segment_offset(s, d.roots[grain]), first};
+    part[n++] = (struct part){"page map", segment_offset(s, d.pages.map),
+                              pages_map_bytes(described)};
+    part[n++] = (struct part){"page table", segment_offset(s, d.pages.table),
+                              pages_table_bytes(described)};
+    part[n++] = (struct part){"pages", d.pages.at,
+                              picture_owned(&d) * PAGE_BYTES};
+    if (first == 0)
+        part[n++] = (struct part){"roots", segment_offset(s, d.roots[grain]),
+                                  index_bytes(&d, grain)};
+    return n;
 }
 
 static size_t queue_parts(const struct object *o, struct part *part)

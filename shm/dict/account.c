@@ -11,6 +11,7 @@
 #include "shm/dict/account.h"
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
+#include "shm/dict/index.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,8 @@
  * the table it needs. */
 #define GAP_MAX 16u
 #define PADDING_MAX (4 * PAGE_BYTES)
+/* Of the first array of roots, if it is not in use, and of the other's end. */
+#define PADDING_MORE (3 * PAGE_BYTES)
 
 enum state { LIVE, EXPIRED, GARBAGE };
 
@@ -415,7 +418,7 @@ static int look_at_all(struct look *l)
 
 /* They change together, under the first shard's lock. */
 static int capacity_and_pages(const struct dict *d, uint64_t *capacity,
-                              uint64_t *pages)
+                              uint64_t *pages, uint64_t *grain)
 {
     struct reading r;
     int rc;
@@ -430,6 +433,7 @@ static int capacity_and_pages(const struct dict *d, uint64_t *capacity,
             continue;
         *capacity = dict_capacity(d);
         *pages = pages_count(&d->pages);
+        *grain = atomic_load64(&d->header->grain);
     } while (!reading_done(&r));
     return rc == SHD_GONE ? dict_gone_error(d) : rc;
 }
@@ -437,10 +441,10 @@ static int capacity_and_pages(const struct dict *d, uint64_t *capacity,
 int account_index(const struct dict *d, struct shd_dict_account *a)
 {
     const struct segment *s = d->env->segment;
-    uint64_t roots = (uint64_t)d->shards << d->root_bits;
+    uint64_t first = index_bytes(d, d->grain_first);
     uint64_t at = segment_offset(s, d->header), max = d->pages.max;
-    uint64_t capacity = 0, pages = 0, parts;
-    int rc = capacity_and_pages(d, &capacity, &pages);
+    uint64_t capacity = 0, pages = 0, grain = 0, parts, most = PADDING_MAX;
+    int rc = capacity_and_pages(d, &capacity, &pages, &grain);
     const struct {
         const void *part;
         uint64_t bytes;
@@ -451,7 +455,8 @@ int account_index(const struct dict *d, struct shd_dict_account *a)
          &a->header_bytes},
         {d->shard, d->shards * sizeof(struct shard),
          d->shards * sizeof(struct shard), &a->shards_bytes},
-        {d->roots, roots * 4, roots * 4, &a->roots_bytes},
+        {d->roots[d->grain_first], grain == d->grain_first ? first : 0, first,
+         &a->roots_bytes},
         {d->pages.map, pages_map_bytes(pages), pages_map_bytes(max),
          &a->map_bytes},
         {d->pages.table, pages_table_bytes(pages), pages_table_bytes(max),
@@ -471,12 +476,19 @@ int account_index(const struct dict *d, struct shd_dict_account *a)
         parts += part[i].bytes;
         at = begin + part[i].room;
     }
+    if (!index_has(d, grain))
+        return dict_damaged(d, "its index is said to be what it is not");
+    if (grain != d->grain_first) {
+        a->roots_bytes = index_bytes(d, (uint32_t)grain);
+        parts += a->roots_bytes;
+        most += PADDING_MORE;
+    }
     a->marks_bytes = pages * sizeof(d->pages.table->marks);
     a->table_bytes -= a->marks_bytes;
     a->capacity_bytes = (capacity + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     a->pages = pages;
     a->padding_bytes = a->capacity_bytes - parts;
-    if (parts > a->capacity_bytes || a->padding_bytes >= PADDING_MAX)
+    if (parts > a->capacity_bytes || a->padding_bytes >= most)
         return dict_damaged(d, "its parts are not as long as its capacity");
     return SHD_OK;
 }

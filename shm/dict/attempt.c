@@ -179,7 +179,7 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
                  uint64_t expires)
 {
     const struct dict *d = a->d;
-    uint32_t *root = &d->roots[a->at.root];
+    uint32_t *root = a->at.root;
     int rc;
 
     dict_set_mark(d, ref, false);

@@ -9,6 +9,7 @@
 #include "shm/base/error.h"
 #include "shm/dict/account.h"
 #include "shm/dict/forest.h"
+#include "shm/dict/index.h"
 #include "shm/dict/resize.h"
 
 #include <stdio.h>
@@ -104,9 +105,10 @@ static int list_nodes_check(const struct dict *d, uint32_t owner,
     return SHD_OK;
 }
 
-static int entry_check(const struct dict *d, uint32_t shard, uint32_t root,
-                       uint32_t ref, struct tally *t, char *report,
-                       size_t size)
+/* Under root number `root` of the array of that grain; of none: GRAINS. */
+static int entry_check(const struct dict *d, uint32_t shard, uint32_t grain,
+                       uint64_t root, uint32_t ref, struct tally *t,
+                       char *report, size_t size)
 {
     uint32_t owner = dict_owner(shard);
     struct entry *e = entry_at(&d->pages, ref);
@@ -127,7 +129,8 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t root,
         entry_describe(d, &e->cell, &v) != SHD_OK)
         return fail(report, size, "a tree names what is no entry", ref);
     at = dict_place(d, key, len);
-    if (at.shard != shard || at.root != root ||
+    if (at.shard != shard ||
+        (grain < GRAINS && at.order >> grain != root) ||
         at.hash != e->cell.meta >> CELL_HASH_SHIFT)
         return fail(report, size, "a key is under the wrong root", ref);
     expires = e->key_expires & ENTRY_EXPIRES_MASK;
@@ -173,11 +176,12 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t root,
                : SHD_OK;
 }
 
-static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t root,
-                        struct tally *t, char *report, size_t size)
+static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t grain,
+                        uint64_t root, struct tally *t, char *report,
+                        size_t size)
 {
     const struct segment *s = d->env->segment;
-    uint32_t top = atomic_load32(&d->roots[root]);
+    uint32_t top = atomic_load32(&d->roots[grain][root]);
     struct tree_path path;
     uint64_t nodes;
     int rc;
@@ -189,8 +193,8 @@ static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t root,
         return rc;
     rc = tree_first(s, &d->pages.nodes, top, &path);
     while (rc == 1) {
-        int fault = entry_check(d, shard, root, path.ref[path.depth - 1], t,
-                                report, size);
+        int fault = entry_check(d, shard, grain, root,
+                                path.ref[path.depth - 1], t, report, size);
 
         if (fault != SHD_OK)
             return fault;
@@ -198,6 +202,19 @@ static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t root,
     }
     return rc < 0 ? fail(report, size, "a tree cannot be walked", top)
                   : SHD_OK;
+}
+
+static int trees_of_grain(const struct dict *d, uint32_t shard,
+                          uint32_t grain, struct tally *t, char *report,
+                          size_t size)
+{
+    uint64_t end = index_first(d, shard + 1, grain);
+    int rc = SHD_OK;
+
+    for (uint64_t i = index_first(d, shard, grain); rc == SHD_OK && i < end;
+         i++)
+        rc = tree_of_root(d, shard, grain, i, t, report, size);
+    return rc;
 }
 
 /* Cells of chains and lists that hang on the garbage: of the chain whose word
@@ -251,11 +268,11 @@ static int pending_check(const struct dict *d, uint32_t shard, uint32_t ref,
     return SHD_OK;
 }
 
-int check_entry(const struct dict *d, uint32_t shard, uint32_t root,
-                uint32_t ref, uint64_t *cells, char *report, size_t size)
+int check_entry(const struct dict *d, uint32_t shard, uint32_t ref,
+                uint64_t *cells, char *report, size_t size)
 {
     struct tally t = {0, *cells};
-    int rc = entry_check(d, shard, root, ref, &t, report, size);
+    int rc = entry_check(d, shard, GRAINS, 0, ref, &t, report, size);
 
     *cells = t.cells;
     return rc;
@@ -327,8 +344,11 @@ int check_shard(const struct dict *d, uint32_t shard, char *report,
 {
     const struct shard *s = &d->shard[shard];
     struct tally t = {0, 0};
-    uint64_t cells = 0;
+    uint64_t cells = 0, state = index_state(d);
     int rc = shard == 0 ? resize_check(d, report, size) : SHD_OK;
+
+    if (rc == SHD_OK && !index_sound(state))
+        rc = fail(report, size, "the index is said to be what it is not", 0);
 
     if (rc == SHD_OK)
         rc = pages_check(&d->pages, dict_owner(shard), d->shards + 1, report,
@@ -340,9 +360,10 @@ int check_shard(const struct dict *d, uint32_t shard, char *report,
                         size);
     if (rc == SHD_OK)
         rc = list_check(&d->pages, &s->lru, s->entries, report, size);
-    for (uint32_t i = 0; rc == SHD_OK && i < 1u << d->root_bits; i++)
-        rc = tree_of_root(d, shard, (shard << d->root_bits) + i, &t, report,
-                          size);
+    if (rc == SHD_OK)
+        rc = trees_of_grain(d, shard, index_grain(state), &t, report, size);
+    if (rc == SHD_OK && index_moves(state))
+        rc = trees_of_grain(d, shard, index_former(state), &t, report, size);
     if (rc == SHD_OK)
         rc = garbage_check(d, shard, s->garbage, cells, &t, report, size);
     for (int i = 0; rc == SHD_OK && i < 2; i++)

@@ -15,13 +15,13 @@ int dict_check(const struct guard_env *env, const struct catalogue_object *o,
  * how far it is. */
 uint64_t dict_checked(void);
 
-/* For repair, which has the shard's lock: the shard as a whole; and one entry
- * under a root, or one node of a list, each with all it owns, whose cells are
+/* For repair, which has the shard's lock: the shard as a whole; and one entry,
+ * wherever it is, or one node of a list, each with all it owns, whose cells are
  * added to *cells. */
 int check_shard(const struct dict *d, uint32_t shard, char *report,
                 size_t size);
-int check_entry(const struct dict *d, uint32_t shard, uint32_t root,
-                uint32_t ref, uint64_t *cells, char *report, size_t size);
+int check_entry(const struct dict *d, uint32_t shard, uint32_t ref,
+                uint64_t *cells, char *report, size_t size);
 int check_node(const struct dict *d, uint32_t shard, uint32_t ref,
                uint64_t *cells, char *report, size_t size);
 

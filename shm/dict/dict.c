@@ -3,14 +3,11 @@
 #include "shm/base/error.h"
 #include "shm/dict/counters.h"
 #include "shm/dict/entry.h"
+#include "shm/dict/index.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define BYTES_PER_ROOT 128u
-#define ROOTS_MIN 16u
-/* 40 bits for shard and root leave 24 that order the tree. */
-#define HASH_TOP_BITS_MAX 40u
 /* One shard up to SHARDS_FROM, with one order of all entries. Then at least so
  * many that two writers seldom meet at one lock; more as there is more to put
  * in order. */
@@ -20,6 +17,8 @@
 /* Address room that is reserved unless it is said how much. */
 #define RESERVE_TIMES 16u
 #define RESERVE_MIN (64ull << 20)
+/* Below that a page for more roots is worse than trees that are deeper. */
+#define INDEX_FROM 65536u
 #define PREFAULT_PAGES 512u /* in one hold of a lock */
 /* Each but the last needs a dict destroyed between being found and looked
  * into. */
@@ -28,11 +27,14 @@
 /* Where the parts of an extent lie, relative to its start. */
 struct plan {
     uint32_t shards;
-    uint32_t root_bits;
+    uint32_t bits; /* log2 of the roots */
+    uint64_t entries;
+    struct index_shape shape;
     uint32_t pages, pages_max;
-    uint64_t shards_at, map_at, table_at, roots_at, pages_at;
+    uint64_t shards_at, map_at, table_at, roots_at, pages_at, arrays_at;
     uint64_t capacity, capacity_max; /* multiples of 4096 */
     uint64_t bytes;
+    bool fixed; /* the index: there is no room for another one */
 };
 
 static uint32_t log2_floor(uint64_t n)
@@ -47,7 +49,7 @@ static uint64_t round_up(uint64_t n, uint64_t to)
 
 /* Memory of everything before the pages: what of the map and the table is not
  * needed for that many pages has none. Relative to the extent's start. */
-static uint64_t index_bytes(uint64_t map_at, uint64_t table_at, uint64_t pages)
+static uint64_t index_bytes_of(uint64_t map_at, uint64_t table_at, uint64_t pages)
 {
     uint64_t map_end = round_up(map_at + pages_map_bytes(pages), PAGE_BYTES);
     uint64_t table_first = table_at / PAGE_BYTES * PAGE_BYTES;
@@ -67,7 +69,7 @@ static uint64_t fitting_pages(uint64_t map_at, uint64_t table_at,
 
     while (pages > 0) {
         uint64_t bytes =
-            index_bytes(map_at, table_at, pages) + pages * PAGE_BYTES;
+            index_bytes_of(map_at, table_at, pages) + pages * PAGE_BYTES;
         uint64_t over;
 
         if (bytes <= capacity)
@@ -77,7 +79,7 @@ static uint64_t fitting_pages(uint64_t map_at, uint64_t table_at,
         over -= over / (PAGE_BYTES / sizeof(struct page));
         pages -= over < pages ? over : pages;
     }
-    while (index_bytes(map_at, table_at, pages + 1) +
+    while (index_bytes_of(map_at, table_at, pages + 1) +
                (pages + 1) * PAGE_BYTES <=
            capacity)
         pages++;
@@ -86,11 +88,9 @@ static uint64_t fitting_pages(uint64_t map_at, uint64_t table_at,
 
 static void plan_lay_out(struct plan *p, uint64_t pages)
 {
-    uint64_t roots = (uint64_t)p->shards << p->root_bits;
-
     p->shards_at = sizeof(struct dict_header);
     p->roots_at = p->shards_at + (uint64_t)p->shards * sizeof(struct shard);
-    p->map_at = round_up(p->roots_at + roots * 4, 8);
+    p->map_at = round_up(p->roots_at + (4ull << p->bits), 8);
     p->table_at = p->map_at + pages_map_bytes(pages);
     p->table_at = round_up(p->table_at, SEGMENT_UNIT);
     p->pages_at = round_up(p->table_at + pages_table_bytes(pages), PAGE_BYTES);
@@ -126,7 +126,12 @@ static bool plan_reserve(struct plan *p, uint64_t capacity_max)
         pages++;
     plan_lay_out(p, pages);
     p->pages_max = (uint32_t)pages;
-    p->bytes = p->pages_at + pages * PAGE_BYTES;
+    p->arrays_at = p->pages_at + pages * PAGE_BYTES;
+    p->shape = index_shape(log2_floor(p->shards), p->bits,
+                           index_bits(p->entries, p->capacity,
+                                      log2_floor(p->shards), capacity_max),
+                           p->fixed);
+    p->bytes = p->arrays_at + index_arrays_bytes(&p->shape);
     pages = fitting_pages(p->map_at, p->table_at, p->capacity);
     p->pages = (uint32_t)(pages < p->pages_max ? pages : p->pages_max);
     return p->pages > 0;
@@ -188,7 +193,6 @@ static int plan_make(const struct shd_dict_options *o, uint64_t room,
     uint64_t largest = o->capacity_max_bytes > capacity
                            ? round_up(o->capacity_max_bytes, PAGE_BYTES)
                            : capacity;
-    uint64_t entries = o->entries_hint;
     int rc = reserve_check(o);
 
     if (rc != SHD_OK)
@@ -210,15 +214,11 @@ static int plan_make(const struct shd_dict_options *o, uint64_t room,
                     : n > DICT_SHARDS_MAX  ? DICT_SHARDS_MAX
                                            : 1u << log2_floor(n);
     }
-    if (entries == 0)
-        entries = capacity / BYTES_PER_ROOT;
-    if (entries > largest / SLAB_CELL_MIN)
-        entries = largest / SLAB_CELL_MIN;
-    if (entries < (uint64_t)ROOTS_MIN * p->shards)
-        entries = (uint64_t)ROOTS_MIN * p->shards;
-    p->root_bits = log2_floor(entries / p->shards);
-    if (p->root_bits > HASH_TOP_BITS_MAX - log2_floor(p->shards))
-        p->root_bits = HASH_TOP_BITS_MAX - log2_floor(p->shards);
+    p->entries = o->entries_hint;
+    if (p->entries > largest / SLAB_CELL_MIN)
+        p->entries = largest / SLAB_CELL_MIN;
+    p->bits =
+        index_bits(p->entries, capacity, log2_floor(p->shards), capacity);
     p->capacity = capacity;
     if (o->capacity_max_bytes != 0 ? plan_reserve(p, largest)
                                    : plan_reserve_default(p, room))
@@ -227,7 +227,7 @@ static int plan_make(const struct shd_dict_options *o, uint64_t room,
                      "capacity of %llu bytes is too small for %u shards and "
                      "%llu roots",
                      (unsigned long long)o->capacity_bytes, p->shards,
-                     (unsigned long long)p->shards << p->root_bits);
+                     1ull << p->bits);
 }
 
 static int initialize(const struct guard_env *env,
@@ -251,13 +251,21 @@ static int initialize(const struct guard_env *env,
     h->generation = o->generation;
     h->capacity_max_bytes = p->capacity_max;
     h->shards = p->shards;
-    h->root_bits = p->root_bits;
+    h->order_bits = p->shape.order_bits;
     h->pages_max = p->pages_max;
+    h->grain_first = p->shape.grain_first;
+    h->grain_min = p->shape.grain_min;
+    h->entries_hint = p->entries;
+    h->capacity_first = p->capacity;
     h->shards_at = o->extent_at + p->shards_at;
     h->map_at = o->extent_at + p->map_at;
     h->table_at = o->extent_at + p->table_at;
     h->roots_at = o->extent_at + p->roots_at;
     h->pages_at = o->extent_at + p->pages_at;
+    h->arrays_at = o->extent_at + p->arrays_at;
+    h->grain = h->grain_first;
+    h->arrays = 1ull << h->grain_first;
+    h->bounds.state = index_tag(h->grain_first, h->grain_first, 0);
     h->bounds.limit = p->pages;
     h->bounds.described = p->pages;
     h->capacity_bytes = o->size_bytes;
@@ -279,12 +287,15 @@ static void *part(const struct segment *s, const struct catalogue_object *o,
 }
 
 /* Each by itself: together they are looked at by dict_check, for they move. */
-static bool bounds_sound(const struct dict_header *h)
+static bool bounds_sound(const struct dict *d)
 {
+    const struct dict_header *h = d->header;
+
     return atomic_load64(&h->bounds.limit) > 0 &&
            atomic_load64(&h->bounds.limit) <= h->pages_max &&
            atomic_load64(&h->bounds.described) <= h->pages_max &&
-           atomic_load64(&h->bounds.committed) <= h->pages_max;
+           pages_committed(&d->pages) <= h->pages_max &&
+           index_has(d, atomic_load64(&h->grain)) && index_tag_sound(d);
 }
 
 int dict_view(const struct guard_env *env, const struct catalogue_object *o,
@@ -292,10 +303,28 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
 {
     int rc = dict_view_unbounded(env, o, d);
 
-    if (rc == SHD_OK && !bounds_sound(d->header))
+    if (rc == SHD_OK && !bounds_sound(d))
         rc = error_set(SHD_CORRUPT, "dict '%s': its header is damaged",
                        o->name);
     return rc;
+}
+
+/* What cannot change while there is a dict. */
+static bool header_sound(const struct dict_header *h,
+                         const struct catalogue_object *o)
+{
+    return h != NULL && h->generation == o->generation && h->shards > 0 &&
+           h->shards <= DICT_SHARDS_MAX &&
+           (h->shards & (h->shards - 1)) == 0 && h->shards == o->guards &&
+           h->order_bits <= ORDER_BITS_MAX &&
+           h->order_bits >= GRAIN_MAX + log2_floor(h->shards) &&
+           h->grain_min >= GRAIN_MIN && h->grain_min <= h->grain_first &&
+           h->grain_first <= GRAIN_MAX &&
+           h->capacity_first >= PAGE_BYTES &&
+           h->capacity_first <= SEGMENT_SIZE_MAX &&
+           h->entries_hint <= SEGMENT_SIZE_MAX &&
+           h->capacity_max_bytes <= SEGMENT_SIZE_MAX &&
+           h->pages_at % PAGE_BYTES == 0 && h->table_at % SEGMENT_UNIT == 0;
 }
 
 int dict_view_unbounded(const struct guard_env *env,
@@ -303,13 +332,11 @@ int dict_view_unbounded(const struct guard_env *env,
 {
     const struct segment *s = env->segment;
     struct dict_header *h = segment_at(s, o->extent_at, sizeof(*h));
-    uint64_t roots, max;
+    struct index_shape shape;
+    uint64_t max;
+    int rc;
 
-    if (h == NULL || h->generation != o->generation || h->shards == 0 ||
-        h->shards > DICT_SHARDS_MAX || (h->shards & (h->shards - 1)) != 0 ||
-        h->shards != o->guards || h->root_bits > HASH_TOP_BITS_MAX ||
-        h->capacity_max_bytes > SEGMENT_SIZE_MAX ||
-        h->pages_at % PAGE_BYTES != 0 || h->table_at % SEGMENT_UNIT != 0)
+    if (!header_sound(h, o))
         return error_set(SHD_CORRUPT, "dict '%s': its header is damaged",
                          o->name);
     memset(d, 0, sizeof(*d));
@@ -319,10 +346,12 @@ int dict_view_unbounded(const struct guard_env *env,
     d->guards = guard_at(s, o->guards_first);
     d->shards = h->shards;
     d->shard_bits = log2_floor(h->shards);
-    d->root_bits = h->root_bits;
-    roots = (uint64_t)d->shards << d->root_bits;
+    shape = (struct index_shape){h->order_bits, h->grain_first, h->grain_min};
+    rc = index_view(d, &shape,
+                    part(s, o, h->roots_at,
+                         index_array_bytes(&shape, shape.grain_first)),
+                    part(s, o, h->arrays_at, index_arrays_bytes(&shape)));
     d->shard = part(s, o, h->shards_at, d->shards * sizeof(struct shard));
-    d->roots = part(s, o, h->roots_at, roots * 4);
     max = h->pages_max;
     d->pages.segment = s;
     d->pages.max = (uint32_t)max;
@@ -338,7 +367,7 @@ int dict_view_unbounded(const struct guard_env *env,
     d->pages.nodes.first = h->pages_at;
     d->pages.nodes.end = h->pages_at;
     memcpy(d->name, o->name, sizeof(d->name));
-    if (d->shard == NULL || d->roots == NULL || d->pages.map == NULL ||
+    if (rc != SHD_OK || d->shard == NULL || d->pages.map == NULL ||
         d->pages.table == NULL ||
         part(s, o, h->pages_at, max * PAGE_BYTES) == NULL ||
         d->guards == NULL ||
@@ -360,23 +389,60 @@ int dict_capacity_of(const struct guard_env *env,
     return rc;
 }
 
-uint64_t dict_index_bytes(const struct dict *d, uint64_t pages)
+/* A part's place in the extent. */
+static uint64_t place_of(const struct dict *d, const void *p)
 {
-    uint64_t at = segment_offset(d->env->segment, d->header);
-
-    return index_bytes(segment_offset(d->env->segment, d->pages.map) - at,
-                       segment_offset(d->env->segment, d->pages.table) - at,
-                       pages);
+    return segment_offset(d->env->segment, p) -
+           segment_offset(d->env->segment, d->header);
 }
 
-uint32_t dict_pages_of(const struct dict *d, uint64_t capacity_bytes)
+static int64_t extra_bytes(const struct dict *d, uint32_t grain)
 {
-    uint64_t at = segment_offset(d->env->segment, d->header);
-    uint64_t pages =
-        fitting_pages(segment_offset(d->env->segment, d->pages.map) - at,
-                      segment_offset(d->env->segment, d->pages.table) - at,
-                      round_up(capacity_bytes, PAGE_BYTES));
+    const struct index_shape s = {d->order_bits, d->grain_first, d->grain_min};
 
+    return index_extra_bytes(&s, place_of(d, d->roots[d->grain_first]), grain);
+}
+
+uint32_t dict_grain_of(const struct dict *d, uint64_t capacity_bytes)
+{
+    uint32_t bits = index_bits(d->header->entries_hint,
+                               d->header->capacity_first, d->shard_bits,
+                               round_up(capacity_bytes, PAGE_BYTES));
+    uint32_t grain = d->order_bits > bits ? d->order_bits - bits : 0;
+
+    if (grain < d->grain_first && capacity_bytes < INDEX_FROM)
+        return d->grain_first;
+    return grain > GRAIN_MAX ? GRAIN_MAX
+                             : grain < d->grain_min ? d->grain_min : grain;
+}
+
+uint64_t dict_entries_hint(const struct dict *d)
+{
+    uint64_t hint = d->header->entries_hint, first = d->header->capacity_first;
+
+    return hint > first / SLAB_CELL_MIN
+               ? hint
+               : dict_capacity(d) / PAGE_BYTES * hint / (first / PAGE_BYTES);
+}
+
+uint64_t dict_index_bytes(const struct dict *d, uint64_t pages, uint32_t grain)
+{
+    return index_bytes_of(place_of(d, d->pages.map), place_of(d, d->pages.table),
+                          pages) +
+           (uint64_t)extra_bytes(d, grain);
+}
+
+uint32_t dict_pages_of(const struct dict *d, uint64_t capacity_bytes,
+                       uint32_t grain)
+{
+    int64_t capacity = (int64_t)round_up(capacity_bytes, PAGE_BYTES) -
+                       extra_bytes(d, grain);
+    uint64_t pages;
+
+    if (capacity <= 0)
+        return 0;
+    pages = fitting_pages(place_of(d, d->pages.map),
+                          place_of(d, d->pages.table), (uint64_t)capacity);
     return pages < d->pages.max ? (uint32_t)pages : d->pages.max;
 }
 
@@ -397,8 +463,11 @@ static int create(const struct guard_env *env, const char *name,
                   struct catalogue_object *object)
 {
     struct plan plan;
-    int rc = plan_make(o, room, &plan);
+    int rc;
 
+    memset(&plan, 0, sizeof(plan));
+    plan.fixed = room == 0;
+    rc = plan_make(o, room, &plan);
     if (rc != SHD_OK)
         return rc;
     memset(object, 0, sizeof(*object));
@@ -408,8 +477,9 @@ static int create(const struct guard_env *env, const char *name,
     object->extent_bytes = plan.bytes;
     object->guards = plan.shards;
     rc = catalogue_create(env, object, initialize, &plan);
-    /* Others may have been quicker: without a reservation it may do. */
-    if (rc == SHD_NOMEM && room > 0 && o->capacity_max_bytes == 0)
+    /* Others may have been quicker: without a reservation it may do, or if it
+     * is said how much without room for another index. */
+    if (rc == SHD_NOMEM && room > 0)
         return create(env, name, o, 0, object);
     return rc;
 }
@@ -517,7 +587,7 @@ static int prefault_step(const struct dict *d, uint64_t *page)
         return rc;
     /* The limit changes under this lock only. */
     count = pages_count(&d->pages);
-    if (atomic_load64(&d->pages.bounds->committed) < count) {
+    if (pages_committed(&d->pages) < count) {
         rc = pages_extend(&d->pages);
         rc = rc == SHD_OK ? 1 : rc;
     } else if (*page < count) {
@@ -539,6 +609,7 @@ static void prefault_index(const struct dict *d)
     const struct segment *s = d->env->segment;
     uint64_t header = segment_offset(s, d->header), count;
     uint64_t map = segment_offset(s, d->pages.map);
+    uint32_t grain;
 
     if (dict_lock(d, 0) != SHD_OK)
         return; /* whoever goes on is told */
@@ -546,6 +617,10 @@ static void prefault_index(const struct dict *d)
     segment_prefault(s, header, map + pages_map_bytes(count) - header);
     segment_prefault(s, segment_offset(s, d->pages.table),
                      pages_table_bytes(count));
+    grain = index_grain(index_state(d));
+    if (index_has(d, grain))
+        segment_prefault(s, segment_offset(s, d->roots[grain]),
+                         index_bytes(d, grain));
     dict_unlock(d, 0);
 }
 
@@ -584,9 +659,11 @@ uint64_t dict_value_max(const struct dict *d, size_t key_len)
 int dict_info(const struct dict *d, struct shd_dict_info *info)
 {
     uint64_t cells = 0;
+    uint32_t grain;
 
     if (dict_gone(d, 0))
         return dict_gone_error(d);
+    grain = index_grain(atomic_load64(&d->pages.bounds->state));
     info->shards = d->shards;
     info->generation = d->generation;
     info->capacity_bytes = dict_capacity(d);
@@ -594,10 +671,11 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
     info->resizes = atomic_load64(&d->header->resizes);
     info->resizing = atomic_load64(&d->header->unsettled) != 0;
     info->pages = pages_count(&d->pages);
-    info->index_bytes = dict_index_bytes(d, info->pages);
+    info->index_bytes = dict_index_bytes(
+        d, info->pages, (uint32_t)atomic_load64(&d->header->grain));
     info->pages_free = pages_free(&d->pages);
-    info->pages_committed = atomic_load64(&d->pages.bounds->committed);
-    info->roots = (uint64_t)d->shards << d->root_bits;
+    info->pages_committed = pages_committed(&d->pages);
+    info->roots = index_has(d, grain) ? index_roots(d, grain) : 0;
     info->entries = 0;
     info->evictions = 0;
     info->expirations = 0;
@@ -661,7 +739,8 @@ uint64_t dict_fingerprint(void)
                               ENTRY_KEY_INLINE,
                               SLAB_CLASSES,
                               CHAIN_NUMBER,
-                              BYTES_PER_ROOT};
+                              GRAIN_MAX,
+                              index_bits(0, 0, 0, 1ull << 30)};
     uint64_t h = 0;
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)

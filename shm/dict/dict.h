@@ -4,12 +4,14 @@
  * OWNS   the extent of an object of kind SHD_OBJECT_DICT:
  *          header    256 bytes
  *          shards    512 each
- *          roots     4 each, root_count for each shard
+ *          roots     4 each, as many as the dict was made with
  *          page map  a bit a page      } of as many pages as the dict may
  *          table     64 a page         } ever have (memory/pages.h)
  *          pages     4096 each, from the next multiple of 4096 on
+ *          arrays    of roots, of all other lengths (dict/index.h)
  *        The extent is address room for the largest capacity; memory is taken
- *        for the pages in use, their bits and their descriptors.
+ *        for the pages in use, their bits and their descriptors, and for one
+ *        array of roots: for two while one takes the place of the other.
  * HOLDS  an entry is in the tree of its hash's root, in its shard's LRU list,
  *        in a cell of a page of its shard, and nowhere else.
  * LOCK   shard i is guarded by guard guards_first + i of the catalogue's
@@ -18,9 +20,12 @@
  * CRASH  the header's first half is constant once the catalogue shows the
  *        dict.
  *
- * A key's 64-bit hash is cut, from the top: shard | root | 24 bits that order
- * the tree. So walking shards, roots and trees in order walks the hashes in
- * order.
+ * A key's place is the upper `order_bits` of its hash: its order. From the top:
+ * the shard, then so many bits as the fewest roots there may be need, then 24
+ * that are stored with the entry. The index has a grain: a root holds the keys
+ * whose orders agree in all but their last `grain` bits, and its tree is in
+ * order of the 24. So walking roots and trees in order walks the keys in the
+ * order of (order, key), whatever the grain is.
  */
 #ifndef SHD_DICT_DICT_H
 #define SHD_DICT_DICT_H
@@ -31,28 +36,37 @@
 
 #define DICT_CAPACITY_MIN 8192u
 #define DICT_SHARDS_MAX 256u
+#define GRAIN_MAX 24u
+#define GRAINS 64u /* PAGES_TAG_NONE included */
 
 struct dict_header {
     uint64_t generation;         /*  0 the catalogue's, for checking */
     uint64_t capacity_max_bytes; /*  8 that room is reserved for */
     uint32_t shards;             /* 16 a power of two */
-    uint32_t root_bits;          /* 20 log2 of the roots of one shard */
+    uint32_t order_bits;         /* 20 */
     uint32_t pages_max;          /* 24 */
-    uint32_t reserved;           /* 28 */
+    uint32_t grain_first;        /* 28 of the array of roots at roots_at */
     uint64_t shards_at;          /* 32 byte offsets in the segment */
     uint64_t map_at;             /* 40 */
     uint64_t table_at;           /* 48 */
     uint64_t roots_at;           /* 56 */
     uint64_t pages_at;           /* 64 */
-    uint8_t pad1[56];            /* 72 */
+    uint64_t arrays_at;          /* 72 */
+    uint32_t grain_min;          /* 80 the finest there is an array for */
+    uint32_t reserved;           /* 84 */
+    uint64_t entries_hint;       /* 88 as asked for: of a dict of */
+    uint64_t capacity_first;     /* 96 this capacity */
+    uint8_t pad1[24];            /* 104 */
     /* Changed by resizing; committed also whenever memory is needed, by
-     * compare-and-swap: */
+     * compare-and-swap. The tag is the index's (dict/index.h): */
     struct pages_bounds bounds; /* 128 */
     uint64_t capacity_bytes;    /* 152 as asked for */
     uint64_t resizes;           /* 160 changes of the limit so far */
     uint64_t unsettled;         /* 168 1: a resize has been begun and is not
                                        finished */
-    uint8_t pad2[16];           /* 176 */
+    uint64_t grain;             /* 176 the index's, for that capacity */
+    uint64_t arrays;            /* 184 bits: grains whose arrays may have
+                                       memory */
     uint64_t soonest;           /* 192 nothing expires before; a hint */
     uint8_t pad3[56];           /* 200 */
 };
@@ -92,21 +106,27 @@ struct dict {
     uint64_t generation;
     uint32_t shards;
     uint32_t shard_bits;
-    uint32_t root_bits;
+    uint8_t order_bits;
+    uint8_t hash_shift;  /* 64 - order_bits */
+    uint8_t shard_shift; /* of an order: what is left is the shard */
+    uint8_t grain_first;
+    uint8_t grain_min;
     struct guard *guards; /* [shards] */
     struct shard *shard; /* [shards] */
-    uint32_t *roots;     /* [shards << root_bits] */
     struct pages pages;
     uint64_t counters; /* address of this process's line (counters.h); 0: it
                           counts nothing */
     char name[64];
+    uint32_t *roots[GRAINS]; /* by grain; where there is no array: a root that
+                                leads outside */
 };
 
 /* Where a key belongs. */
 struct place {
+    uint64_t order;
     uint32_t shard;
-    uint32_t root; /* index into roots */
-    uint32_t hash; /* 24 bits */
+    uint32_t hash;  /* 24 bits */
+    uint32_t *root; /* as a look for its path has found it (forest.h) */
 };
 
 /* An upper bound of what a process may find in guards of dicts, and of the
@@ -135,12 +155,20 @@ static inline uint64_t dict_capacity(const struct dict *d)
     return atomic_load64(&d->header->capacity_bytes);
 }
 
+/* The grain of the index of a dict of that capacity. */
+uint32_t dict_grain_of(const struct dict *d, uint64_t capacity_bytes);
+
+/* What to make a dict with so that it gets the same index; 0: nothing. */
+uint64_t dict_entries_hint(const struct dict *d);
+
 /* What of the capacity is not in pages, if there are that many. */
-uint64_t dict_index_bytes(const struct dict *d, uint64_t pages);
+uint64_t dict_index_bytes(const struct dict *d, uint64_t pages,
+                          uint32_t grain);
 
 /* The pages of a dict of that capacity; 0: it is too small for its index. Not
  * more than pages.max. */
-uint32_t dict_pages_of(const struct dict *d, uint64_t capacity_bytes);
+uint32_t dict_pages_of(const struct dict *d, uint64_t capacity_bytes,
+                       uint32_t grain);
 
 struct place dict_place(const struct dict *d, const void *key, size_t len);
 

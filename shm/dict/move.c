@@ -17,7 +17,7 @@ static int relink_entry(const struct dict *d, uint32_t shard, struct txn *t,
     struct entry *e = cell_fresh(&d->pages, new);
     uint32_t meta = atomic_load32(&e->cell.meta);
     uint64_t key_expires = atomic_load64(&e->key_expires);
-    int rc = tree_replace(t, &d->pages.nodes, &d->roots[at->root], path, new);
+    int rc = tree_replace(t, &d->pages.nodes, at->root, path, new);
 
     if (rc == SHD_OK)
         rc = list_replace(&d->pages, t, &d->shard[shard].lru, old, new);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/dict/multi.h"
 #include "shm/dict/entry.h"
+#include "shm/dict/index.h"
 #include "shm/dict/place.h"
 
 /* Nodes below a root that are looked for: with about as many roots as entries
@@ -23,6 +24,12 @@ static void ask_for_entry(const struct dict *d, uint32_t ref)
     ask_for(e);
     if (cell_room(&d->pages, e) > CACHE_LINE)
         ask_for(e + CACHE_LINE);
+}
+
+/* Former ones are not looked at: it is a hint. */
+static const uint32_t *root_of(const struct dict *d, const struct place *at)
+{
+    return index_root(d, index_grain(index_state(d)), at->order);
 }
 
 /* The node a descent goes to after this one; 0: none, or this is it as far as
@@ -52,14 +59,14 @@ static void fetch(const struct dict *d, const void *const *keys,
             continue;
         ref[i] = 1;
         at[i] = place_of_key(d, keys[i], lens[i]);
-        ask_for(&d->roots[at[i].root]);
+        ask_for(root_of(d, &at[i]));
         ask_for(&dict_guard(d, at[i].shard)->seq);
     }
     for (uint32_t i = 0; i < n; i++) {
         /* A look into a dict that is gone would take memory for it. */
         if (ref[i] != 0)
             ref[i] = dict_enter(d, at[i].shard)
-                         ? atomic_load32(&d->roots[at[i].root])
+                         ? atomic_load32(root_of(d, &at[i]))
                          : 0;
         node[i] = ref[i];
         if (ref[i] != 0)

@@ -37,7 +37,7 @@ QUICK_INLINE int over_find(const struct dict *d, const struct place *at,
     int rc;
 
     atomic_will_write(lru);
-    rc = quick_node(d, at, atomic_load64(&d->pages.seen), &o->q);
+    rc = quick_node(d, at, index_state(d), &o->q);
     if (rc != SHD_OK)
         return QUICK_NOT;
     atomic_will_write(o->q.e);

@@ -74,7 +74,7 @@ int picture_pages(const struct dict *d, uint64_t first, struct shd_page *page,
         if (!dict_enter(d, 0))
             return dict_gone_error(d);
         limit = pages_count(p);
-        committed = pages_bound(p, &p->bounds->committed);
+        committed = pages_touchable(p);
         if (number >= limit && number >= committed)
             break;
         memset(&page[n], 0, sizeof(page[n]));

@@ -11,13 +11,13 @@
 
 static inline struct place place_of_hash(const struct dict *d, uint64_t hash)
 {
-    uint32_t bits = d->shard_bits + d->root_bits;
-    /* Two shifts: one by 64 bits would be undefined. */
-    uint64_t top = hash >> 1 >> (63 - bits);
+    struct place at;
 
-    return (struct place){.shard = (uint32_t)(top >> d->root_bits),
-                          .root = (uint32_t)top,
-                          .hash = (uint32_t)(hash << bits >> 40)};
+    at.order = hash >> d->hash_shift;
+    at.shard = (uint32_t)(at.order >> d->shard_shift);
+    at.hash = (uint32_t)at.order & ((1u << GRAIN_MAX) - 1);
+    at.root = NULL;
+    return at;
 }
 
 static inline struct place place_of_key(const struct dict *d, const void *key,

@@ -14,6 +14,7 @@
 #define SHD_DICT_QUICK_H
 
 #include "shm/dict/entry.h"
+#include "shm/dict/index.h"
 #include "shm/dict/place.h"
 
 #define QUICK_INLINE static inline __attribute__((always_inline))
@@ -31,20 +32,22 @@ struct quick {
     uint32_t room; /* bytes to its page's end */
 };
 
-/* The node whose 24 bits of hash are the key's. QUICK_NOT; SHD_NOTFOUND. */
+/* The node whose 24 bits of hash are the key's. QUICK_NOT; SHD_NOTFOUND.
+ * Only under the grain that the state tells. */
 QUICK_INLINE int quick_node(const struct dict *d, const struct place *at,
-                            uint64_t seen, struct quick *q)
+                            uint64_t state, struct quick *q)
 {
     const unsigned char *base = d->pages.segment->base;
-    uint64_t first = d->pages.at;
-    uint32_t ref = atomic_load32(&d->roots[at->root]);
+    uint64_t first = d->pages.at, seen = atomic_load64(&d->pages.seen);
+    uint32_t ref =
+        atomic_load32(index_root(d, index_grain(state), at->order));
 
     for (int depth = 0; depth < QUICK_DEPTH; depth++) {
         uint64_t where = (uint64_t)ref * SEGMENT_UNIT;
         uint32_t hash;
 
         if (ref == 0)
-            return SHD_NOTFOUND;
+            return index_moves(state) ? QUICK_NOT : SHD_NOTFOUND;
         q->inside = where - first;
         q->room = PAGE_BYTES - (uint32_t)(q->inside % PAGE_BYTES);
         if (q->inside >= seen || q->room < SLAB_CELL_MIN)
@@ -109,15 +112,15 @@ QUICK_INLINE int quick_get(const struct dict *d, const struct place *at,
                            struct shd_value *v, struct quick *q)
 {
     const struct guard *g = dict_guard(d, at->shard);
-    uint64_t seen = atomic_load64(&d->pages.seen);
+    uint64_t state = index_state(d);
     uint64_t epoch = atomic_load64_acquire(&undone_epoch);
     uint64_t seq;
     int rc;
 
     if (!read_begin(g, &seq) || (epoch & 1) != 0 || dict_gone(d, at->shard) ||
-        atomic_load64(&d->pages.bounds->committed) * PAGE_BYTES != seen)
+        atomic_load64(&d->pages.bounds->state) != state)
         return QUICK_NOT;
-    rc = quick_node(d, at, seen, q);
+    rc = quick_node(d, at, state, q);
     if (rc == SHD_OK)
         rc = quick_value(q, key, len, buf, size, v);
     return read_valid(g, seq) && atomic_load64(&undone_epoch) == epoch

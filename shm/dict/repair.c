@@ -19,6 +19,7 @@
 #include "shm/base/error.h"
 #include "shm/dict/check.h"
 #include "shm/dict/forest.h"
+#include "shm/dict/index.h"
 #include "shm/dict/resize.h"
 
 #include <ctype.h>
@@ -47,9 +48,9 @@ struct marks {
 };
 
 struct found {
+    uint64_t place; /* its key's order */
+    uint64_t order; /* in the LRU list */
     uint32_t ref;
-    uint32_t root;
-    uint64_t order;
     uint32_t rank; /* of two with the same key the higher one stays */
 };
 
@@ -304,39 +305,68 @@ static uint64_t owned_end(const struct dict *d)
     return end;
 }
 
+/* With shard 0's lock: what is the index? Arrays that it is not in have none
+ * of it, whatever they hold. */
+static int index_words(const struct dict *d, uint32_t grain)
+{
+    struct pages_bounds *b = d->pages.bounds;
+    uint64_t state = atomic_load64(&b->state), used;
+    int rc = SHD_OK;
+
+    if (!index_tag_sound(d)) {
+        rc = pages_set_tag(&d->pages, index_tag(grain, grain, state));
+        state = atomic_load64(&b->state);
+    }
+    used = 1ull << index_grain(state) | 1ull << index_former(state);
+    for (uint32_t g = d->grain_min; g <= GRAIN_MAX && rc == SHD_OK; g++)
+        rc = (used >> g & 1) != 0 ? index_commit(d, g)
+                                  : index_forget(d, g, 0, index_bytes(d, g));
+    if (rc != SHD_OK)
+        return rc;
+    atomic_store64(&d->header->grain, grain);
+    atomic_store64(&d->header->arrays, used);
+    return SHD_OK;
+}
+
 /* With shard 0's lock: limit and capacity from whichever can be believed. */
 static int bounds_words(const struct dict *d)
 {
     struct dict_header *h = d->header;
     uint64_t capacity = dict_capacity(d), described = h->bounds.described;
+    uint32_t grain = dict_grain_of(d, capacity);
     uint64_t limit = capacity > h->capacity_max_bytes
                          ? 0
-                         : dict_pages_of(d, capacity);
+                         : dict_pages_of(d, capacity, grain);
     int rc;
 
     if (limit == 0) {
         limit = h->bounds.limit;
         if (limit == 0 || limit > d->pages.max)
             limit = d->pages.max;
-        capacity = dict_index_bytes(d, limit) + limit * PAGE_BYTES;
+        capacity = dict_index_bytes(d, limit, d->grain_first) +
+                   limit * PAGE_BYTES;
         if (capacity > h->capacity_max_bytes)
             capacity = h->capacity_max_bytes;
-        limit = dict_pages_of(d, capacity);
+        grain = dict_grain_of(d, capacity);
+        limit = dict_pages_of(d, capacity, grain);
     }
     if (limit == 0)
         return error_set(SHD_CORRUPT, "dict '%s': its header is damaged",
                          d->name);
     if (described < limit || described > d->pages.max)
         described = limit;
-    rc = pages_describe(&d->pages, 0, described);
+    rc = index_words(d, grain);
+    if (rc == SHD_OK)
+        rc = pages_describe(&d->pages, 0, described);
     if (rc != SHD_OK)
         return rc;
     atomic_store64(&h->capacity_bytes, capacity);
-    atomic_store64(&h->unsettled, described != limit);
+    atomic_store64(&h->unsettled,
+                   described != limit || !resize_index_is(d, grain));
     atomic_store64(&h->bounds.described, described);
     atomic_store64(&h->bounds.limit, limit);
-    if (atomic_load64(&h->bounds.committed) > described)
-        atomic_store64(&h->bounds.committed, 0);
+    if (pages_committed(&d->pages) > described)
+        pages_set_committed(&d->pages, 0);
     pages_offer(&d->pages, 0, limit, d->pages.max);
     return SHD_OK;
 }
@@ -344,7 +374,6 @@ static int bounds_words(const struct dict *d)
 /* Also: what somebody owns has memory, and may be touched. */
 static int bounds_repair(const struct dict *d, struct repair *r)
 {
-    struct pages_bounds *b = d->pages.bounds;
     struct guard *g = dict_guard(d, 0);
     char what[256] = "";
     bool sound;
@@ -367,10 +396,10 @@ static int bounds_repair(const struct dict *d, struct repair *r)
     }
     uint64_t end = rc == SHD_OK ? owned_end(d) : 0;
 
-    if (rc == SHD_OK && end > atomic_load64(&b->committed)) {
+    if (rc == SHD_OK && end > pages_committed(&d->pages)) {
         rc = segment_commit(d->env->segment, d->pages.at, end * PAGE_BYTES);
         if (rc == SHD_OK) {
-            atomic_store64(&b->committed, end);
+            pages_set_committed(&d->pages, end);
             repair_say(r, "dict '%s': %llu pages have memory", d->name,
                        (unsigned long long)end);
             r->done.bounds++;
@@ -387,7 +416,7 @@ static bool work_pages(struct work *w)
 {
     const struct pages *p = &w->d->pages;
     uint32_t described = pages_described(p), n = 0;
-    uint32_t committed = pages_bound(p, &p->bounds->committed);
+    uint32_t committed = pages_touchable(p);
 
     for (uint32_t i = 0; i < described; i++)
         n += atomic_load32(&p->table[i].owner) == w->owner;
@@ -465,23 +494,31 @@ static bool is_ours(const struct work *w, uint32_t ref, struct place *at)
     return is_entry(w->d, ref, at) && at->shard == w->number;
 }
 
-static void mark_tree(struct work *w, uint32_t root)
+static void mark_tree(struct work *w, uint32_t grain, uint64_t root)
 {
     uint32_t stack[2 * TREE_DEPTH_MAX], depth = 0;
     struct place at;
 
-    stack[depth++] = atomic_load32(&w->d->roots[root]);
+    stack[depth++] = atomic_load32(&w->d->roots[grain][root]);
     while (depth > 0) {
         uint32_t ref = stack[--depth];
         const struct entry *e;
 
-        if (ref == 0 || !is_ours(w, ref, &at) || at.root != root ||
+        if (ref == 0 || !is_ours(w, ref, &at) || at.order >> grain != root ||
             !mark(w, ref, tree))
             continue;
         e = entry_at(&w->d->pages, ref);
         for (int side = 0; side < 2 && depth < 2 * TREE_DEPTH_MAX; side++)
             stack[depth++] = atomic_load32(&e->cell.word[side]);
     }
+}
+
+static void mark_trees(struct work *w, uint32_t grain)
+{
+    uint64_t end = index_first(w->d, w->number + 1, grain);
+
+    for (uint64_t i = index_first(w->d, w->number, grain); i < end; i++)
+        mark_tree(w, grain, i);
 }
 
 static bool found_add(struct work *w, uint32_t ref, const struct place *at,
@@ -498,7 +535,7 @@ static bool found_add(struct work *w, uint32_t ref, const struct place *at,
         w->found = more;
         w->room = room;
     }
-    w->found[w->n++] = (struct found){ref, at->root, order, rank};
+    w->found[w->n++] = (struct found){at->order, order, ref, rank};
     return true;
 }
 
@@ -609,8 +646,8 @@ static int by_key(const void *a, const void *b, void *context)
     unsigned char key[ENTRY_KEY_MAX + 8];
     uint32_t len;
 
-    if (x->root != y->root)
-        return x->root < y->root ? -1 : 1;
+    if (x->place != y->place)
+        return x->place < y->place ? -1 : 1;
     len = entry_key_len(atomic_load64(&e->key_expires));
     if (entry_key(w->d, e, len, key) != SHD_OK)
         return 0;
@@ -793,12 +830,12 @@ static void keep_whole(struct work *w)
                         CELL_TYPE_MASK;
 
         version_repair(w, f->ref);
-        int rc = check_entry(w->d, w->number, f->root, f->ref, &cells, why,
+        int rc = check_entry(w->d, w->number, f->ref, &cells, why,
                              sizeof(why));
 
         if (rc != SHD_OK && type == SHD_LIST && list_cut(w, f->ref)) {
             cells = 0;
-            rc = check_entry(w->d, w->number, f->root, f->ref, &cells, why,
+            rc = check_entry(w->d, w->number, f->ref, &cells, why,
                              sizeof(why));
         }
         if (rc != SHD_OK) {
@@ -815,24 +852,38 @@ static void keep_whole(struct work *w)
 
 /* ---- writing ---------------------------------------------------------- */
 
+static void clear_trees(const struct dict *d, uint32_t shard)
+{
+    uint64_t state = index_state(d);
+    uint32_t grains[2] = {index_grain(state), index_former(state)};
+
+    for (int i = 0; i < 2; i++) {
+        uint64_t end = index_first(d, shard + 1, grains[i]);
+
+        for (uint64_t n = index_first(d, shard, grains[i]); n < end; n++)
+            atomic_store32(&d->roots[grains[i]][n], 0);
+    }
+}
+
+/* All under their new roots. */
 static int write_roots(struct work *w)
 {
     const struct dict *d = w->d;
-    uint32_t first = w->number << d->root_bits;
+    uint32_t grain = index_grain(index_state(d));
     uint32_t *refs = malloc((w->n + 1) * sizeof(*refs));
     int rc = SHD_OK;
 
     if (refs == NULL)
         return error_set(SHD_NOMEM, "no memory to rebuild the roots");
-    for (uint32_t i = 0; i < 1u << d->root_bits; i++)
-        atomic_store32(&d->roots[first + i], 0);
+    clear_trees(d, w->number);
     for (size_t i = 0; i < w->n && rc == SHD_OK;) {
-        uint32_t root = w->found[i].root, n = 0;
+        uint64_t root = w->found[i].place >> grain;
+        uint32_t n = 0;
 
-        while (i < w->n && w->found[i].root == root)
+        while (i < w->n && w->found[i].place >> grain == root)
             refs[n++] = w->found[i++].ref;
         rc = tree_build(d->env->segment, &d->pages.nodes, refs, n,
-                        &d->roots[root]);
+                        &d->roots[grain][root]);
     }
     free(refs);
     return rc;
@@ -892,13 +943,16 @@ static void page_expiries(struct work *w)
 
 static int rebuild(struct work *w)
 {
-    uint32_t first = w->number << w->d->root_bits;
+    uint64_t state = index_state(w->d);
     int rc;
 
+    if (!index_sound(state))
+        return dict_damaged(w->d, "its index is said to be what it is not");
     if (!work_pages(w))
         return error_set(SHD_NOMEM, "no memory to rebuild a shard");
-    for (uint32_t i = 0; i < 1u << w->d->root_bits; i++)
-        mark_tree(w, first + i);
+    mark_trees(w, index_grain(state));
+    if (index_moves(state))
+        mark_trees(w, index_former(state));
     mark_lru(w, atomic_load32(&w->shard->lru.first), LIST_NEXT, 0, 1);
     mark_lru(w, atomic_load32(&w->shard->lru.last), LIST_PREV, ORDER_TAIL, -1);
     gather(w);
@@ -920,10 +974,8 @@ static int rebuild(struct work *w)
 static void reset(const struct dict *d, uint32_t shard)
 {
     struct shard *s = &d->shard[shard];
-    uint32_t first = shard << d->root_bits;
 
-    for (uint32_t i = 0; i < 1u << d->root_bits; i++)
-        atomic_store32(&d->roots[first + i], 0);
+    clear_trees(d, shard);
     for (uint32_t n = 0; n < pages_described(&d->pages); n++) {
         struct page *page = &d->pages.table[n];
 

@@ -3,9 +3,10 @@
  * Growing, in steps, each under one hold of shard 0's lock:
  *
  *   1  unsettled               a death from here on leaves memory to give back
- *   2  memory                  for descriptors and bits; the bits of pages
- *                              without owner are set
- *   3  limit, described and capacity up, settled
+ *   2  memory                  for more roots; for descriptors and bits; the
+ *                              bits of pages without owner are set
+ *   3  limit, described, capacity and grain up; settled, if the index is of
+ *      that grain
  *
  * Shrinking:
  *
@@ -20,8 +21,15 @@
  *   5  from the top            under shard 0's lock: the committed bound comes
  *                              down, the memory is given back, described comes
  *                              down
+ *   6  the index               if its grain is to be another one: its array
+ *                              gets memory, the tag says that it is the one
+ *                              and the other the former, entries move, one by
+ *                              one, shard by shard; the tag says that it is
+ *                              the only one; every lock once; the memory of
+ *                              the former is given back
+ *   7  settled
  *
- * 2 to 5 are "settling". They look at the pages and at the limit as it is, so
+ * 2 to 7 are "settling", also after growing. They look at the pages and at the limit as it is, so
  * whoever finds `unsettled` set can do them from the start; a grown limit in
  * the middle of it brings pages back into their lists in step 3.
  *
@@ -34,6 +42,7 @@
  */
 #include "shm/dict/resize.h"
 #include "shm/base/error.h"
+#include "shm/dict/index.h"
 #include "shm/dict/move.h"
 #include "shm/dict/room.h"
 
@@ -51,7 +60,12 @@
  * it, and before others are said to take the room. */
 #define TRIES_EVICT 16u
 #define TRIES_MAX 512u
-#define RESIZE_WORDS 5u
+#define RESIZE_WORDS 6u
+/* Of an array of roots, under one hold of shard 0's lock. */
+#define ROOTS_BYTES (4ull << 20)
+/* A change that was begun is finished, then one to the grain there is to be;
+ * each more is another resize's. */
+#define INDEX_ROUNDS 8
 
 /* One call's work, which is void once `resizes` is not `ticket` any more. */
 struct resizing {
@@ -87,6 +101,15 @@ static int lock(const struct resizing *r, uint32_t shard)
 static void begin(const struct resizing *r, struct txn *t)
 {
     txn_begin(t, r->d->env->segment, dict_guard(r->d, 0), RESIZE_WORDS);
+}
+
+static void set_unsettled(const struct resizing *r, uint64_t unsettled)
+{
+    struct txn t;
+
+    begin(r, &t);
+    txn_store64(&t, &r->header->unsettled, unsettled);
+    txn_commit(&t);
 }
 
 /* ---- settling --------------------------------------------------------- */
@@ -289,12 +312,10 @@ static int drop_some(const struct resizing *r)
 
     if (rc == SHD_OK && from == limit)
         rc = pages_forget(p, limit);
-    if (rc != SHD_OK)
+    if (rc != SHD_OK || from == to)
         return rc;
     begin(r, &t);
     txn_store64(&t, &r->header->bounds.described, from);
-    if (from == limit)
-        txn_store64(&t, &r->header->unsettled, 0);
     txn_commit(&t);
     return SHD_OK;
 }
@@ -310,11 +331,186 @@ static int drop_all(const struct resizing *r)
             return rc;
         if (atomic_load64(&r->header->unsettled) != 0)
             rc = drop_some(r);
-        more = atomic_load64(&r->header->unsettled) != 0;
+        more = pages_described(&r->d->pages) > pages_count(&r->d->pages);
         dict_unlock(r->d, 0);
         if (rc != SHD_OK)
             return rc;
     }
+    return SHD_OK;
+}
+
+/* ---- the index -------------------------------------------------------- */
+
+/* What of the tag makes it another one than any before or after. */
+static uint64_t tag_now(const struct dict *d)
+{
+    return atomic_load64(&d->pages.bounds->state) & PAGES_TAG_MASK;
+}
+
+bool resize_index_is(const struct dict *d, uint32_t grain)
+{
+    uint64_t tag = tag_now(d);
+
+    return index_grain(tag) == grain && !index_moves(tag);
+}
+
+/* Shard 0's lock, if the index is what it was: 1, or SHD_OK without it. */
+static int lock_index(const struct resizing *r, uint64_t tag)
+{
+    int rc = lock(r, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (tag_now(r->d) == tag)
+        return 1;
+    dict_unlock(r->d, 0);
+    return SHD_OK;
+}
+
+static void set_arrays(const struct resizing *r, uint64_t arrays)
+{
+    struct txn t;
+
+    if (atomic_load64(&r->header->arrays) == arrays)
+        return;
+    begin(r, &t);
+    txn_store64(&t, &r->header->arrays, arrays);
+    txn_commit(&t);
+}
+
+/* Gives empty memory to the array of a grain that is not in use, or takes it
+ * away. */
+static int array_change(const struct resizing *r, uint64_t tag, uint32_t grain,
+                        bool has)
+{
+    const struct dict *d = r->d;
+    uint64_t bytes = index_bytes(d, grain), bit = 1ull << grain;
+
+    for (uint64_t at = 0; at < bytes; at += ROOTS_BYTES) {
+        uint64_t end = bytes - at < ROOTS_BYTES ? bytes : at + ROOTS_BYTES;
+        uint64_t arrays;
+        int rc = lock_index(r, tag);
+
+        if (rc != 1)
+            return rc;
+        arrays = atomic_load64(&r->header->arrays);
+        if (has)
+            set_arrays(r, arrays | bit);
+        rc = has ? index_clear(d, grain, at, end)
+                 : index_forget(d, grain, at, end);
+        if (rc == SHD_OK && !has && end == bytes)
+            set_arrays(r, arrays & ~bit);
+        dict_unlock(d, 0);
+        if (rc != SHD_OK)
+            return rc;
+    }
+    return SHD_OK;
+}
+
+static int set_tag(const struct resizing *r, uint64_t tag, uint32_t grain,
+                   uint32_t former)
+{
+    int rc = lock_index(r, tag);
+
+    if (rc != 1)
+        return rc;
+    rc = pages_set_tag(&r->d->pages, index_tag(grain, former, tag));
+    dict_unlock(r->d, 0);
+    return rc;
+}
+
+/* All that is under the former roots of a shard. */
+static int move_shard(const struct resizing *r, uint64_t tag, uint32_t shard)
+{
+    const struct dict *d = r->d;
+    uint64_t root = index_first(d, shard, index_former(tag));
+    int rc = 1;
+
+    while (rc == 1) {
+        rc = lock(r, shard);
+        if (rc != SHD_OK)
+            return rc;
+        rc = tag_now(d) == tag ? index_move(d, shard, &root) : SHD_OK;
+        dict_unlock(d, shard);
+    }
+    return rc;
+}
+
+/* Ends a change that was begun, by whomever. */
+static int index_end(const struct resizing *r, uint64_t tag)
+{
+    int rc = SHD_OK;
+
+    for (uint32_t i = 0; i < r->d->shards && rc == SHD_OK; i++)
+        rc = move_shard(r, tag, i);
+    return rc == SHD_OK
+               ? set_tag(r, tag, index_grain(tag), index_grain(tag))
+               : rc;
+}
+
+static int index_begin(const struct resizing *r, uint64_t tag, uint32_t grain)
+{
+    int rc = array_change(r, tag, grain, true);
+
+    return rc == SHD_OK ? set_tag(r, tag, grain, index_grain(tag)) : rc;
+}
+
+/* Arrays that are not in use. */
+static int forget_arrays(const struct resizing *r)
+{
+    const struct dict *d = r->d;
+    uint64_t tag = tag_now(d);
+    int rc = SHD_OK;
+
+    for (uint32_t g = d->grain_min; g <= GRAIN_MAX && rc == SHD_OK; g++) {
+        if (g != index_grain(tag) && g != index_former(tag) &&
+            (atomic_load64(&r->header->arrays) >> g & 1) != 0)
+            rc = array_change(r, tag, g, false);
+    }
+    return rc;
+}
+
+/* Step 6. */
+static int index_settle(const struct resizing *r)
+{
+    const struct dict *d = r->d;
+    uint32_t grain = (uint32_t)atomic_load64(&r->header->grain);
+    int rc = SHD_OK;
+
+    if (!index_has(d, grain) || !index_tag_sound(d))
+        return dict_damaged(d, "its index is said to be what it is not");
+    for (int i = 0; i < INDEX_ROUNDS && rc == SHD_OK; i++) {
+        uint64_t tag = tag_now(d);
+
+        if (index_moves(tag)) {
+            rc = index_end(r, tag);
+        } else if (index_grain(tag) != grain) {
+            rc = index_begin(r, tag, grain);
+        } else {
+            rc = pass_all_locks(r);
+            return rc == SHD_OK ? forget_arrays(r) : rc;
+        }
+    }
+    return rc != SHD_OK ? rc
+                        : error_set(SHD_BUSY,
+                                    "dict '%s': another resize is at its index",
+                                    d->name);
+}
+
+/* Step 7. */
+static int finish(const struct resizing *r)
+{
+    struct dict_header *h = r->header;
+    int rc = lock(r, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (atomic_load64(&h->bounds.described) ==
+            atomic_load64(&h->bounds.limit) &&
+        resize_index_is(r->d, (uint32_t)atomic_load64(&h->grain)) &&
+        atomic_load64(&h->arrays) == 1ull << atomic_load64(&h->grain))
+        set_unsettled(r, 0);
+    dict_unlock(r->d, 0);
     return SHD_OK;
 }
 
@@ -326,44 +522,45 @@ static int settle(struct resizing *r)
         rc = place_all(r);
     if (rc == SHD_OK)
         rc = empty_all(r);
-    return rc == SHD_OK ? drop_all(r) : rc;
+    if (rc == SHD_OK)
+        rc = drop_all(r);
+    if (rc == SHD_OK)
+        rc = index_settle(r);
+    return rc == SHD_OK ? finish(r) : rc;
 }
 
 /* ---- the limit, with shard 0's lock ----------------------------------- */
 
 static void set_limit(struct resizing *r, uint64_t limit, uint64_t capacity,
-                      uint64_t unsettled)
+                      uint32_t grain, uint64_t unsettled)
 {
     struct dict_header *h = r->header;
     struct txn t;
 
+    if (!resize_index_is(r->d, grain) ||
+        atomic_load64(&h->arrays) != 1ull << grain)
+        unsettled = 1;
     begin(r, &t);
     if (atomic_load64(&h->bounds.described) < limit)
         txn_store64(&t, &h->bounds.described, limit);
     txn_store64(&t, &h->bounds.limit, limit);
     txn_store64(&t, &h->capacity_bytes, capacity);
+    txn_store64(&t, &h->grain, grain);
     txn_store64(&t, &h->resizes, r->ticket + 1);
     txn_store64(&t, &h->unsettled, unsettled);
     txn_commit(&t);
     r->ticket++;
 }
 
-static void set_unsettled(const struct resizing *r, uint64_t unsettled)
-{
-    struct txn t;
-
-    begin(r, &t);
-    txn_store64(&t, &r->header->unsettled, unsettled);
-    txn_commit(&t);
-}
-
 /* The capacity that has just so many pages, for the steps on the way up. */
-static uint64_t capacity_of(const struct dict *d, uint64_t pages)
+static uint64_t capacity_of(const struct dict *d, uint64_t pages,
+                            uint32_t grain)
 {
-    return dict_index_bytes(d, pages) + pages * PAGE_BYTES;
+    return dict_index_bytes(d, pages, grain) + pages * PAGE_BYTES;
 }
 
-static int grow(struct resizing *r, uint64_t pages, uint64_t capacity)
+static int grow(struct resizing *r, uint64_t pages, uint64_t capacity,
+                uint32_t grain)
 {
     const struct pages *p = &r->d->pages;
     uint64_t limit = pages_count(p), described = pages_described(p);
@@ -372,14 +569,14 @@ static int grow(struct resizing *r, uint64_t pages, uint64_t capacity)
 
     if (pages - limit > GROW_PAGES) {
         pages = limit + GROW_PAGES;
-        capacity = capacity_of(r->d, pages);
+        capacity = capacity_of(r->d, pages, grain);
     }
     if (settled)
         set_unsettled(r, 1);
     rc = pages_describe(p, limit, pages);
     if (rc == SHD_OK) {
         pages_offer(p, limit, pages, described);
-        set_limit(r, pages, capacity, !settled);
+        set_limit(r, pages, capacity, grain, !settled);
         return SHD_OK;
     }
     /* A resize that was cut off finds as much to do as before. */
@@ -388,8 +585,16 @@ static int grow(struct resizing *r, uint64_t pages, uint64_t capacity)
     return rc;
 }
 
+static bool limit_can_be(const struct dict *d)
+{
+    uint64_t limit = atomic_load64(&d->header->bounds.limit);
+
+    return limit > 0 && limit <= pages_described(&d->pages);
+}
+
 /* One step: SHD_OK, and the limit has come nearer to `pages`. */
-static int change(struct resizing *r, uint64_t pages, uint64_t capacity)
+static int change(struct resizing *r, uint64_t pages, uint64_t capacity,
+                  uint32_t grain)
 {
     uint64_t limit;
     int rc = lock(r, 0);
@@ -397,21 +602,24 @@ static int change(struct resizing *r, uint64_t pages, uint64_t capacity)
     if (rc != SHD_OK)
         return rc;
     limit = atomic_load64(&r->header->bounds.limit);
-    if (limit == 0 || limit > pages_described(&r->d->pages))
+    if (!limit_can_be(r->d))
         rc = dict_damaged(r->d, "the limit of its pages cannot be");
     else if (pages > limit)
-        rc = grow(r, pages, capacity);
+        rc = grow(r, pages, capacity, grain);
     else if (pages < limit)
-        set_limit(r, pages, capacity, 1);
-    else if (dict_capacity(r->d) != capacity)
-        set_limit(r, pages, capacity, atomic_load64(&r->header->unsettled));
+        set_limit(r, pages, capacity, grain, 1);
+    else if (dict_capacity(r->d) != capacity ||
+             atomic_load64(&r->header->grain) != grain)
+        set_limit(r, pages, capacity, grain,
+                  atomic_load64(&r->header->unsettled));
     dict_unlock(r->d, 0);
     return rc;
 }
 
 /* ---- the call --------------------------------------------------------- */
 
-static int target(const struct dict *d, uint64_t capacity, uint32_t *pages)
+static int target(const struct dict *d, uint64_t capacity, uint32_t *grain,
+                  uint32_t *pages)
 {
     uint64_t most = d->header->capacity_max_bytes;
 
@@ -422,24 +630,77 @@ static int target(const struct dict *d, uint64_t capacity, uint32_t *pages)
                          "beyond, make it anew with a larger "
                          "capacity_max_bytes",
                          d->name, (unsigned long long)most);
-    *pages = capacity < DICT_CAPACITY_MIN ? 0 : dict_pages_of(d, capacity);
+    *grain = dict_grain_of(d, capacity);
+    *pages = capacity < DICT_CAPACITY_MIN
+                 ? 0
+                 : dict_pages_of(d, capacity, *grain);
     if (*pages > 0)
         return SHD_OK;
     return error_set(SHD_INVAL,
                      "a capacity of %llu bytes is too small for dict '%s': "
-                     "its index of %llu roots was made for more, and needs at "
-                     "least %llu",
-                     (unsigned long long)capacity, d->name,
-                     (unsigned long long)d->shards << d->root_bits,
-                     (unsigned long long)capacity_of(d, 1));
+                     "with its %u shards and %llu roots it needs at least "
+                     "%llu",
+                     (unsigned long long)capacity, d->name, d->shards,
+                     (unsigned long long)index_roots(d, *grain),
+                     (unsigned long long)capacity_of(d, 1, *grain));
+}
+
+/* Before the capacity goes up: is there memory for more roots? So that without
+ * it nothing has changed. It is given by shard 0's lock, and asked for again
+ * when it is needed: another resize may give it back meanwhile. */
+static int try_index(const struct resizing *r, uint32_t grain)
+{
+    const struct dict *d = r->d;
+    bool settled;
+    uint64_t tag;
+    int rc = lock(r, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    tag = tag_now(d);
+    settled = atomic_load64(&r->header->unsettled) == 0;
+    if (!limit_can_be(d)) {
+        dict_unlock(d, 0);
+        return dict_damaged(d, "the limit of its pages cannot be");
+    }
+    /* An array in use has memory. */
+    if (index_grain(tag) == grain || index_former(tag) == grain) {
+        dict_unlock(d, 0);
+        return SHD_OK;
+    }
+    if (settled)
+        set_unsettled(r, 1);
+    dict_unlock(d, 0);
+    rc = array_change(r, tag, grain, true);
+    if (rc != SHD_NOMEM || array_change(r, tag, grain, false) != SHD_OK)
+        return rc;
+    if (settled && lock_index(r, tag) == 1) {
+        set_unsettled(r, 0);
+        dict_unlock(d, 0);
+    }
+    return rc;
+}
+
+/* The words of the header. */
+static int change_all(struct resizing *r, uint64_t pages, uint64_t capacity,
+                      uint32_t grain)
+{
+    const struct dict *d = r->d;
+    int rc = pages > pages_count(&d->pages) ? try_index(r, grain) : SHD_OK;
+
+    while (rc == SHD_OK && (pages != pages_count(&d->pages) ||
+                            dict_capacity(d) != capacity ||
+                            atomic_load64(&r->header->grain) != grain))
+        rc = change(r, pages, capacity, grain);
+    return rc;
 }
 
 int resize_dict(const struct dict *d, uint64_t capacity_bytes)
 {
     struct resizing r = {.d = d, .header = d->header};
-    uint32_t pages;
+    uint32_t pages, grain = 0;
     int rc = dict_gone(d, 0) ? dict_gone_error(d)
-                             : target(d, capacity_bytes, &pages);
+                             : target(d, capacity_bytes, &grain, &pages);
 
     if (rc != SHD_OK)
         return dict_gone(d, 0) ? dict_gone_error(d) : rc;
@@ -453,9 +714,8 @@ int resize_dict(const struct dict *d, uint64_t capacity_bytes)
      * before the last of those claims is over. */
     if (atomic_load64(&r.header->unsettled) != 0)
         rc = pass_all_locks(&r);
-    while (rc == SHD_OK && (pages != pages_count(&d->pages) ||
-                            dict_capacity(d) != capacity_bytes))
-        rc = change(&r, pages, capacity_bytes);
+    if (rc == SHD_OK)
+        rc = change_all(&r, pages, capacity_bytes, grain);
     if (rc == SHD_OK && atomic_load64(&r.header->unsettled) != 0)
         rc = settle(&r);
     if (rc == SHD_OK && dict_gone(d, 0))
@@ -468,19 +728,25 @@ int resize_check(const struct dict *d, char *report, size_t size)
     const struct dict_header *h = d->header;
     uint64_t limit = atomic_load64(&h->bounds.limit);
     uint64_t described = atomic_load64(&h->bounds.described);
-    uint64_t committed = atomic_load64(&h->bounds.committed);
+    uint64_t committed = pages_committed(&d->pages);
     uint64_t unsettled = atomic_load64(&h->unsettled);
     uint64_t capacity = atomic_load64(&h->capacity_bytes);
+    uint64_t grain = atomic_load64(&h->grain);
     const char *fault = NULL;
 
-    if (limit == 0 || limit > described || described > d->pages.max)
+    if (!index_has(d, grain) || !index_tag_sound(d))
+        fault = "its index is said to be what it is not";
+    else if (limit == 0 || limit > described || described > d->pages.max)
         fault = "the limit of its pages cannot be";
     else if (committed > described)
         fault = "more pages are committed than described";
-    else if (unsettled > 1 || (unsettled == 0 && limit != described))
+    else if (unsettled > 1 ||
+             (unsettled == 0 &&
+              (limit != described || !resize_index_is(d, (uint32_t)grain) ||
+               atomic_load64(&h->arrays) != 1ull << grain)))
         fault = "it is resized halfway, and says it is not";
     else if (capacity > h->capacity_max_bytes ||
-             dict_pages_of(d, capacity) != limit)
+             dict_pages_of(d, capacity, (uint32_t)grain) != limit)
         fault = "its capacity is not what its limit was made from";
     if (fault == NULL)
         return SHD_OK;

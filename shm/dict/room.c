@@ -141,7 +141,7 @@ int room_remove(const struct dict *d, uint32_t shard, struct txn *t,
 {
     struct shard *s = &d->shard[shard];
     uint32_t ref = path->ref[path->depth - 1];
-    int rc = tree_remove(t, &d->pages.nodes, &d->roots[at->root], path);
+    int rc = tree_remove(t, &d->pages.nodes, at->root, path);
 
     if (rc == SHD_OK)
         rc = list_remove(&d->pages, t, &s->lru, ref);
@@ -798,7 +798,7 @@ static int extend(const struct dict *d, uint32_t home)
 {
     int rc;
 
-    if (atomic_load64(&d->pages.bounds->committed) >= pages_count(&d->pages))
+    if (pages_committed(&d->pages) >= pages_count(&d->pages))
         return SHD_NOMEM;
     rc = dict_lock(d, home);
     if (rc != SHD_OK)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The forest's order is that of (shard, root, hash, key length, key), all of
- * which a key alone determines: so a key is a cursor, stored or not.
+ * The forest's order is that of (order, key length, key), all of which a key
+ * alone determines, whatever the grain of the index: so a key is a cursor,
+ * stored or not. While the index is changed both its arrays are walked, a
+ * piece of the order at a time, and the lesser of what is next is next.
  *
  * The order of age is the LRU list's, from its tail. A batch is copied under
  * the lock; then the lock is let go. If any entry has left its place in the
@@ -26,8 +28,8 @@
 #define PAGE_ENTRIES_MAX (PAGE_BYTES / SLAB_CELL_MIN)
 
 struct cursor {
-    struct place at;
-    bool from_key; /* else from the root's first on */
+    uint64_t order;
+    bool from_key; /* else from that order's first on */
     size_t len;
     unsigned char key[ENTRY_KEY_MAX + 8];
 };
@@ -43,77 +45,182 @@ struct found {
     struct chain_cursor value; /* it begins here */
 };
 
-/* Looks on from the cursor through some roots of its shard: 1 found, 0 none
- * under the roots before *root, or an error. Torn until validated. */
-static int look(const struct dict *d, const struct cursor *c, struct found *f,
-                struct place *at)
+/* The first entry after the cursor's, if `here`, or not before `from`, and
+ * before `end`, in one array: 1, 0 none, or an error. */
+static int first_of(const struct dict *d, uint32_t grain, uint64_t from,
+                    uint64_t end, const struct cursor *here, uint32_t *ref,
+                    uint64_t *order)
 {
-    uint32_t end = (c->at.shard + 1) << d->root_bits;
-    const void *key = c->from_key ? c->key : NULL;
+    const uint64_t mask = (1ull << GRAIN_MAX) - 1;
 
-    *at = c->at;
-    for (uint32_t n = 0; n < ROOTS_A_LOOK && at->root < end; n++) {
+    for (uint64_t root = from >> grain; root << grain < end; root++) {
+        bool first = root == from >> grain;
+        uint64_t begin = first ? from : root << grain;
         const struct entry *e;
-        uint32_t ref;
-        int rc = forest_after(d, at, key, c->len, &ref);
+        int rc = forest_after(d, &d->roots[grain][root],
+                              (uint32_t)(begin & mask),
+                              first && here != NULL ? here->key : NULL,
+                              here != NULL ? here->len : 0, ref);
 
         if (rc < 0)
             return rc;
-        if (rc == 0) {
-            at->root++;
-            key = NULL;
+        if (rc == 0)
             continue;
-        }
-        e = entry_at(&d->pages, ref);
+        e = entry_at(&d->pages, *ref);
         if (e == NULL)
             return SHD_CORRUPT;
-        at->hash = atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
-        f->key_len = entry_key_len(atomic_load64(&e->key_expires));
-        if (f->key_len == 0)
+        *order = (begin & ~mask) |
+                 atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
+        if (*order >> grain != root || *order < begin)
             return SHD_CORRUPT;
-        rc = entry_key(d, e, (uint32_t)f->key_len, f->key);
-        if (rc != SHD_OK)
-            return rc;
-        rc = f->whole ? 0
-                      : entry_long_value(d, c->at.shard, &e->cell, f->size,
-                                         &f->value, f->v);
-        f->is_long = rc == 1;
-        if (rc == 0)
-            rc = entry_value(d, &e->cell, f->buf, f->size, ENTRY_PARTIAL, f->v);
-        return rc >= 0 ? 1 : rc;
+        return *order < end;
     }
+    return 0;
+}
+
+/* Is the one entry before the other? Of the same order; uses `key`. */
+static int is_before(const struct dict *d, uint32_t ref, uint32_t other,
+                     unsigned char *key)
+{
+    const struct entry *e = entry_at(&d->pages, ref);
+    const struct entry *o = entry_at(&d->pages, other);
+    uint32_t len;
+    int rc;
+
+    if (e == NULL || o == NULL)
+        return SHD_CORRUPT;
+    len = entry_key_len(atomic_load64(&e->key_expires));
+    rc = entry_key(d, e, len, key);
+    if (rc != SHD_OK)
+        return rc;
+    rc = entry_order(d, atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT, key,
+                     len, o);
+    return rc == ENTRY_CORRUPT ? SHD_CORRUPT : rc < 0;
+}
+
+/* The same in both arrays. `key` is room for one. */
+static int first_of_all(const struct dict *d, uint64_t state, uint64_t from,
+                        uint64_t end, const struct cursor *here,
+                        unsigned char *key, uint32_t *ref, uint64_t *order)
+{
+    uint32_t other;
+    uint64_t its;
+    int rc = first_of(d, index_grain(state), from, end, here, ref, order), rc2;
+
+    if (rc < 0 || !index_moves(state))
+        return rc;
+    rc2 = first_of(d, index_former(state), from, end, here, &other, &its);
+    if (rc2 == 1 && rc == 1 && its == *order) {
+        rc2 = is_before(d, other, *ref, key);
+    } else if (rc2 == 1 && rc == 1) {
+        rc2 = its < *order;
+    }
+    if (rc2 < 0)
+        return rc2;
+    if (rc2 == 1) {
+        *ref = other;
+        *order = its;
+    }
+    return rc == 1 || rc2 == 1;
+}
+
+/* Where a piece of the order that begins there ends: with a root of both
+ * arrays, but not after more of them than fit into one look. */
+static uint64_t piece_end(uint64_t state, uint64_t from)
+{
+    uint32_t a = index_grain(state), b = index_former(state);
+    uint32_t coarse = a > b ? a : b, fine = a > b ? b : a;
+    uint64_t end = ((from >> coarse) + 1) << coarse;
+    uint64_t most = ((from >> fine) + ROOTS_A_LOOK) << fine;
+
+    return end < most ? end : most;
+}
+
+/* What is to be known of an entry. */
+static int describe(const struct dict *d, uint32_t shard, uint32_t ref,
+                    struct found *f)
+{
+    const struct entry *e = entry_at(&d->pages, ref);
+    int rc;
+
+    if (e == NULL)
+        return SHD_CORRUPT;
+    f->key_len = entry_key_len(atomic_load64(&e->key_expires));
+    if (f->key_len == 0)
+        return SHD_CORRUPT;
+    rc = entry_key(d, e, (uint32_t)f->key_len, f->key);
+    if (rc != SHD_OK)
+        return rc;
+    rc = f->whole ? 0
+                  : entry_long_value(d, shard, &e->cell, f->size, &f->value,
+                                     f->v);
+    f->is_long = rc == 1;
+    if (rc == 0)
+        rc = entry_value(d, &e->cell, f->buf, f->size, ENTRY_PARTIAL, f->v);
+    return rc >= 0 ? 1 : rc;
+}
+
+/* Looks on from the cursor through some roots of its shard: 1 found, 0 none
+ * before *order, or an error. Torn until validated. */
+static int look(const struct dict *d, const struct cursor *c, struct found *f,
+                uint64_t *order)
+{
+    const struct cursor *here = c->from_key ? c : NULL;
+    uint64_t state = index_state(d), from = c->order;
+    uint64_t shard = from >> d->shard_shift;
+    uint64_t end = (shard + 1) << d->shard_shift;
+    uint64_t most;
+
+    if (!index_sound(state))
+        return SHD_CORRUPT;
+    most = ((from >> index_grain(state)) + ROOTS_A_LOOK) << index_grain(state);
+    while (from < end && from < most) {
+        uint64_t piece = piece_end(state, from);
+        uint32_t ref;
+        int rc = first_of_all(d, state, from, piece, here, f->key, &ref, order);
+
+        if (rc < 0)
+            return rc;
+        if (rc == 1)
+            return describe(d, (uint32_t)shard, ref, f);
+        from = piece;
+        here = NULL;
+    }
+    *order = from;
     return 0;
 }
 
 /* One validated look; but for the bytes of a long value. */
 static int look_once(const struct dict *d, const struct cursor *c,
-                     struct found *f, struct place *at)
+                     struct found *f, uint64_t *order)
 {
+    uint32_t shard = (uint32_t)(c->order >> d->shard_shift);
     struct reading r;
     int rc;
 
     f->is_long = false;
-    reading_begin(&r, d->env, dict_guard(d, c->at.shard));
+    reading_begin(&r, d->env, dict_guard(d, shard));
     do {
         rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        rc = dict_enter(d, c->at.shard) ? look(d, c, f, at) : SHD_GONE;
+        rc = dict_enter(d, shard) ? look(d, c, f, order) : SHD_GONE;
     } while (!reading_done(&r));
     return rc == SHD_GONE ? dict_gone_error(d) : rc;
 }
 
 static int look_valid(const struct dict *d, const struct cursor *c,
-                      struct found *f, struct place *at)
+                      struct found *f, uint64_t *order)
 {
     for (int tries = 0;; tries++) {
         int rc, copied;
 
         f->whole = tries == READ_LONG_TRIES;
-        rc = look_once(d, c, f, at);
+        rc = look_once(d, c, f, order);
         if (rc != 1 || !f->is_long)
             return rc;
-        copied = read_long(d, c->at.shard, &f->value, f->buf, f->v->len);
+        copied = read_long(d, (uint32_t)(c->order >> d->shard_shift),
+                           &f->value, f->buf, f->v->len);
         if (copied != 0)
             return copied;
     }
@@ -123,14 +230,13 @@ static int look_valid(const struct dict *d, const struct cursor *c,
  * end. */
 static int step(const struct dict *d, struct cursor *c, struct found *f)
 {
-    while (c->at.shard < d->shards) {
-        struct place at;
-        int rc = look_valid(d, c, f, &at);
+    while (c->order >> d->shard_shift < d->shards) {
+        uint64_t order;
+        int rc = look_valid(d, c, f, &order);
 
         if (rc < 0)
             return rc;
-        c->at = at;
-        c->at.shard = at.root >> d->root_bits;
+        c->order = order;
         c->from_key = rc == 1;
         if (rc == 1) {
             c->len = f->key_len;
@@ -149,11 +255,11 @@ int walk_after(const struct dict *d, const void *after, size_t after_len,
     struct found f = {.key = key, .buf = buf, .size = size, .v = v};
     struct cursor c;
 
-    c.at = (struct place){0, 0, 0};
+    c.order = 0;
     c.from_key = after != NULL;
     c.len = after_len;
     if (after != NULL) {
-        c.at = dict_place(d, after, after_len);
+        c.order = dict_place(d, after, after_len).order;
         memcpy(c.key, after, after_len);
     }
     for (;;) {
@@ -255,7 +361,7 @@ static int rest_by_hash(const struct dict *d, uint32_t shard, bool only,
     struct found f = {.key = key, .v = &v};
     struct cursor c;
 
-    c.at = (struct place){shard, shard << d->root_bits, 0};
+    c.order = (uint64_t)shard << d->shard_shift;
     c.from_key = false;
     c.len = 0;
     while (w->left > 0) {
@@ -263,7 +369,7 @@ static int rest_by_hash(const struct dict *d, uint32_t shard, bool only,
 
         if (rc <= 0)
             return rc;
-        if (only && c.at.shard != shard)
+        if (only && c.order >> d->shard_shift != shard)
             return SHD_OK;
         if (v.ttl_ms < 0 || w->seen(w->context, key, f.key_len))
             continue;

@@ -15,7 +15,7 @@
  *   kind      key       words                                    value
  *   SEGMENT   name      hash seed, room for objects, workers_max,
  *                       objects_max, locks_max, mode
- *   DICT      name      capacity, capacity_max, shards, roots
+ *   DICT      name      capacity, capacity_max, shards, entries_hint
  *   ENTRY     key       type | used << 8 | flags << 32, expires  string/double
  *   LIST      key       as ENTRY, elements
  *   ELEMENT             type                                     string/double

@@ -114,7 +114,7 @@ static int begin_dict(struct save *s, const struct catalogue_object *o)
                       (const uint64_t[]){dict_capacity(d),
                                          d->header->capacity_max_bytes,
                                          d->shards,
-                                         (uint64_t)d->shards << d->root_bits},
+                                         dict_entries_hint(d)},
                       4, d->name);
 }
 

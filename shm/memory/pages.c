@@ -17,24 +17,74 @@
 /* Each but the last needs another thread that saw another bound meanwhile. */
 #define SEE_TRIES 1000
 
+/* Nothing in the tag that the view has no array for. */
+static uint64_t sane(const struct pages *p, uint64_t state)
+{
+    for (int shift = 0; shift < 16; shift += 8) {
+        uint64_t what = state >> shift & 0xff;
+
+        if (what >= 64 || (p->tags >> what & 1) == 0)
+            state = (state & ~(0xffull << shift)) |
+                    (uint64_t)PAGES_TAG_NONE << shift;
+    }
+    return state;
+}
+
 /* Another thread of the process may have committed a page, seen it, and be at
  * work in it: its bound must not be put back to what this one has loaded
- * before. So both are swapped, and `seen`, which is what everybody looks at,
+ * before. So all are swapped, and `state`, which is what everybody looks at,
  * is the last. */
 void pages_see(const struct pages *p)
 {
     struct pages *own = (struct pages *)(uintptr_t)p;
 
     for (int i = 0; i < SEE_TRIES; i++) {
+        uint64_t state = atomic_load64_acquire(&own->state);
         uint64_t seen = atomic_load64_acquire(&own->seen);
         uint64_t end = atomic_load64_acquire(&own->nodes.end);
-        uint64_t now =
-            (uint64_t)pages_bound(p, &p->bounds->committed) * PAGE_BYTES;
+        uint64_t now = atomic_load64(&p->bounds->state);
+        uint64_t bytes =
+            (now >> 32 < p->max ? now >> 32 : p->max) * PAGE_BYTES;
 
-        if (atomic_cas64(&own->nodes.end, end, p->at + now) &&
-            atomic_cas64(&own->seen, seen, now))
+        if (atomic_cas64(&own->nodes.end, end, p->at + bytes) &&
+            atomic_cas64(&own->seen, seen, bytes) &&
+            atomic_cas64(&own->state, state, sane(p, now)))
             return;
     }
+}
+
+/* Committed goes forward beside it, at the hands of others. */
+int pages_set_tag(const struct pages *p, uint64_t tag)
+{
+    for (int i = 0; i < SEE_TRIES; i++) {
+        uint64_t old = atomic_load64(&p->bounds->state);
+
+        if (atomic_cas64(&p->bounds->state, old,
+                         (old & ~PAGES_TAG_MASK) | tag)) {
+            pages_follow(p);
+            return SHD_OK;
+        }
+    }
+    return error_set(SHD_BUSY, "pages: too many take memory at once");
+}
+
+/* Committed comes to be `to`, if that is in the direction asked for. */
+static void set_committed(const struct pages *p, uint64_t to, bool forward)
+{
+    for (int i = 0; i < 1000; i++) {
+        uint64_t old = atomic_load64(&p->bounds->state);
+
+        if (forward ? old >> 32 >= to : old >> 32 <= to)
+            return;
+        if (atomic_cas64(&p->bounds->state, old,
+                         to << 32 | (old & PAGES_TAG_MASK)))
+            return;
+    }
+}
+
+void pages_set_committed(const struct pages *p, uint64_t to)
+{
+    set_committed(p, to, pages_committed(p) < to);
 }
 
 /* The word of page `to` may be looked at as well, if there is such a page. */
@@ -145,20 +195,15 @@ static int commit(const struct pages *p, uint64_t from, uint64_t to)
 
     if (rc != SHD_OK)
         return rc;
-    /* Forward; another process may have been further. */
-    for (int i = 0; i < 1000; i++) {
-        uint64_t now = atomic_load64(&p->bounds->committed);
-
-        if (now >= to || atomic_cas64(&p->bounds->committed, now, to))
-            break;
-    }
+    /* Another process may have been further. */
+    set_committed(p, to, true);
     pages_follow(p);
     return SHD_OK;
 }
 
 int pages_extend(const struct pages *p)
 {
-    uint64_t from = atomic_load64(&p->bounds->committed);
+    uint64_t from = pages_committed(p);
     uint64_t to = from + COMMIT_PAGES;
     uint32_t count = pages_count(p);
 
@@ -177,7 +222,7 @@ int pages_prepare(const struct pages *p)
 
     if (n == PAGE_NONE)
         return SHD_NOMEM;
-    if (n < atomic_load64(&p->bounds->committed))
+    if (n < pages_committed(p))
         return SHD_OK;
     /* As far as this process knows none below the watermark is free. */
     return pages_extend(p);
@@ -186,7 +231,7 @@ int pages_prepare(const struct pages *p)
 uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner)
 {
     struct pages *hints = (struct pages *)(uintptr_t)p;
-    uint64_t committed = atomic_load64(&p->bounds->committed);
+    uint64_t committed = pages_committed(p);
     uint32_t n = search(p);
 
     atomic_store32(&hints->found, 0);
@@ -253,7 +298,7 @@ static uint64_t recent_ready(const struct pages *p, uint32_t ready)
 uint64_t pages_ready(const struct pages *p, uint64_t want, bool exact)
 {
     struct pages *hints = (struct pages *)(uintptr_t)p;
-    uint32_t committed = pages_bound(p, &p->bounds->committed);
+    uint32_t committed = pages_touchable(p);
     uint32_t count = pages_count(p);
     uint32_t end = committed < count ? committed : count;
     uint32_t trusted = exact ? 0 : atomic_load32(&p->trusted);
@@ -331,8 +376,7 @@ int pages_drop(const struct pages *p, uint64_t from, uint64_t to)
     }
     /* Who has seen the old bound may read what is no longer there, and finds
      * zeroes; who looks from here on does not. */
-    if (atomic_load64(&p->bounds->committed) > from)
-        atomic_store64(&p->bounds->committed, from);
+    set_committed(p, from, false);
     return segment_decommit(p->segment, p->at + from * PAGE_BYTES,
                             (to - from) * PAGE_BYTES);
 }
@@ -375,9 +419,9 @@ static bool contradicts(const struct pages *p, uint32_t n, uint32_t mine)
 int pages_check(const struct pages *p, uint32_t mine, uint32_t owners,
                 char *report, size_t size)
 {
-    if (atomic_load64(&p->bounds->committed) > p->max) {
+    if (pages_committed(p) > p->max) {
         snprintf(report, size, "pages: %llu committed of %u",
-                 (unsigned long long)atomic_load64(&p->bounds->committed),
+                 (unsigned long long)pages_committed(p),
                  p->max);
         return SHD_CORRUPT;
     }

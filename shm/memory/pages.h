@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* memory/pages.h - the pages of one dict, and which shard owns each.
  *
- * OWNS   the page table, the map of free pages, the three bounds.
+ * OWNS   the page table, the map of free pages, the three bounds; not the tag
+ *        that lies beside one of them.
  * HOLDS  below the limit: a page's owner word is 0 and its map bit set, or the
  *        owner word names a shard and the bit is clear; only a transaction in
  *        flight makes them differ, and its recovery ends that. From the limit
@@ -64,12 +65,21 @@ static_assert(offsetof(struct page, marks) == 48, "layout");
 
 /* How many pages there are, for whom. */
 struct pages_bounds {
-    uint64_t committed; /*  0 these may be touched */
+    uint64_t state;     /*  0 committed, the pages that may be touched, << 32 |
+                              tag. Atomic */
     uint64_t limit;     /*  8 these may be claimed */
     uint64_t described; /* 16 these have memory for their bits of the map and
                               their descriptors */
 };
 static_assert(sizeof(struct pages_bounds) == 24, "layout");
+
+/* The tag is the pages' owner's: what whoever looks at the pages is to know of
+ * besides, in the word that is looked at anyway. Its two low bytes name each
+ * one of up to 63 things; a value that is none of those that the view knows is
+ * seen as this: */
+#define PAGES_TAG_NONE 63u
+#define PAGES_TAG_MASK 0xffffffffull
+#define PAGES_STATE_UNSEEN (PAGES_TAG_NONE << 8 | PAGES_TAG_NONE)
 
 /* What the dict's extent says of its pages. */
 struct pages {
@@ -79,10 +89,12 @@ struct pages {
     struct pages_bounds *bounds;
     uint64_t *soonest; /* nothing in the dict expires before (ms; 0: nothing
                           does); a hint, may be too low */
-    uint64_t seen; /* bytes of pages that may be touched, by a past value of
-                      committed: private, relaxed (pages_follow) */
+    uint64_t state; /* a past value of bounds->state; in its tag nothing but
+                       what may be there: private, relaxed (pages_follow) */
+    uint64_t seen; /* bytes of pages that may be touched, goes with `state` */
     struct tree_kind nodes; /* of trees whose nodes are cells of these pages;
-                               its `end` goes with `seen` */
+                               its `end` goes with `state` */
+    uint64_t tags; /* bits: what the tag's low bytes may be */
     uint32_t full_below; /* no word of the map before this one had a free page
                             when it was last looked at: private, relaxed */
     uint32_t trusted;    /* searches that may still believe that */
@@ -100,6 +112,20 @@ static inline uint32_t pages_bound(const struct pages *p,
                                    const uint64_t *bound)
 {
     uint64_t n = atomic_load64(bound);
+
+    return n < p->max ? (uint32_t)n : p->max;
+}
+
+/* What lies in memory, as the segment says. */
+static inline uint64_t pages_committed(const struct pages *p)
+{
+    return atomic_load64(&p->bounds->state) >> 32;
+}
+
+/* The same, but no more than there is room for. */
+static inline uint32_t pages_touchable(const struct pages *p)
+{
+    uint64_t n = pages_committed(p);
 
     return n < p->max ? (uint32_t)n : p->max;
 }
@@ -133,16 +159,22 @@ static inline uint32_t page_free_cells(const struct page *p)
 /* pages_follow, when there is something to be seen. */
 void pages_see(const struct pages *p);
 
-/* Looks where the committed pages end. At the beginning of what is done with
- * the lock, and of each try of a read section: what can be found in the
- * shard's data lies before that end until a transaction of the shard, and
- * pages_claim looks by itself. */
+/* Looks where the committed pages end, and at the tag. At the beginning of
+ * what is done with the lock, and of each try of a read section: what can be
+ * found in the shard's data lies before that end until a transaction of the
+ * shard, and pages_claim looks by itself. */
 static inline void pages_follow(const struct pages *p)
 {
-    if (atomic_load64(&p->bounds->committed) * PAGE_BYTES !=
-        atomic_load64(&p->seen))
+    if (atomic_load64(&p->bounds->state) != atomic_load64(&p->state))
         pages_see(p);
 }
+
+/* For repair. */
+void pages_set_committed(const struct pages *p, uint64_t to);
+
+/* Changes the tag: one atomic store, not logged. Whoever may do so is to be
+ * alone. SHD_BUSY: the word changed each time it was looked at. */
+int pages_set_tag(const struct pages *p, uint64_t tag);
 
 /* The page a byte offset lies in, or PAGE_NONE outside of the pages that may
  * be touched. */

@@ -271,6 +271,17 @@ const struct crash_case CASES[] = {
     {"grow where one died shrinking, store #0", 24, 2, 0, S, 1, 5, "fill k 120 60;dead #0 resize 16", "resize 48"},
     {"store where one died shrinking, store #00", 24, 2, 0, S, 1, 2, "fill k 120 60;dead #00 resize 16", "set a 3000"},
     {"finish where one died shrinking, store #0", 24, 2, 0, S, 2, 4, "fill k 120 60;dead #0 resize 16", "resize 16"},
+    /* and another index */
+    {"more roots", 32, 0, 0, S | N, 0, 0, "fill k 16 20;rpush l 5;set c 9000", "resize 64"},
+    {"more roots in shards", 32, 2, 0, S, 0, 0, "fill k 60 20", "resize 64"},
+    {"more roots, deep trees", 32, 0, 64, S, 0, 0, "fill k 150 8", "resize 64"},
+    {"fewer roots", 32, 0, 0, S | N, 0, 0, "resize 64;fill k 16 20;rpush l 5;set c 9000", "resize 32"},
+    {"fewer roots than at first", 256, 0, 0, S, 0, 0, "fill k 20 20", "resize 128"},
+    {"set where one died at the index, store #0", 32, 0, 0, 0, 5, 14, "fill k 24 20;dead #0 resize 64", "set k3 20"},
+    {"add where one died at the index, store #0", 32, 0, 0, 0, 5, 14, "fill k 24 20;dead #0 resize 64", "set new 20"},
+    {"delete where one died at the index, store #0", 32, 0, 0, 0, 5, 14, "fill k 24 20;dead #0 resize 64", "del k3"},
+    {"back where one died at the index, store #0", 32, 0, 0, S, 6, 14, "fill k 24 20;dead #0 resize 64", "resize 32"},
+    {"finish where one died at the index, store #0", 32, 0, 0, S, 3, 14, "fill k 24 20;dead #0 resize 64", "resize 64"},
 
     /* the queue: the last taken or reserved is held by the one that dies */
     {"queue: open a new one", 64, 0, 0, 0, 0, 0, "set a 10", "qopen 4"},
@@ -507,6 +518,7 @@ const struct crash_case CASES[] = {
     {"repair a leader", 16, 0, 0, R, 0, 0, "leader other;lead other;break ipc other", "repair"},
     {"repair a mailbox", 16, 0, 0, R, 0, 0, "mailbox other;listen other;post other 0 20;break ipc other", "repair"},
     {"repair a queue and a lock", 16, 0, 0, R, 0, 0, "qopen 4;qpush 20;lock other;acquire other;break ipc q;break ipc other", "repair"},
+    {"repair where one died at the index, store #0", 32, 0, 0, R, 7, 12, "fill k 24 20;set c 9000;dead #0 resize 64;break root k3", "repair"},
     {"repair where a repair was cut off, store #00", 64, 0, 0, R, 1, 3, "fill k 20 30;set c 9000;break roots;dead #00 repair", "repair"},
 };
 /* clang-format on */

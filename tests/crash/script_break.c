@@ -97,11 +97,12 @@ static bool break_ipc(struct world *w, const char *name)
 bool script_break(struct world *w, const char *what, const char *key)
 {
     struct dict *d = &w->dict->dict;
+    uint32_t grain = index_grain(atomic_load64(&d->pages.bounds->state));
 
     if (is(what, "root"))
-        d->roots[dict_place(d, key, strlen(key)).root] = 0;
+        *index_root(d, grain, dict_place(d, key, strlen(key)).order) = 0;
     else if (is(what, "roots"))
-        memset(d->roots, 0, sizeof(uint32_t) << d->root_bits);
+        memset(d->roots[grain], 0, index_bytes(d, grain) / d->shards);
     else if (is(what, "shard"))
         noise(d->shard, 140);
     else if (is(what, "expiries"))

@@ -409,6 +409,7 @@ static bool prepare(struct run *r)
     crash_keep(r, r->image);
     r->left = judge_workers_left(r);
     r->dict = r->world.dict->dict;
+    r->dict.pages.state = PAGES_STATE_UNSEEN;
     r->dict.pages.seen = 0;
     r->dict.pages.nodes.end = r->dict.pages.at;
     r->dict.pages.full_below = 0;

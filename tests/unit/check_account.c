@@ -268,7 +268,7 @@ START_TEST(who_asks_for_nothing_else_is_told_all_the_same)
     for (unsigned i = 0; i < 10; i++)
         expect(set(name(i), 100, i), SHD_OK);
     /* As a process that has just opened it. */
-    inner->pages.seen = 0;
+    inner->pages.state = PAGES_STATE_UNSEEN;
     inner->pages.nodes.end = inner->pages.at;
     take();
     ck_assert_uint_eq(a.entries_live, 10);

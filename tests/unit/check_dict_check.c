@@ -55,16 +55,11 @@ static uint32_t free_cell_beside(uint32_t ref)
                       16);
 }
 
-static uint32_t root_of(const char *key)
-{
-    return dict_place(inner, key, strlen(key)).root;
-}
-
 START_TEST(names_a_tree_that_leads_to_a_free_cell)
 {
     start_to_damage();
-    ck_assert_uint_eq(inner->roots[root_of("inline")], ref_of("inline"));
-    inner->roots[root_of("inline")] = free_cell_beside(ref_of("inline"));
+    ck_assert_uint_eq(roots_now()[root_number("inline")], ref_of("inline"));
+    roots_now()[root_number("inline")] = free_cell_beside(ref_of("inline"));
     expect_check_names("a tree names no cell in use");
 }
 END_TEST
@@ -72,9 +67,9 @@ END_TEST
 START_TEST(names_a_tree_that_leads_outside)
 {
     start_to_damage();
-    inner->roots[root_of("inline")] = UINT32_MAX;
+    roots_now()[root_number("inline")] = UINT32_MAX;
     expect_check_names("tree");
-    inner->roots[root_of("inline")] = 1; /* the segment's header */
+    roots_now()[root_number("inline")] = 1; /* the segment's header */
     expect_check_names("tree");
 }
 END_TEST
@@ -82,7 +77,7 @@ END_TEST
 START_TEST(names_an_entry_that_is_under_no_root)
 {
     start_to_damage();
-    inner->roots[root_of("inline")] = 0;
+    roots_now()[root_number("inline")] = 0;
     expect_check_names("counts 7 entries and its trees hold 6");
 }
 END_TEST
@@ -93,10 +88,10 @@ START_TEST(names_a_key_under_the_wrong_root)
 
     start_to_damage();
     ref = ref_of("inline");
-    inner->roots[root_of("inline")] = 0;
+    roots_now()[root_number("inline")] = 0;
     for (uint32_t i = 0;; i++) {
-        if (inner->roots[i] == 0 && i != root_of("inline")) {
-            inner->roots[i] = ref;
+        if (roots_now()[i] == 0 && i != root_number("inline")) {
+            roots_now()[i] = ref;
             break;
         }
     }
@@ -447,17 +442,32 @@ START_TEST(names_a_header_that_is_damaged)
     h->shards = 3;
     expect_check_names("its header is damaged");
     h->shards = 1;
-    h->root_bits = 41;
+    h->order_bits = 61;
     expect_check_names("its header is damaged");
-    h->root_bits = 40;
+    h->order_bits = 60;
     expect_check_names("its parts lie outside it");
-    h->root_bits = inner->root_bits;
+    h->order_bits = inner->order_bits;
+    h->grain_min = 7;
+    expect_check_names("its header is damaged");
+    h->grain_min = h->grain_first + 1;
+    expect_check_names("its header is damaged");
+    h->grain_min = inner->grain_min;
+    h->grain_first = 25;
+    expect_check_names("its header is damaged");
+    h->grain_first = inner->grain_first;
+    h->capacity_first = 0;
+    expect_check_names("its header is damaged");
+    h->capacity_first = 1 << 20;
+    h->arrays_at = 8;
+    expect_check_names("its parts lie outside it");
+    h->arrays_at = segment_offset(&segment->segment,
+                                  inner->roots[GRAIN_MAX]);
     h->pages_max += 1 << 20;
     expect_check_names("its parts lie outside it");
     h->pages_max -= 1 << 20;
     h->roots_at = UINT64_MAX - 7;
     expect_check_names("its parts lie outside it");
-    h->roots_at = segment_offset(&segment->segment, inner->roots);
+    h->roots_at = segment_offset(&segment->segment, roots_now());
     sound();
 }
 END_TEST

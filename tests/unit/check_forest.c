@@ -16,7 +16,7 @@ static char *name(unsigned i)
 static void start_few_roots(int i)
 {
     start_named(NULL, 4 << 20, i == 0 ? 1 : 4, 1);
-    ck_assert_uint_eq(inner->root_bits, 4);
+    ck_assert_uint_eq(info().roots, 16 * inner->shards);
     for (unsigned k = 0; k < KEYS; k++)
         expect(set(name(k), 8, k), SHD_OK);
 }
@@ -29,7 +29,7 @@ START_TEST(every_key_is_found_and_no_other)
         struct tree_path path;
         uint32_t ref = 0;
 
-        ck_assert_uint_eq(at.shard, at.root >> inner->root_bits);
+        ck_assert_uint_eq(at.shard, root_number(name(k)) / 16);
         ck_assert_int_eq(forest_find(inner, &at, name(k), strlen(name(k)),
                                      &ref),
                          k < KEYS);
@@ -41,7 +41,8 @@ START_TEST(every_key_is_found_and_no_other)
 
             ck_assert_uint_eq(path.ref[path.depth - 1], ref);
             expect(forest_path_of(inner, at.shard, ref, &own, &path), 1);
-            ck_assert_uint_eq(own.root, at.root);
+            ck_assert_ptr_eq(own.root, at.root);
+            ck_assert_ptr_eq(own.root, roots_now() + root_number(name(k)));
             ck_assert_uint_eq(own.hash, at.hash);
             ck_assert_uint_eq(path.ref[path.depth - 1], ref);
         }
@@ -56,23 +57,22 @@ START_TEST(the_order_under_a_root_meets_every_key_once)
 
     start_few_roots(_i);
     for (uint32_t root = 0; root < inner->shards << 4; root++) {
-        struct place at = {root >> 4, root, 0};
+        uint32_t *top = roots_now() + root, last = 0, ref;
         char key[16];
         size_t len = 0;
-        uint32_t ref;
-        int rc = forest_after(inner, &at, NULL, 0, &ref);
+        int rc = forest_after(inner, top, 0, NULL, 0, &ref);
 
         while (rc == 1) {
             const struct entry *e = entry_at(&inner->pages, ref);
             uint32_t hash = e->cell.meta >> CELL_HASH_SHIFT;
 
             if (len > 0)
-                ck_assert_int_lt(entry_order(inner, at.hash, key, len, e), 0);
-            at.hash = hash;
+                ck_assert_int_lt(entry_order(inner, last, key, len, e), 0);
+            last = hash;
             len = entry_key_len(e->key_expires);
             expect(entry_key(inner, e, (uint32_t)len, key), SHD_OK);
             n++;
-            rc = forest_after(inner, &at, key, len, &ref);
+            rc = forest_after(inner, top, last, key, len, &ref);
         }
         ck_assert_int_eq(rc, 0);
     }
@@ -123,7 +123,8 @@ START_TEST(what_does_not_lead_where_it_belongs_is_corrupt)
     expect(forest_find(inner, &at, bytes_in, 2000, &ref), SHD_CORRUPT);
     expect(forest_path(inner, &at, bytes_in, 2000, &path), SHD_CORRUPT);
     expect_said("a key leads outside");
-    expect(forest_after(inner, &at, bytes_in, 2000, &ref), SHD_CORRUPT);
+    expect(forest_after(inner, at.root, at.hash, bytes_in, 2000, &ref),
+           SHD_CORRUPT);
 }
 END_TEST
 

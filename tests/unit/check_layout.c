@@ -269,7 +269,7 @@ END_TEST
 
 static uint64_t touched(void)
 {
-    return inner->pages.bounds->committed;
+    return pages_committed(&inner->pages);
 }
 
 START_TEST(damaged_pages_are_said_to_be)

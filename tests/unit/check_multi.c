@@ -214,13 +214,13 @@ START_TEST(damaged_links_are_corrupt_and_no_crash)
     start(MIB);
     make(40);
     expect(set_multi(40), SHD_OK);
-    for (uint32_t i = 0; i < (1u << inner->root_bits); i++) {
-        if (inner->roots[i] != 0)
-            inner->roots[i] = (uint32_t)random_next();
+    for (uint32_t i = 0; i < roots_count(); i++) {
+        if (roots_now()[i] != 0)
+            roots_now()[i] = (uint32_t)random_next();
     }
     for (int i = 0; i < 1000; i++) {
         (void)!get_multi(40, VALUE_MAX);
-        inner->roots[random_below(1u << inner->root_bits)] =
+        roots_now()[random_below(roots_count())] =
             (uint32_t)random_next() >> random_below(20);
     }
     ck_assert_int_eq(get_multi(40, VALUE_MAX), SHD_CORRUPT);

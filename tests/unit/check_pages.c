@@ -68,32 +68,37 @@ START_TEST(all_pages_can_be_claimed_and_then_none)
 }
 END_TEST
 
+static void set_committed(uint64_t pages)
+{
+    arena->bounds.state = pages << 32;
+}
+
 START_TEST(memory_is_committed_only_when_it_is_needed)
 {
     struct txn t;
     uint64_t before;
 
     arena_start(600);
-    ck_assert_uint_eq(arena->bounds.committed, 0);
+    ck_assert_uint_eq(pages_committed(&arena_pages), 0);
     ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), 0);
     arena_begin(&t, 0); /* without pages_prepare */
     ck_assert_uint_eq(pages_claim(&arena_pages, &t, ARENA_OWNER), PAGE_NONE);
     txn_abort(&t);
     ck_assert_uint_eq(claim(ARENA_OWNER), 0);
-    before = arena->bounds.committed;
+    before = pages_committed(&arena_pages);
     ck_assert_uint_gt(before, 0);
     ck_assert_uint_lt(before, 600);
     ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), before - 1);
     for (uint64_t n = 1; n < before; n++)
         ck_assert_uint_eq(claim(ARENA_OWNER), n);
-    ck_assert_uint_eq(arena->bounds.committed, before);
+    ck_assert_uint_eq(pages_committed(&arena_pages), before);
     ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), 0);
     ck_assert_uint_eq(claim(ARENA_OWNER), before);
-    ck_assert_uint_gt(arena->bounds.committed, before);
+    ck_assert_uint_gt(pages_committed(&arena_pages), before);
     while (pages_extend(&arena_pages) == SHD_OK)
-        ck_assert_uint_le(arena->bounds.committed, 600);
-    ck_assert_uint_eq(arena->bounds.committed, 600);
-    arena->bounds.committed = 100; /* in the middle of a word of the map */
+        ck_assert_uint_le(pages_committed(&arena_pages), 600);
+    ck_assert_uint_eq(pages_committed(&arena_pages), 600);
+    set_committed(100); /* in the middle of a word of the map */
     release(50);
     release(70);
     ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), 2);
@@ -116,9 +121,9 @@ START_TEST(a_page_beyond_what_is_committed_has_no_number)
                       PAGE_NONE);
     ck_assert_uint_eq(
         pages_number(&arena_pages,
-                     ARENA_PAGES_AT + arena->bounds.committed * PAGE_BYTES),
+                     ARENA_PAGES_AT + pages_committed(&arena_pages) * PAGE_BYTES),
         PAGE_NONE);
-    arena->bounds.committed = 1u << 30; /* damage must not lead outside */
+    set_committed(1u << 30); /* damage must not lead outside */
     pages_follow(&arena_pages);
     ck_assert_uint_eq(
         pages_number(&arena_pages, ARENA_PAGES_AT + 600ull * PAGE_BYTES),
@@ -203,7 +208,7 @@ START_TEST(check_names_an_owner_that_contradicts_the_map)
     arena_pages.table[1].owner = 10;
     arena_expect_named(check(report, sizeof(report)), "page 1 has owner 10");
     arena_restore();
-    arena->bounds.committed = 201;
+    set_committed(201);
     arena_expect_named(check(report, sizeof(report)), "201 committed of 200");
     arena_stop();
 }
@@ -225,7 +230,7 @@ START_TEST(nothing_is_claimed_from_the_limit_on)
     ck_assert_uint_eq(pages_free(&arena_pages), 70);
     for (uint32_t n = 0; n < 70; n++)
         ck_assert_uint_eq(claim(ARENA_OWNER), n);
-    ck_assert_uint_eq(arena->bounds.committed, 70);
+    ck_assert_uint_eq(pages_committed(&arena_pages), 70);
     ck_assert_int_eq(pages_prepare(&arena_pages), SHD_NOMEM);
     ck_assert_int_eq(pages_extend(&arena_pages), SHD_NOMEM);
     ck_assert_uint_eq(pages_free(&arena_pages), 0);
@@ -268,9 +273,9 @@ START_TEST(dropped_pages_give_back_their_memory_and_come_again)
     ck_assert_int_eq(pages_drop(&arena_pages, 99, 200), SHD_CORRUPT);
     ck_assert_uint_eq(memory(), before);
     ck_assert_int_eq(pages_drop(&arena_pages, 150, 200), SHD_OK);
-    ck_assert_uint_eq(arena->bounds.committed, 150);
+    ck_assert_uint_eq(pages_committed(&arena_pages), 150);
     ck_assert_int_eq(pages_drop(&arena_pages, 100, 150), SHD_OK);
-    ck_assert_uint_eq(arena->bounds.committed, 100);
+    ck_assert_uint_eq(pages_committed(&arena_pages), 100);
     ck_assert_uint_eq(memory(), before - 100 * PAGE_BYTES);
     /* Of the descriptors as many as lie alone in their memory. */
     ck_assert_int_eq(pages_forget(&arena_pages, 100), SHD_OK);

@@ -89,11 +89,6 @@ static struct page *page_of(uint32_t ref)
                                             (uint64_t)ref * 16)];
 }
 
-static uint32_t root_of(const char *key)
-{
-    return dict_place(inner, key, strlen(key)).root;
-}
-
 START_TEST(of_what_is_sound_nothing_is_done)
 {
     start_filled();
@@ -107,7 +102,7 @@ END_TEST
 START_TEST(a_lost_root_is_found_again)
 {
     start_filled();
-    inner->roots[root_of("inline")] = 0;
+    roots_now()[root_number("inline")] = 0;
     expect_repaired("rebuilt from its cells: 7 entries kept, 0 lost");
     ck_assert_uint_eq(done.rebuilt, 1);
     ck_assert_uint_eq(done.entries_kept, 7);
@@ -118,7 +113,7 @@ END_TEST
 START_TEST(all_roots_lost_are_found_again)
 {
     start_filled();
-    memset(inner->roots, 0, sizeof(uint32_t) << inner->root_bits);
+    memset(roots_now(), 0, sizeof(uint32_t) * roots_count());
     expect_repaired("7 entries kept, 0 lost");
     all_but("");
 }
@@ -327,7 +322,7 @@ START_TEST(bounds_of_pages_that_cannot_be_are_set)
     start_filled();
     inner->header->bounds.limit = 1u << 30;
     expect_repaired("the limit of its pages cannot be");
-    inner->header->bounds.committed = 1;
+    pages_set_committed(&inner->pages, 1);
     expect_repaired("have memory");
     inner->header->capacity_bytes = 1;
     expect_repaired("capacity");
@@ -510,7 +505,7 @@ START_TEST(a_repair_that_is_killed_is_done_again)
     for (unsigned delay = 0; delay < 40; delay++) {
         pid_t pid;
 
-        memset(inner->roots, 0, (sizeof(uint32_t) << inner->root_bits) * 2);
+        memset(roots_now(), 0, sizeof(uint32_t) * roots_count() / 2);
         inner->shard[0].slab.expiry_root = 1;
         pid = fork();
         ck_assert_int_ge(pid, 0);

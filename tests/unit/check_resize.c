@@ -107,7 +107,12 @@ static void resized(uint64_t capacity)
     expect(shd_capacity(dict, &bytes), SHD_OK);
     ck_assert_uint_eq(bytes, capacity);
     /* Descriptors and bits have gone as well, to the page. */
-    ck_assert_uint_eq(i.index_bytes, dict_index_bytes(inner, i.pages));
+    ck_assert_uint_eq(i.index_bytes,
+                      dict_index_bytes(inner, i.pages,
+                                       dict_grain_of(inner, capacity)));
+    /* The roots are as many as if it had been made so. */
+    ck_assert_uint_eq(
+        i.roots, index_roots(inner, dict_grain_of(inner, capacity)));
 }
 
 /* ---- up ---------------------------------------------------------------- */
@@ -179,7 +184,9 @@ START_TEST(growing_beyond_the_reservation_says_how_far_it_goes)
     ck_assert_uint_eq(info().capacity_bytes, MIB);
     ck_assert_uint_eq(info().resizes, 0);
     resized(4 * MIB);
-    ck_assert_uint_eq(info().pages, inner->pages.max);
+    /* All but what more roots take. */
+    ck_assert_uint_eq(info().roots, 4 * MIB / 128);
+    ck_assert_uint_ge(info().pages, inner->pages.max - 4 * MIB / 32 / 4096);
 }
 END_TEST
 
@@ -192,8 +199,8 @@ START_TEST(a_dict_grows_by_more_than_one_step_takes)
     before = committed();
     resized(GIB);
     ck_assert_uint_eq(info().resizes, 4);
-    /* 64 bytes a page, and nothing for the pages. */
-    ck_assert_uint_lt(committed() - before, GIB / 60);
+    /* 64 bytes a page, a root for each 128, and nothing for the pages. */
+    ck_assert_uint_lt(committed() - before, GIB / 60 + GIB / 32);
     ck_assert_uint_eq(count(0, 100), 100);
     resized(MIB);
     ck_assert_uint_eq(count(0, 100), 100);
@@ -341,13 +348,14 @@ END_TEST
 
 START_TEST(a_dict_shrinks_to_its_index_and_a_page)
 {
-    uint64_t least;
+    uint64_t least = 8192;
 
     start_max(MIB, MIB, 2);
     fill(3000);
-    least = dict_index_bytes(inner, 1) + 4096;
+    while (dict_pages_of(inner, least, dict_grain_of(inner, least)) == 0)
+        least += 4096;
     expect(shd_dict_resize(dict, least - 4096), SHD_INVAL);
-    expect_said("its index of");
+    expect_said("it needs at least");
     expect(shd_dict_resize(dict, 0), SHD_INVAL);
     expect(shd_dict_resize(dict, 4096), SHD_INVAL);
     ck_assert_uint_eq(info().resizes, 0);
@@ -851,7 +859,7 @@ START_TEST(damage_is_named_and_followed_nowhere)
     h->bounds = good;
     h->bounds.described++;
     expect_check_names("resized halfway");
-    h->bounds.committed = good.described + 1;
+    pages_set_committed(&inner->pages, good.described + 1);
     h->bounds.described = good.described;
     expect_check_names("more pages are committed than described");
     h->bounds = good;

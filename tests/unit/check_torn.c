@@ -377,8 +377,10 @@ static struct entry *root_of_three(void)
         int n = snprintf(key, sizeof(key), "key-%d", i);
 
         expect(shd_set(dict, key, (size_t)n, "v", 1, 0), SHD_OK);
-        for (uint32_t root = 0; root < d->shards << d->root_bits; root++) {
-            struct entry *e = entry_at(&d->pages, d->roots[root]);
+        uint32_t grain = index_grain(atomic_load64(&d->pages.bounds->state));
+
+        for (uint32_t root = 0; root < index_roots(d, grain); root++) {
+            struct entry *e = entry_at(&d->pages, d->roots[grain][root]);
 
             if (e != NULL && e->cell.word[0] != 0 && e->cell.word[1] != 0)
                 return e;

@@ -95,6 +95,30 @@ static inline bool is_marked(const char *key)
     return dict_is_marked(inner, ref);
 }
 
+/* The array of roots that is in use, and how many there are. */
+static inline uint32_t grain_now(void)
+{
+    return index_grain(atomic_load64(&inner->pages.bounds->state));
+}
+
+static inline uint32_t *roots_now(void)
+{
+    return inner->roots[grain_now()];
+}
+
+static inline uint32_t roots_count(void)
+{
+    return (uint32_t)index_roots(inner, grain_now());
+}
+
+/* The number of a key's root. */
+static inline uint32_t root_number(const char *key)
+{
+    struct place at = dict_place(inner, key, strlen(key));
+
+    return (uint32_t)(at.order >> grain_now());
+}
+
 /* A string of the pattern of `seed`, with everything that can be given. */
 static inline int store(uint32_t op, const char *key, size_t len,
                         unsigned seed, int64_t ttl_ms, int32_t flags,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "tests/wild/scribble.h"
 
+#include "shm/dict/index.h"
+
 #include <string.h>
 
 const char *const SCRIBBLE_NAMES[SCRIBBLE_WHERES] = {"anywhere", "a dict",
@@ -65,17 +67,28 @@ static uint32_t some_page(struct scribbler *s, const struct dict *d,
     return of_shard ? PAGE_NONE : first;
 }
 
+static uint64_t some_root(struct scribbler *s, const struct dict *d,
+                          uint32_t shard, uint32_t grain)
+{
+    uint64_t first = index_first(d, shard, grain);
+
+    return first + draw(s, index_first(d, shard + 1, grain) - first);
+}
+
 /* What is one shard's. */
 static uint64_t in_shard(struct scribbler *s, const struct dict *d,
                          uint32_t shard, bool all)
 {
-    uint64_t roots = 1ull << d->root_bits;
+    uint32_t grain = index_grain(atomic_load64(&d->pages.bounds->state));
     uint32_t page = some_page(s, d, !all);
 
     switch (draw(s, 8)) {
     case 0: return in_guard(s, dict_guard(d, shard));
     case 1: return at_of(s, &d->shard[shard]) + draw(s, 144);
-    case 2: return at_of(s, &d->roots[shard * roots + draw(s, roots)]);
+    case 2:
+        if (index_has(d, grain))
+            return at_of(s, &d->roots[grain][some_root(s, d, shard, grain)]);
+        break;
     case 3:
         if (page != PAGE_NONE)
             return at_of(s, &d->pages.table[page]) +

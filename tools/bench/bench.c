@@ -323,7 +323,8 @@ static void compare_gets(struct bench *grown, struct bench *made, int rounds,
     ns[1] = median(&lines[2], rounds) - median(&lines[0], rounds);
 }
 
-/* The index does not grow with a dict: what that costs. */
+/* The index follows the capacity: a get is to be no slower than if the dict had
+ * been made so. */
 static void print_growth(shd_segment *s, uint32_t keys, int rounds)
 {
     uint64_t first = keys / 16 * GROWN_KEY_BYTES;

@@ -9,9 +9,10 @@
  * every store in between.
  *
  *   shdict-bench-count get KEYS
+ *   shdict-bench-count grown KEYS
  *
- * fills a dict, and then lets callgrind count CALLS gets of keys that are
- * there.
+ * fills a dict, or one that was made for a 64th of it and resized, and then
+ * lets callgrind count CALLS gets of keys that are there.
  *
  * Every key has been read before: what a first hit writes (its mark) is not
  * counted.
@@ -47,14 +48,18 @@ static size_t key_of(char *to, uint64_t n)
     return (size_t)snprintf(to, 32, "key:%" PRIu64, n);
 }
 
-static shd_dict *fill(shd_segment *s, uint64_t keys)
+static shd_dict *fill(shd_segment *s, uint64_t keys, uint64_t made_for)
 {
+    uint64_t capacity = (4u << 20) + keys * 192;
     struct shd_dict_options o = {.struct_size = sizeof(o),
-                                 .capacity_bytes = (4u << 20) + keys * 192};
+                                 .capacity_bytes = capacity / made_for,
+                                 .capacity_max_bytes = capacity};
     char key[32], value[32] = "";
     shd_dict *d;
 
     expect(shd_dict_open(s, "bench", &o, &d), "dict");
+    if (made_for > 1)
+        expect(shd_dict_resize(d, capacity), "resize");
     for (uint64_t i = 0; i < keys; i++)
         expect(shd_set(d, key, key_of(key, i), value, 32, 0), "filling");
     return d;
@@ -68,9 +73,9 @@ static void get(shd_dict *d, uint64_t n)
     expect(shd_get(d, key, key_of(key, n), buf, sizeof(buf), &v), "get");
 }
 
-static void gets(shd_segment *s, uint64_t keys)
+static void gets(shd_segment *s, uint64_t keys, uint64_t made_for)
 {
-    shd_dict *d = fill(s, keys);
+    shd_dict *d = fill(s, keys, made_for);
     static char text[CALLS][32];
     static size_t lens[CALLS];
     struct shd_value v;
@@ -148,7 +153,7 @@ static void run(shd_dict *d, int op, uint32_t turn)
 
 static void lines(shd_segment *s)
 {
-    shd_dict *d = fill(s, KEYS);
+    shd_dict *d = fill(s, KEYS, 1);
     const struct segment *g = &s->segment;
 
     for (uint32_t i = 0; i < KEYS; i++)
@@ -190,9 +195,12 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "lines") == 0) {
         lines(s);
     } else if (keys > 0 && strcmp(argv[1], "get") == 0) {
-        gets(s, keys);
+        gets(s, keys, 1);
+    } else if (keys > 0 && strcmp(argv[1], "grown") == 0) {
+        gets(s, keys, 64);
     } else {
-        fprintf(stderr, "usage: shdict-bench-count lines | get KEYS\n");
+        fprintf(stderr, "usage: shdict-bench-count lines | get KEYS | grown "
+                        "KEYS\n");
         return 2;
     }
     expect(shd_segment_close(s), "close");
