@@ -199,90 +199,73 @@ static void send_on(const struct queue *q)
 }
 
 /* Where letters come in, an empty queue has them come first. */
-static int take_or_gather(const struct queue *q, void *buf, size_t size,
-                          int64_t wait_ms, bool lease, uint32_t max,
-                          struct shd_message *m, size_t *at, uint32_t *taken)
+static int gather_and_take(const struct queue *q, void *buf, size_t size,
+                           int64_t wait_ms, bool lease, uint32_t max,
+                           struct shd_message *m, size_t *at, uint32_t *taken)
 {
-    int rc = SHD_NOTFOUND;
+    int rc = queue_take_many(q, buf, size, 0, lease, max, m, at, taken);
 
-    if (letters_come(q)) {
-        rc = queue_take_many(q, buf, size, 0, lease, max, m, at, taken);
-        if (rc == SHD_NOTFOUND)
-            (void)letters_gather(q);
-    }
-    if (rc == SHD_NOTFOUND)
-        rc = queue_take_many(q, buf, size, wait_ms, lease, max, m, at, taken);
-    return rc;
-}
-
-static int take_and_send_on(const struct queue *q, void *buf, size_t size,
-                            int64_t wait_ms, bool lease, uint32_t max,
-                            struct shd_message *m, size_t *at,
-                            uint32_t *taken)
-{
-    int rc = take_or_gather(q, buf, size, wait_ms, lease, max, m, at, taken);
-
-    if (rc == SHD_OK || rc == SHD_NOTFOUND)
-        send_on(q);
-    return rc;
-}
-
-static int take(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
-                bool lease, struct shd_message *m)
-{
-    uint32_t ignored;
-    size_t at;
-    int rc = writer(queue);
-
-    if (rc == SHD_OK && (m == NULL || (buf == NULL && size > 0)))
-        rc = error_set(SHD_INVAL, "m or buf is NULL");
-    if (rc != SHD_OK)
+    if (rc != SHD_NOTFOUND)
         return rc;
-    return take_and_send_on(view(queue), buf, size, wait_ms, lease, 1, m, &at,
-                            &ignored);
+    (void)letters_gather(q);
+    return queue_take_many(q, buf, size, wait_ms, lease, max, m, at, taken);
 }
 
-static int take_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
-                     int64_t wait_ms, bool lease, struct shd_message *m,
-                     size_t *at, uint32_t *taken)
+static int take(shd_queue *queue, uint32_t max, void *buf, size_t size,
+                int64_t wait_ms, bool lease, struct shd_message *m, size_t *at,
+                uint32_t *taken)
 {
+    const struct queue *q;
     int rc = writer(queue);
 
     if (taken != NULL)
         *taken = 0;
     if (rc == SHD_OK && (max == 0 || m == NULL || at == NULL ||
                          taken == NULL || (buf == NULL && size > 0)))
-        rc = error_set(SHD_INVAL, "max is 0, or m, at, taken or buf is NULL");
+        rc = error_set(SHD_INVAL, "m or buf is NULL, or at or taken, or max "
+                                  "is 0");
     if (rc != SHD_OK)
         return rc;
-    return take_and_send_on(view(queue), buf, size, wait_ms, lease, max, m,
-                            at, taken);
+    q = view(queue);
+    rc = letters_come(q) ? gather_and_take(q, buf, size, wait_ms, lease, max,
+                                           m, at, taken)
+                         : queue_take_many(q, buf, size, wait_ms, lease, max,
+                                           m, at, taken);
+    if (rc == SHD_OK || rc == SHD_NOTFOUND)
+        send_on(q);
+    return rc;
 }
 
 int shd_queue_pop_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
                        int64_t wait_ms, struct shd_message *m, size_t *at,
                        uint32_t *taken)
 {
-    return take_many(queue, max, buf, size, wait_ms, false, m, at, taken);
+    return take(queue, max, buf, size, wait_ms, false, m, at, taken);
 }
 
 int shd_queue_take_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
                         int64_t wait_ms, struct shd_message *m, size_t *at,
                         uint32_t *taken)
 {
-    return take_many(queue, max, buf, size, wait_ms, true, m, at, taken);
+    return take(queue, max, buf, size, wait_ms, true, m, at, taken);
 }
 
 int shd_queue_pop(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
                   struct shd_message *m)
 {
-    return take(queue, buf, size, wait_ms, false, m);
+    uint32_t ignored;
+    size_t at;
+
+    return take(queue, 1, buf, size, wait_ms, false, m, &at, &ignored);
 }
 
 int shd_queue_take(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
                    struct shd_message *m)
 {
-    return take(queue, buf, size, wait_ms, true, m);
+    uint32_t ignored;
+    size_t at;
+
+    return take(queue, 1, buf, size, wait_ms, true, m, &at, &ignored);
 }
 
 int shd_queue_ack(shd_queue *queue, uint64_t lease)
