@@ -61,12 +61,10 @@ getmetatable(PROXY).__index = user_error
 getmetatable(PROXY).__tostring = user_error
 local THREAD = coroutine.create(function() end)
 
--- A time of those is for ever, and there is nobody to end it.
+-- Who waits for longer waits for ever, and there is nobody to end it.
 local WAITS = {
-    pop = true, take = true, next = true, batch = true, acquire = true,
-    receive = true, poll = true, call = true, request = true, post = true,
-    post_all = true, push = true, publish = true, reserve = true,
-    answer = true, campaign = true, wait = true
+    queue = true, topic = true, subscription = true, mailbox = true,
+    lock = true, semaphore = true, leader = true
 }
 local LONGEST = 86400
 
@@ -224,7 +222,7 @@ local function call(object, what, name, method)
     local a = {}
     for i = 1, n do
         a[i] = value(0)
-        if WAITS[name] then
+        if WAITS[what] then
             if type(a[i]) == "number" and a[i] > LONGEST then
                 a[i] = LONGEST
             elseif type(a[i]) == "table" and not getmetatable(a[i]) then

@@ -283,7 +283,7 @@ end
 
 -- Apart from append, for its errors name the caller of append.
 local function append_options(init, init_ttl)
-    if init ~= nil then
+    if type(init) ~= "nil" then -- a NULL of the FFI equals nil
         local text = text_of(init)
         if not text then
             error("bad init arg: string expected, got " .. type(init), 3)

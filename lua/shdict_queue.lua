@@ -121,6 +121,23 @@ function Queue.close(self)
     return true
 end
 
+-- The ms of a push's options, delay and wait; nil and what is wrong with them.
+local function times_of(options)
+    if options and type(options) ~= "table" then
+        return nil, "bad options: table expected, got " .. type(options)
+    end
+    local delay, err = ms_of(options and options.delay, 0)
+    if not delay then
+        return nil, err
+    end
+    local wait
+    wait, err = ms_of(options and options.wait, 0)
+    if not wait then
+        return nil, err
+    end
+    return delay, wait
+end
+
 -- The message's number. options: delay, wait.
 function Queue.push(self, text, options)
     local queue = queue_of(self)
@@ -132,16 +149,9 @@ function Queue.push(self, text, options)
     elseif type(text) ~= "string" then
         return invalid("bad message: string expected, got " .. type(text))
     end
-    if options and type(options) ~= "table" then
-        return invalid("bad options: table expected, got " .. type(options))
-    end
-    local delay, err = ms_of(options and options.delay, 0)
-    local wait
-    if delay then
-        wait, err = ms_of(options and options.wait, 0)
-    end
-    if not wait then
-        return invalid(err)
+    local delay, wait = times_of(options)
+    if not delay then
+        return invalid(wait)
     end
     local code = lib.shd_queue_push(queue, text, #text, delay, wait, number)
     if code ~= OK then
@@ -196,13 +206,9 @@ function Queue.push_many(self, texts, options)
         row_data[i - 1] = ffi.cast("const char *", text)
         row_lens[i - 1] = #text
     end
-    local delay, err = ms_of(options and options.delay, 0)
-    local wait
-    if delay then
-        wait, err = ms_of(options and options.wait, 0)
-    end
-    if not wait then
-        return invalid(err)
+    local delay, wait = times_of(options)
+    if not delay then
+        return invalid(wait)
     end
     local code = lib.shd_queue_push_many(queue, n, row_data, row_lens, delay,
                                          wait, row_numbers, pushed)

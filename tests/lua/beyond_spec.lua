@@ -474,6 +474,9 @@ describe("beyond ngx.shared.DICT", function()
         local into = { mine = 1 }
         assert.equal(into, d:stats(into))
         assert.has_error(function() d:stats(1) end, 'bad "into" argument')
+        assert.has_error(function()
+            d:append("key", "x", ffi.new("void *"))
+        end, "bad init arg: string expected, got cdata")
         assert.has_error(function() d:get_multi({}, "x") end,
                          'bad "results" argument')
         assert.has_error(function() d:get_multi({}, {}, 1) end,

@@ -210,6 +210,7 @@ describe("a queue", function()
             assert.equal("SHD_INVAL", (select(3, q:requeue(odd))))
         end
         assert.equal("SHD_INVAL", (select(3, q:push("x", 7))))
+        assert.equal("SHD_INVAL", (select(3, q:push_many({ "x" }, 7))))
     end)
 
     it("is closed by itself, and with its segment", function()
