@@ -309,7 +309,7 @@ START_TEST(a_walk_meets_every_key_once_while_it_moves)
 {
     static bool met[KEYS];
     struct shd_value v;
-    unsigned char key[65536 + 1];
+    unsigned char key[65536 + 1] = "";
     uint64_t root[4];
     size_t len = 0;
     unsigned n = 0;
