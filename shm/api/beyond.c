@@ -8,6 +8,8 @@
 #include "shm/dict/read.h"
 #include "shm/dict/store.h"
 
+#include "shm/api/gates.h" /* last */
+
 /* ---- on a condition --------------------------------------------------- */
 
 /* Fills what a store replaces by. SHD_NIL is a deletion. */

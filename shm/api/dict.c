@@ -15,6 +15,8 @@
 #include "shm/dict/store.h"
 #include "shm/dict/walk.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <stdlib.h>
 #include <string.h>
 

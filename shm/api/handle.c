@@ -11,6 +11,8 @@
 #include "shm/segment/header.h"
 #include "shm/segment/name.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -69,12 +71,25 @@ static void child_after_fork(void)
         if (h->segment.writable)
             segment_after_fork(&h->segment);
     }
+    protect_after_fork(true);
+    handle_tables_unlock();
+}
+
+static void before_fork(void)
+{
+    handle_tables_lock();
+    protect_before_fork();
+}
+
+static void parent_after_fork(void)
+{
+    protect_after_fork(false);
     handle_tables_unlock();
 }
 
 static void install_fork_handlers(void)
 {
-    fork_error = pthread_atfork(handle_tables_lock, handle_tables_unlock,
+    fork_error = pthread_atfork(before_fork, parent_after_fork,
                                 child_after_fork);
 }
 
@@ -214,6 +229,8 @@ static void intern(struct segment *s, const struct shd_segment_options *o,
         h->env.wait_ms =
             o != NULL && o->wait_ms != 0 ? o->wait_ms : GUARD_WAIT_MS_DEFAULT;
         describe_self(o, &h->self);
+        if (s->writable && protect_wanted(o != NULL ? o->flags : 0))
+            protect_add(&h->protect, s->base, s->size);
     }
     atomic_store32_release(&h->open, h->open + 1);
     *out = h;
@@ -326,6 +343,7 @@ static void close_last(shd_segment *segment)
      * frees the liveness byte, and a reap the slot. */
     (void)handle_leave(segment);
     atomic_store64(&segment->env.incarnation, 0);
+    protect_remove(&segment->protect);
     segment_close(&segment->segment);
     if (segment->shared_fd >= 0)
         (void)close(segment->shared_fd);

@@ -24,6 +24,7 @@
 
 #include "shm/dict/dict.h"
 #include "shm/guard/guard.h"
+#include "shm/segment/protect.h"
 #include "shm/segment/segment.h"
 #include "shm/worker/registry.h"
 
@@ -46,6 +47,7 @@ struct shd_segment {
     bool forked;     /* a child's, that has not registered since the fork */
     struct shd_segment *next;
     struct segment segment;
+    struct protect_mapping protect; /* of the segment, as long as it is open */
     struct guard_env env;
     struct registry_self self;
     struct shd_dict *dicts;

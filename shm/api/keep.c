@@ -6,6 +6,8 @@
 #include "shm/keep/restore.h"
 #include "shm/keep/save.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <stdlib.h>
 #include <string.h>
 

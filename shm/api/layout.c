@@ -16,6 +16,8 @@
 #include "shm/ipc/queue.h"
 #include "shm/ipc/topic.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <stdlib.h>
 #include <string.h>
 

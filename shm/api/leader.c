@@ -12,6 +12,8 @@
 #include "shm/ipc/permits.h"
 #include "shm/worker/registry.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <string.h>
 
 struct shd_leader {

@@ -13,6 +13,8 @@
 #include "shm/ipc/permits.h"
 #include "shm/worker/registry.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <string.h>
 
 static_assert(sizeof(struct permits) <= HANDLE_VIEW_BYTES,

@@ -6,6 +6,8 @@
 #include "shm/base/error.h"
 #include "shm/ipc/mailbox.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <string.h>
 
 struct shd_mailbox {

@@ -3,6 +3,8 @@
 #include "shm/base/error.h"
 #include "shm/worker/doorbell.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

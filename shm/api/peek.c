@@ -2,6 +2,8 @@
 #include "shm/dict/peek.h"
 #include "shm/api/args.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <string.h>
 
 int shd_entry_info(shd_dict *dict, const void *key, size_t key_len,

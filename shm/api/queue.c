@@ -5,6 +5,8 @@
 #include "shm/base/error.h"
 #include "shm/ipc/letters.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <string.h>
 
 struct shd_queue {

@@ -7,6 +7,8 @@
 #include "shm/ipc/remake.h"
 #include "shm/segment/placing.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -168,6 +170,7 @@ int shd_segment_info(shd_segment *segment, struct shd_segment_info *info)
     info->supervisor = atomic_load64(&h->supervisor);
     info->object_generations = atomic_load64(&h->generations);
     info->worker_generation = atomic_load32(&h->generation);
+    info->write_protect = protect_how(&segment->protect);
     memcpy(info->boot_id, h->boot_id, sizeof(info->boot_id) - 1);
     return SHD_OK;
 }

@@ -9,6 +9,8 @@
 #include "shm/ipc/topic.h"
 #include "shm/worker/registry.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,6 +5,8 @@
 #include "shm/base/error.h"
 #include "shm/worker/watch.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

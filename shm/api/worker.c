@@ -5,6 +5,8 @@
 #include "shm/ipc/object.h"
 #include "shm/worker/roster.h"
 
+#include "shm/api/gates.h" /* last */
+
 #include <errno.h>
 #include <string.h>
 #include <sys/pidfd.h>

@@ -19,6 +19,7 @@
 #include "shm/base/error.h"
 #include "shm/guard/reading.h"
 #include "shm/memory/cell.h"
+#include "shm/segment/protect.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -525,6 +526,7 @@ int topic_wait_room(const struct topic *t, size_t len, uint64_t until_ms)
 void topic_nap(const struct topic *t, const struct topic_subscriber *s,
                uint64_t until_ms)
 {
+    uint32_t paused = protect_pause(); /* it only looks */
     long ms = 1;
 
     while (!topic_has_news(t, s) && clock_now_ms() < until_ms) {
@@ -533,6 +535,7 @@ void topic_nap(const struct topic *t, const struct topic_subscriber *s,
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
         ms = 2 * ms < (long)TOPIC_NAP_MS ? 2 * ms : (long)TOPIC_NAP_MS;
     }
+    protect_resume(paused);
 }
 
 int topic_arm(const struct topic *t, const struct topic_subscriber *s)

@@ -11,6 +11,7 @@
 #include "shm/ipc/wait.h"
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
+#include "shm/segment/protect.h"
 
 #include <limits.h>
 #include <linux/futex.h>
@@ -61,6 +62,7 @@ void wait_sleep(struct guard_wait *w, uint32_t turn, uint64_t until_ms)
     uint64_t now = clock_now_ms();
     uint64_t ms = until_ms > now ? until_ms - now : 0;
     struct timespec t;
+    uint32_t paused;
 
     if (ms > WAIT_SLICE_MS)
         ms = WAIT_SLICE_MS;
@@ -68,8 +70,10 @@ void wait_sleep(struct guard_wait *w, uint32_t turn, uint64_t until_ms)
         return;
     t.tv_sec = (time_t)(ms / 1000);
     t.tv_nsec = (long)(ms % 1000) * 1000000;
+    paused = protect_pause();
     /* Woken, another turn, a signal, or the time is over: all the same. */
     (void)syscall(SYS_futex, &w->turn, FUTEX_WAIT, turn, &t, NULL, 0);
+    protect_resume(paused);
 }
 
 uint32_t wait_post(struct guard_wait *w)

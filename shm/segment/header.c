@@ -17,7 +17,7 @@
 #define FLAGS_KNOWN                                                           \
     (uint32_t)(SHD_ATTACH_READONLY | SHD_DUMPABLE | SHD_ATTACH_HELD |         \
                SHD_HUGE_PAGES | SHD_PREFAULT | SHD_INTERLEAVE |                   \
-               SHD_GUARD_PAGES)
+               SHD_GUARD_PAGES | SHD_WRITE_PROTECT)
 
 struct parts {
     uint64_t guards_at, catalogue_at, workers_at, extents_at;

@@ -20,6 +20,7 @@
 #include "shm/worker/watch.h"
 #include "shm/base/error.h"
 #include "shm/memory/catalogue.h"
+#include "shm/segment/protect.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -270,8 +271,10 @@ int watch_wait(struct watch *w, int64_t timeout_ms, bool *reap)
     int wait = timeout_ms < 0         ? -1
                : timeout_ms > INT32_MAX ? INT32_MAX
                                         : (int)timeout_ms;
+    uint32_t paused = protect_pause();
     int n = epoll_wait(w->epoll_fd, event, BATCH, wait);
 
+    protect_resume(paused);
     *reap = false;
     if (n < 0 && errno != EINTR)
         return error_errno("waiting for workers");

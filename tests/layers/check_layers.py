@@ -43,7 +43,7 @@ SKIP_DIRS = {".git", "__pycache__"}
 INSIDERS = ("shm/", "tests/", "fuzz/", "tools/bench/")
 
 # Where a plain pthread_mutex_lock() is of a mutex in private memory.
-PRIVATE_MUTEX = {"shm/api/handle.c"}
+PRIVATE_MUTEX = {"shm/api/handle.c", "shm/segment/protect.c"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^">]+)[">]')
 LOCK = re.compile(r"\bpthread_mutex_(?:lock|timedlock|clocklock)\b"
