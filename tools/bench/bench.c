@@ -44,15 +44,20 @@ static void die(const char *what, int rc)
     exit(1);
 }
 
-static double now_ns(void)
+static double clock_ns(clockid_t clock)
 {
     struct timespec t;
 
-    if (clock_gettime(CLOCK_MONOTONIC, &t) != 0) {
+    if (clock_gettime(clock, &t) != 0) {
         perror("clock_gettime");
         exit(1);
     }
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static double now_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
 }
 
 /* xorshift64*: any key as likely as any other. */
@@ -486,6 +491,126 @@ static double each_key(shd_dict *dict, uint64_t seed, uint32_t keys, bool evil,
     return (now_ns() - from) / keys;
 }
 
+/* ---- what finds a host that scribbles ----------------------------------- */
+
+struct watched {
+    const char *name;
+    uint32_t flags;
+    const char *way; /* SHDICT_WRITE_PROTECT */
+    uint32_t got;    /* SHD_PROTECT_ */
+    int ask, told;   /* pipes to its process */
+    struct line lines[4];
+};
+
+/* A process of its own, for what is asked for is so for all of it: runs the
+ * line that it is told to, and says how long that took. */
+static void be_watched(struct watched *w, int ask, int tell)
+{
+    static void (*const runs[])(struct bench *) = {run_nothing, run_get,
+                                                   run_set, run_incr};
+    struct shd_segment_options so = {.struct_size = sizeof(so),
+                                     .flags = w->flags};
+    struct shd_segment_info i = {.struct_size = sizeof(i)};
+    struct bench b = {.keys = 1000, .random = 88172645463325252ull};
+    unsigned char line;
+    shd_segment *s;
+    int rc;
+
+    if (setenv("SHDICT_WRITE_PROTECT", w->way, 1) != 0)
+        exit(1);
+    rc = shd_segment_create(NULL, &so, &s);
+    if (rc == SHD_OK)
+        rc = shd_segment_info(s, &i);
+    if (rc != SHD_OK)
+        die(w->name, rc);
+    b.dict = make_dict(s, "watched", b.keys);
+    for (line = 0; line < 4; line++)
+        runs[line](&b); /* warm */
+    if (write(tell, &i.write_protect, sizeof(i.write_protect)) < 0)
+        exit(1);
+    while (read(ask, &line, 1) == 1) {
+        /* Of the processor: a batch with system calls takes so long that
+         * others run in between. */
+        double from = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+
+        runs[line](&b);
+        from = (clock_ns(CLOCK_PROCESS_CPUTIME_ID) - from) / BATCH;
+        if (write(tell, &from, sizeof(from)) < 0)
+            exit(1);
+    }
+    exit(0);
+}
+
+static void start_watched(struct watched *w)
+{
+    int ask[2], tell[2];
+
+    if (pipe(ask) != 0 || pipe(tell) != 0) {
+        perror("pipe");
+        exit(1);
+    }
+    pid_t child = fork();
+
+    if (child < 0) {
+        perror("fork");
+        exit(1);
+    }
+    if (child == 0) {
+        (void)close(ask[1]);
+        be_watched(w, ask[0], tell[1]);
+    }
+    (void)close(ask[0]);
+    (void)close(tell[1]);
+    w->ask = ask[1];
+    w->told = tell[0];
+    if (read(w->told, &w->got, sizeof(w->got)) != sizeof(w->got))
+        exit(1);
+}
+
+static const char *what_got(const struct watched *w)
+{
+    return w->got == SHD_PROTECT_KEYS    ? "keys"
+           : w->got == SHD_PROTECT_PAGES ? "mprotect"
+                                         : "-";
+}
+
+/* One after the other in each round, each in its process. */
+static int print_watched(int rounds)
+{
+    static struct watched all[] = {
+        {.name = "nothing asked for", .way = "0"},
+        {.name = "guard pages", .flags = SHD_GUARD_PAGES, .way = "0"},
+        {.name = "write protection", .way = "1"},
+        {.name = "the same, by mprotect", .way = "mprotect"}};
+    enum { ALL = sizeof(all) / sizeof(all[0]) };
+
+    for (int i = 0; i < ALL; i++)
+        start_watched(&all[i]);
+    for (int r = 0; r < rounds; r++) {
+        for (int n = 0; n < ALL * 4; n++) {
+            struct watched *w = &all[n % ALL];
+            unsigned char line = (unsigned char)(n / ALL);
+
+            if (write(w->ask, &line, 1) != 1 ||
+                read(w->told, &w->lines[line].ns[r], sizeof(double)) !=
+                    sizeof(double))
+                exit(1);
+        }
+    }
+    printf("ns of processor time an operation, 1000 keys, one thread\n%-24s %-9s %9s %9s %9s\n",
+           "", "got", "get", "set", "incr");
+    for (int i = 0; i < ALL; i++) {
+        double nothing = median(&all[i].lines[0], rounds);
+
+        printf("%-24s %-9s %9.1f %9.1f %9.1f\n", all[i].name,
+               what_got(&all[i]), median(&all[i].lines[1], rounds) - nothing,
+               median(&all[i].lines[2], rounds) - nothing,
+               median(&all[i].lines[3], rounds));
+        (void)close(all[i].ask);
+    }
+    return 0;
+}
+
 /* What somebody who knows the seed can do. */
 static void print_collisions(shd_segment *s, uint32_t most)
 {
@@ -522,7 +647,7 @@ static void print_collisions(shd_segment *s, uint32_t most)
 static void usage(FILE *to)
 {
     fputs("usage: shdict-bench [--quick] [--grow] [--placing] [--collisions] "
-          "[--keys N] [--rounds N]\n"
+          "[--protect] [--keys N] [--rounds N]\n"
           "Prints ns per operation, and how many uncontended lock + unlock "
           "pairs that is.\n"
           "  --quick     fewer rounds, and 100k keys instead of 1M\n"
@@ -532,7 +657,9 @@ static void usage(FILE *to)
           "  --rounds N  rounds of 20000 operations each (odd, up to 99)\n"
           "  --placing   instead: what prefault, huge pages and interleave "
           "do, all twice\n"
-          "  --collisions  instead: keys of one hash, from 1000 to --keys\n",
+          "  --collisions  instead: keys of one hash, from 1000 to --keys\n"
+          "  --protect   instead: what guard pages and write protection "
+          "cost\n",
           to);
 }
 
@@ -545,6 +672,7 @@ int main(int argc, char **argv)
         {"rounds", required_argument, NULL, 'r'},
         {"placing", no_argument, NULL, 'p'},
         {"collisions", no_argument, NULL, 'c'},
+        {"protect", no_argument, NULL, 'w'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     static struct line lines[] = {
@@ -566,6 +694,7 @@ int main(int argc, char **argv)
     bool growth = false;
     bool placing = false;
     bool collisions = false;
+    bool protect = false;
     shd_segment *segment;
 
     while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
@@ -578,6 +707,8 @@ int main(int argc, char **argv)
             placing = true;
         } else if (c == 'c') {
             collisions = true;
+        } else if (c == 'w') {
+            protect = true;
         } else if (c == 'r') {
             rounds = atoi(optarg);
         } else if (c == 'k') {
@@ -593,6 +724,8 @@ int main(int argc, char **argv)
     }
     if (placing)
         return place(many, rounds);
+    if (protect)
+        return print_watched(rounds);
     rc = shd_segment_create(NULL, NULL, &segment);
     if (rc != SHD_OK)
         die("segment", rc);
