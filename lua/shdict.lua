@@ -116,6 +116,9 @@ local function segment_options(checked)
     if checked.guard_pages then
         o.flags = o.flags + lib.SHD_GUARD_PAGES
     end
+    if checked.write_protect then
+        o.flags = o.flags + lib.SHD_WRITE_PROTECT
+    end
     if checked.huge_pages then
         o.flags = o.flags + lib.SHD_HUGE_PAGES
     end

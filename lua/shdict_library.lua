@@ -155,6 +155,7 @@ M.OPEN_OPTIONS = {
     held = of_type("boolean"),
     dumpable = of_type("boolean"),
     guard_pages = of_type("boolean"),
+    write_protect = of_type("boolean"),
     huge_pages = of_type("boolean"),
     prefault = of_type("boolean"),
     interleave = of_type("boolean"),

@@ -32,6 +32,24 @@ describe("shdict.open", function()
         assert.equal("v", assert(c:dict("d")):get("k"))
     end)
 
+    it("protects what it opens from stray stores", function()
+        refused("write_protect", "SHD_INVAL",
+                shdict.open(support.name(), { write_protect = 1 }))
+        local name = support.name()
+        local a = assert(shdict.open(name, { write_protect = true }))
+        local d = assert(a:dict("d", { capacity = "64k" }))
+        d:set("k", "v")
+        assert.equal("v", d:get("k"))
+        -- By a key of its pages, or by what may be done with them.
+        for line in io.lines("/proc/self/smaps") do
+            if line:match("^ProtectionKey:%s+[1-9]") or
+                line:match("^%x+%-%x+ r%-%-s") then
+                return
+            end
+        end
+        error("it is not protected")
+    end)
+
     it("creates and finds none where that is asked for", function()
         local name = support.name()
         local a = assert(shdict.open(name, { exclusive = true }))
