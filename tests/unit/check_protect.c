@@ -4,6 +4,8 @@
  * is the host: what it calls is public, and only its stray stores know where
  * the segment lies. Each case runs with protection keys, if there are any, and
  * with mprotect.
+ *
+ * valgrind: no. It knows no protection keys, and is slow at signals.
  */
 #include "tests/unit/expect.h"
 
