@@ -352,10 +352,12 @@ end
 -- and a table about it.
 function Mailbox.peek(self, to, index)
     local mailbox = mailbox_of(self)
-    local at = index == nil and 0 or index - 1
-    if not is_incarnation(to) or not (at >= 0 and at < 2 ^ 32) then
+    index = index or 1
+    if not is_incarnation(to) or type(index) ~= "number" or
+        not (index >= 1 and index <= 2 ^ 32) then
         return invalid("bad worker, or index")
     end
+    local at = index - 1
     local slot, code = 0, NOTFOUND
     while code == NOTFOUND do
         local box

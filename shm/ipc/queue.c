@@ -845,8 +845,8 @@ static int finish(const struct queue *q, uint64_t lease, uint32_t states,
                   uint64_t *counted);
 
 int queue_take_long(const struct queue *q, struct message *m, void *buf,
-                    bool lease, uint32_t wake, struct shd_message *out,
-                    bool *again)
+                    size_t size, bool lease, uint32_t wake,
+                    struct shd_message *out, bool *again)
 {
     uint64_t lease_ms = atomic_load64(&q->header->lease_ms);
     struct message *held;
@@ -857,6 +857,9 @@ int queue_take_long(const struct queue *q, struct message *m, void *buf,
 
     if (rc == SHD_OK)
         queue_tell(q, m, out);
+    /* It fitted before; what is copied is what is told now. */
+    if (rc == SHD_OK && out->len > size)
+        rc = object_damaged(&q->object, "a message is longer than it was");
     queue_unlock_and_wake(q, wake, false);
     if (rc != SHD_OK)
         return rc;

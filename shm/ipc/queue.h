@@ -218,8 +218,8 @@ int queue_done(const struct queue *q, struct message *m, uint64_t *counted);
 /* With the lock, which is let go of: takes, or pops, a long message, copying it
  * without, and wakes so many others. *again: it was lost meanwhile. */
 int queue_take_long(const struct queue *q, struct message *m, void *buf,
-                    bool lease, uint32_t wake, struct shd_message *out,
-                    bool *again);
+                    size_t size, bool lease, uint32_t wake,
+                    struct shd_message *out, bool *again);
 
 /* With the lock, which is let go of: so many messages can be taken now. */
 void queue_unlock_and_wake(const struct queue *q, uint32_t messages,

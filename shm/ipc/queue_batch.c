@@ -364,6 +364,12 @@ static int row_pop(const struct queue *q, const struct row *row)
     return SHD_OK;
 }
 
+/* What was copied of number i; its own word may have been damaged since. */
+static uint64_t row_len(const struct row *row, const size_t *at, uint32_t i)
+{
+    return (i + 1 < row->n ? at[i + 1] : row->bytes) - at[i];
+}
+
 /* With the lock and a first message that is not long. *n: how many were
  * taken; *wake: how many of the ready ones are left to others. */
 static int take_row(const struct queue *q, void *buf, size_t size, bool lease,
@@ -377,19 +383,24 @@ static int take_row(const struct queue *q, void *buf, size_t size, bool lease,
                         at);
 
     *n = row.n;
+    if (rc == SHD_OK && row.n == 0)
+        rc = object_damaged(&q->object, "a message is longer than it was");
     if (rc != SHD_OK)
         return rc;
     /* What is popped is in nobody's reach afterwards. */
     for (uint32_t i = 0; !lease && i < row.n; i++) {
         queue_tell(q, row.m[i], &out[i]);
+        out[i].len = row_len(&row, at, i);
         out[i].attempts++;
     }
     if (!lease)
         return row_pop(q, &row);
     rc = lease_ms == 0 ? row_lease(q, &row)
                        : row_lease_timed(q, &row, lease_ms, n);
-    for (uint32_t i = 0; rc == SHD_OK && i < *n; i++)
+    for (uint32_t i = 0; rc == SHD_OK && i < *n; i++) {
         queue_tell(q, row.m[i], &out[i]);
+        out[i].len = row_len(&row, at, i);
+    }
     return rc;
 }
 
@@ -412,8 +423,8 @@ static int take_first(const struct queue *q, struct message *m, void *buf,
         *n = 1;
         at[0] = 0;
         queue_tell(q, m, out);
-        return queue_take_long(q, m, buf, lease, moved > 1 ? moved - 1 : 0,
-                               out, again);
+        return queue_take_long(q, m, buf, size, lease,
+                               moved > 1 ? moved - 1 : 0, out, again);
     }
     rc = take_row(q, buf, size, lease, max, out, at, n);
     left = rc == SHD_OK && moved > *n ? moved - *n : 0;

@@ -483,7 +483,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--seconds") == 0 && more)
             budget = (double)number(argv[++i]) / 2, bounded_by_time = true;
         else if (strcmp(argv[i], "--scribbles") == 0 && more)
-            scribbles_wanted = number(argv[++i]) / 2, bounded_by_time = true;
+            scribbles_wanted = number(argv[++i]) / 2;
         else if (strcmp(argv[i], "--seed") == 0 && more)
             seed = number(argv[++i]);
         else if (strcmp(argv[i], "--case") == 0 && more)
@@ -499,6 +499,9 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    /* As long as it takes. */
+    if (scribbles_wanted != UINT64_MAX && !bounded_by_time)
+        budget = 1e9, bounded_by_time = true;
     totals = mmap(NULL, sizeof(*totals), PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (totals == MAP_FAILED)
