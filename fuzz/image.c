@@ -2,12 +2,14 @@
 /*
  * image: a segment with filled dicts, and changes of its bytes: any bytes
  * anywhere, or (tests/wild/scribble.c) what is plausible in a field that means
- * something; logs of guards that recovery believes, which takes their tags;
- * workers that die in the middle of something. In between, every operation
- * there is (tests/wild/play.c), on the attachment that was there before, on a
- * read-only one, and on one that attaches to what the file is now. Whatever
- * the bytes: an answer or SHD_CORRUPT, and nothing outside the segment. Once
- * repair says that all is sound, it is.
+ * something; just before the library reads it, or anywhere; logs of guards that
+ * recovery believes, which takes their tags; workers that die in the middle of
+ * something; another one that does something in the middle of something. In
+ * between, every operation there is (tests/wild/play.c), on the attachment that
+ * was there before, on a read-only one, and on one that attaches to what the
+ * file is now. Whatever the bytes: an answer or SHD_CORRUPT, and nothing outside
+ * the segment. Once repair says that all is sound, it is; and as long as nothing
+ * was overwritten, it is, and nobody says otherwise.
  */
 #include "fuzz/workers.h"
 #include "tests/wild/scribble.h"
@@ -25,7 +27,8 @@
 #define STEPS_MAX 160u
 #define ATTACHES_MAX 3u
 
-static struct play p;
+static struct play p, other_play; /* the second one's: who works beside */
+static bool damaged;
 static struct scribbler scribbler;
 static int other_fd = -1; /* a file of its own, for fresh attachments */
 static unsigned char *other;
@@ -35,6 +38,10 @@ static void build(void)
 {
     workers_build();
     play_create(&p, 10);
+    other_play.segment = workers_beside(p.segment);
+    play_open(&other_play);
+    if (shd_worker_join(other_play.segment, NULL) != SHD_OK)
+        abort();
     workers_keep(p.segment);
     bytes = p.segment->segment.size;
     other_fd = memfd_create("fuzz", MFD_CLOEXEC);
@@ -44,6 +51,53 @@ static void build(void)
     if (other == MAP_FAILED)
         abort();
 }
+
+/* ---- in the middle of something ----------------------------------------- */
+
+static void work_beside(void)
+{
+    uint32_t before = workers_enter_beside();
+
+    other_play.data = p.data;
+    other_play.left = p.left;
+    for (uint64_t n = 1 + play_draw(&other_play, 3); n > 0; n--)
+        play_op(&other_play);
+    p.data = other_play.data;
+    p.left = other_play.left;
+    workers_leave_beside(before);
+}
+
+static void interrupted(const void *at, size_t len)
+{
+    uint64_t what = play_draw(&p, damaged ? 12 : 3);
+    uint64_t offset = (uint64_t)((const unsigned char *)at -
+                                 p.segment->segment.base);
+
+    if (what < 2)
+        work_beside();
+    else if (what == 2)
+        clock_test_advance(play_draw(&p, 3000));
+    else
+        scribble_at(&scribbler, offset + play_draw(&p, 4) / 3 * len);
+    if (play_draw(&p, 2) == 0 && p.left > 0)
+        workers_interrupt(1 + play_draw(&p, 256), interrupted);
+}
+
+static void interrupt(void)
+{
+    static const uint64_t REACH[] = {16, 64, 256, 256, 2000, 30000};
+
+    workers_interrupt(1 + play_draw(&p, REACH[play_draw(&p, 6)]),
+                      interrupted);
+    switch (play_draw(&p, 8)) {
+    case 0: play_read(&p); break;
+    case 1: play_ipc_op(&p); break;
+    default: play_op(&p); break;
+    }
+    workers_interrupt(0, NULL);
+}
+
+/* ---- anywhere ------------------------------------------------------------- */
 
 /* Up to 16 bytes as they come. */
 static void overwrite(unsigned char *base)
@@ -171,14 +225,22 @@ static void repair(void)
 
 static void step(uint32_t *attaches)
 {
-    switch (play_draw(&p, 16)) {
+    uint64_t what = play_draw(&p, 20);
+
+    if (!damaged && what < 4)
+        what = 16;
+    switch (what) {
     case 0:
-    case 1:
-    case 2:
-    case 3: scribble(&scribbler); break;
-    case 4: overwrite(p.segment->segment.base); break;
-    case 5: forge_log(); break;
+    case 1: scribble(&scribbler); break;
+    case 2: overwrite(p.segment->segment.base); break;
+    case 3: forge_log(); break;
+    case 4:
+    case 5:
     case 6: cut_off(); break;
+    case 16:
+    case 17:
+    case 18:
+    case 19: interrupt(); break;
     case 7: change_worker(); break;
     case 8:
         if ((*attaches)++ < ATTACHES_MAX)
@@ -204,6 +266,26 @@ static void believe(void)
     free(buffer);
 }
 
+/* What nobody has damaged is sound. */
+static void be_sound(void)
+{
+    char report[300] = "";
+
+    p.doing = "sound";
+    if (p.codes[-SHD_CORRUPT] != 0 || other_play.codes[-SHD_CORRUPT] != 0)
+        play_fail(&p, "SHD_CORRUPT of what is sound: %s", shd_last_error());
+    if (shd_reap(p.segment, NULL) != SHD_OK ||
+        shd_segment_check(p.segment, report, sizeof(report)) != SHD_OK)
+        play_fail(&p, "%s (%s)", report, shd_last_error());
+}
+
+static void forget(struct play *play)
+{
+    memset(play->codes, 0, sizeof(play->codes));
+    memset(play->name, 0, sizeof(play->name));
+    play->unrepaired = false;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -213,16 +295,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (p.segment == NULL)
         build();
     workers_begin(p.segment);
-    p.unrepaired = false;
+    forget(&p);
+    forget(&other_play);
     p.data = data;
     p.left = size;
+    damaged = play_draw(&p, 4) != 0;
     scribble_start(&scribbler, &p, (enum scribble_where)play_draw(&p, 3),
                    (uint32_t)play_draw(&p, 4), 0);
     scribbler.source = &p;
     for (uint32_t i = 0; p.left > 0 && i < STEPS_MAX; i++)
         step(&attaches);
+    if (!damaged)
+        be_sound();
     if (fuzz_planted())
         believe();
+    play_ipc_forget(&p);
+    (void)workers_enter_beside();
+    play_ipc_forget(&other_play);
     workers_end();
     return 0;
 }

@@ -33,6 +33,7 @@ static const struct config CONFIGS[] = {
 #define CONFIG_COUNT (sizeof(CONFIGS) / sizeof(CONFIGS[0]))
 
 static struct world *worlds[CONFIG_COUNT];
+static bool tracing; /* SHDICT_FUZZ_TRACE: says what it does */
 
 static struct world *build(const struct config *c)
 {
@@ -379,6 +380,10 @@ static void op_cut_off(struct world *w)
     volatile int rc = SHD_OK;
 
     w->key = c.key;
+    if (tracing)
+        fprintf(stderr, "    %d of %" PRIu32 " by %" PRIu32 ", up to store "
+                        "%" PRIu64 "\n", c.kind, c.key, workers_current(),
+                stop);
     for (uint32_t k = 0; k < w->config->keys; k++)
         learn(w, k);
     refresh(w);
@@ -450,6 +455,9 @@ static void operate(struct world *w)
 
     w->op++;
     w->key = (uint32_t)below(w, w->config->keys);
+    if (tracing)
+        fprintf(stderr, "%" PRIu64 ": %" PRIu32 " %s\n", w->op, n,
+                n < OPERATION_COUNT ? OPERATIONS[n].name : "");
     if (n < OPERATION_COUNT) {
         const struct operation *o = &OPERATIONS[n];
 
@@ -485,6 +493,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (worlds[c] == NULL) {
         worlds[c] = build(&CONFIGS[c]);
         map_keep(c);
+        tracing = getenv("SHDICT_FUZZ_TRACE") != NULL;
     }
     w = worlds[c];
     map_put_back(c);

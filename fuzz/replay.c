@@ -21,6 +21,11 @@ static unsigned long inputs;
     __attribute__((weak)) void __sanitizer_cov_store##n(void *p)              \
     {                                                                         \
         (void)p;                                                              \
+    }                                                                         \
+    void __sanitizer_cov_load##n(void *p);                                    \
+    __attribute__((weak)) void __sanitizer_cov_load##n(void *p)               \
+    {                                                                         \
+        (void)p;                                                              \
     }
 HOOK(1)
 HOOK(2)

@@ -24,18 +24,33 @@
 
 #define KEPT 8u
 #define DICTS 8u
+#define RANGES 24u
+#define PAGE 4096u
+#define NEAR 16384u /* a hole that is not worth a call */
 /* A thread that sleeps is woken by nobody, and looks by itself. */
 #define WAIT_MS 250
 
 static bool still;  /* so does time */
 static bool inside; /* an input runs */
+/* What has memory is copied, the rest loses it again, and is zero. What inputs
+ * number 1, 2, 4, 8 ... have used counts as having memory: a page that most of
+ * them use is cheaper to copy than to fault in. */
 static struct kept {
     shd_segment *segment;
     unsigned char *image;
+    struct range {
+        uint64_t at, end;
+    } data[RANGES];
+    uint32_t ranges;
+    unsigned char *used; /* a byte a page */
+    uint64_t inputs;
     uint64_t incarnation, now_ms;
     struct shd_dict *handle[DICTS];
     struct dict dict[DICTS]; /* as a worker has it that has just attached */
+    shd_segment *beside;     /* NULL: nobody */
+    uint64_t beside_incarnation;
 } kept[KEPT];
+static shd_segment *beside; /* for the segment that is kept next */
 static shd_segment *segment;
 static uint32_t runs;
 static uint64_t incarnations[WORKERS];
@@ -43,6 +58,8 @@ static uint32_t byte_of[BYTES]; /* worker + 1; 0: free */
 
 static bool armed;
 static uint64_t stores_left;
+static uint64_t accesses_left; /* 0: none is waited for */
+static void (*interrupt)(const void *at, size_t bytes);
 #define MUTEXES 8u
 static pthread_mutex_t *held[MUTEXES]; /* this process's, since it was armed */
 static uint32_t held_count;
@@ -61,6 +78,61 @@ void workers_build(void)
     still = true;
 }
 
+/* What has memory now, too. */
+static void find_data(struct kept *k, const struct segment *g)
+{
+    uint64_t pages = g->size / PAGE;
+    off_t end = 0;
+
+    for (;;) {
+        off_t at = lseek(g->fd, end, SEEK_DATA);
+
+        if (at < 0)
+            break;
+        end = lseek(g->fd, at, SEEK_HOLE);
+        if (end < at)
+            abort();
+        memset(k->used + at / PAGE, 1, (size_t)(end - at) / PAGE);
+    }
+    k->ranges = 0;
+    for (uint64_t i = 0; i < pages; i++) {
+        struct range *last = &k->data[k->ranges - (k->ranges > 0)];
+        uint64_t at = i * PAGE;
+
+        if (k->used[i] == 0)
+            continue;
+        if (k->ranges == 0 ||
+            (at >= last->end + NEAR && k->ranges < RANGES))
+            k->data[k->ranges++] = (struct range){at, at + PAGE};
+        else
+            last->end = at + PAGE;
+    }
+}
+
+static void zero(const struct segment *g, uint64_t at, uint64_t end)
+{
+    if (at < end && fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                              (off_t)at, (off_t)(end - at)) != 0)
+        abort();
+}
+
+static void put_back(struct kept *k, const struct segment *g)
+{
+    uint64_t at = 0;
+
+    if ((k->inputs & (k->inputs - 1)) == 0)
+        find_data(k, g);
+    k->inputs++;
+    for (uint32_t i = 0; i < k->ranges; i++) {
+        const struct range *r = &k->data[i];
+
+        zero(g, at, r->at);
+        memcpy(g->base + r->at, k->image + r->at, r->end - r->at);
+        at = r->end;
+    }
+    zero(g, at, g->size);
+}
+
 void workers_keep(shd_segment *s)
 {
     const struct segment *g = &s->segment;
@@ -72,23 +144,38 @@ void workers_keep(shd_segment *s)
     if (k == kept + KEPT - 1)
         abort();
     free(k->image);
+    free(k->used);
     *k = (struct kept){.segment = s,
-                       .image = malloc(g->size),
+                       .image = calloc(1, g->size),
+                       .used = calloc(1, g->size / PAGE),
                        .incarnation = s->env.incarnation,
                        .now_ms = clock_now_ms()};
-    if (k->image == NULL)
+    if (k->image == NULL || k->used == NULL)
         abort();
-    memcpy(k->image, g->base, g->size);
+    find_data(k, g);
+    k->inputs = 1;
+    for (uint32_t i = 0; i < k->ranges; i++)
+        memcpy(k->image + k->data[i].at, g->base + k->data[i].at,
+               k->data[i].end - k->data[i].at);
     for (struct shd_dict *d = s->dicts; d != NULL && n < DICTS; d = d->next) {
         k->handle[n] = d;
         k->dict[n++] = d->dict;
     }
+    k->beside = beside;
+    for (struct shd_dict *d = beside == NULL ? NULL : beside->dicts;
+         d != NULL && n < DICTS; d = d->next) {
+        k->handle[n] = d;
+        k->dict[n++] = d->dict;
+    }
+    if (beside != NULL)
+        k->beside_incarnation = beside->env.incarnation;
+    beside = NULL;
     still = false;
 }
 
-static const struct kept *kept_of(const shd_segment *s)
+static struct kept *kept_of(const shd_segment *s)
 {
-    const struct kept *k = kept;
+    struct kept *k = kept;
 
     while (k->segment != s)
         k++;
@@ -106,9 +193,9 @@ static void forget_dicts(void)
 
 void workers_begin(shd_segment *s)
 {
-    const struct kept *k = kept_of(s);
+    struct kept *k = kept_of(s);
 
-    memcpy(s->segment.base, k->image, s->segment.size);
+    put_back(k, &s->segment);
     memset(byte_of, 0, sizeof(byte_of));
     memset(incarnations, 0, sizeof(incarnations));
     segment = s;
@@ -119,12 +206,17 @@ void workers_begin(shd_segment *s)
     byte_of[k->incarnation & 0xffff] = 1;
     s->env.incarnation = k->incarnation;
     s->forked = false;
+    if (k->beside != NULL) {
+        byte_of[k->beside_incarnation & 0xffff] = WORKERS + 1;
+        k->beside->env.incarnation = k->beside_incarnation;
+    }
     forget_dicts();
 }
 
 void workers_end(void)
 {
     still = inside = armed = false;
+    accesses_left = 0;
 }
 
 uint32_t workers_current(void)
@@ -146,6 +238,61 @@ void workers_become(uint32_t worker)
 uint64_t workers_incarnation(uint32_t worker)
 {
     return worker == runs ? segment->env.incarnation : incarnations[worker];
+}
+
+/* ---- beside ---------------------------------------------------------------- */
+
+shd_segment *workers_beside(shd_segment *s)
+{
+    beside = malloc(sizeof(*beside));
+    if (beside == NULL)
+        abort();
+    *beside = *s;
+    beside->env.segment = &beside->segment;
+    beside->env.incarnation = 0;
+    beside->env.stripe = counters_stripe(WORKERS);
+    beside->next = NULL;
+    beside->dicts = NULL;
+    beside->objects = NULL;
+    beside->watches = NULL;
+    beside->bell_fd = -1;
+    return beside;
+}
+
+uint32_t workers_enter_beside(void)
+{
+    uint32_t before = runs;
+
+    runs = WORKERS;
+    return before;
+}
+
+void workers_leave_beside(uint32_t before)
+{
+    runs = before;
+}
+
+void workers_interrupt(uint64_t access,
+                       void (*call)(const void *at, size_t bytes))
+{
+    if (!armed)
+        held_count = 0;
+    accesses_left = access;
+    interrupt = call;
+}
+
+static void access_to(const void *p, size_t bytes)
+{
+    uint64_t at = (uint64_t)((const unsigned char *)p -
+                             segment->segment.base);
+
+    if (at >= segment->segment.size || --accesses_left > 0)
+        return;
+    /* Who has a process's mutex is waited for by nobody else in it. */
+    if (held_count > 0)
+        accesses_left = 1;
+    else
+        interrupt(p, bytes);
 }
 
 /* ---- deaths --------------------------------------------------------------- */
@@ -198,6 +345,7 @@ static void store_to(const void *p)
     if (at >= segment->segment.size || --stores_left > 0)
         return;
     armed = false;
+    accesses_left = 0;
     workers_kill(runs);
     /* They go with a process. */
     while (held_count > 0)
@@ -205,19 +353,29 @@ static void store_to(const void *p)
     longjmp(workers_death, 1);
 }
 
-/* The compiler calls them before each store of the library. */
-#define STORE(n, type)                                                        \
-    void __sanitizer_cov_store##n(const type *p);                             \
-    void __sanitizer_cov_store##n(const type *p)                              \
+/* The compiler calls them before each load and store of the library. They must
+ * cost next to nothing. */
+#define PLAIN __attribute__((no_sanitize("address", "undefined", "coverage")))
+#define TRACED(n, type)                                                       \
+    void __sanitizer_cov_load##n(const type *p);                              \
+    PLAIN void __sanitizer_cov_load##n(const type *p)                         \
     {                                                                         \
+        if (accesses_left > 0)                                                \
+            access_to(p, n);                                                  \
+    }                                                                         \
+    void __sanitizer_cov_store##n(const type *p);                             \
+    PLAIN void __sanitizer_cov_store##n(const type *p)                        \
+    {                                                                         \
+        if (accesses_left > 0)                                                \
+            access_to(p, n);                                                  \
         if (armed)                                                            \
             store_to(p);                                                      \
     }
-STORE(1, uint8_t)
-STORE(2, uint16_t)
-STORE(4, uint32_t)
-STORE(8, uint64_t)
-STORE(16, void)
+TRACED(1, uint8_t)
+TRACED(2, uint16_t)
+TRACED(4, uint32_t)
+TRACED(8, uint64_t)
+TRACED(16, void)
 
 /* ---- the kernel ----------------------------------------------------------- */
 
@@ -284,7 +442,7 @@ WRAP(int, kill, pid_t pid, int signal)
 
     if (!inside)
         return __real_kill(pid, signal);
-    if (worker < WORKERS || (pid & 1) != 0)
+    if (worker <= WORKERS || (pid & 1) != 0)
         return 0;
     errno = ESRCH;
     return -1;
@@ -357,7 +515,7 @@ WRAP(int, pthread_mutex_lock, pthread_mutex_t *m)
 {
     int rc = __real_pthread_mutex_lock(m);
 
-    if (armed && rc == 0) {
+    if ((armed || accesses_left > 0) && rc == 0) {
         if (held_count == MUTEXES)
             abort();
         held[held_count++] = m;
@@ -367,7 +525,7 @@ WRAP(int, pthread_mutex_lock, pthread_mutex_t *m)
 
 WRAP(int, pthread_mutex_unlock, pthread_mutex_t *m)
 {
-    if (armed && held_count > 0 && held[held_count - 1] == m)
+    if (held_count > 0 && held[held_count - 1] == m)
         held_count--;
     return __real_pthread_mutex_unlock(m);
 }

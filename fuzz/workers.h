@@ -8,8 +8,8 @@
  *        about those are answered from here, so an input does the same each
  *        time. Outside, they are the real ones: libFuzzer asks for the time.
  * CRASH  workers_try() runs a call and leaves it before its store number
- *        `stop` (clang puts a call in front of each store; other compilers do
- *        not, and nobody dies then). The locks that the worker had are marked
+ *        `stop` (clang puts a call in front of each load and store; other
+ *        compilers do not, and nobody dies or is interrupted then). The locks that the worker had are marked
  *        as the kernel does. Memory that the call had allocated leaks.
  */
 #ifndef SHD_FUZZ_WORKERS_H
@@ -50,6 +50,19 @@ void workers_done(void);
 
 extern jmp_buf workers_death;
 void workers_arm(uint64_t stop);
+
+/* One more worker, who is never killed, with an attachment of its own: before
+ * workers_keep(s). What it does while another one is in the middle of a call is
+ * done between workers_enter_beside(), which gives who that is, and
+ * workers_leave_beside(). */
+shd_segment *workers_beside(shd_segment *s);
+uint32_t workers_enter_beside(void);
+void workers_leave_beside(uint32_t before);
+
+/* call() once, before access number `access` (1 ...) of the library to the
+ * segment: to `bytes` at `at`, by the current worker. 0: not any more. */
+void workers_interrupt(uint64_t access,
+                       void (*call)(const void *at, size_t bytes));
 
 /* If the target has it: called when a thread would sleep. */
 void fuzz_waits(void) __attribute__((weak));

@@ -147,6 +147,73 @@ function Queue.push(self, text, options)
     return tonumber(number[0])
 end
 
+-- As a row for C: pointers, lengths, and what keeps the strings alive. Grown,
+-- never shrunk; nothing yields while it is in use.
+local row_size = 0
+local row_data, row_lens, row_numbers, row_at, row_messages, row_leases,
+      row_codes
+local pushed = ffi_new("uint32_t[1]")
+
+local function row_of(n)
+    if n <= row_size then
+        return
+    end
+    row_size = math.max(n, 2 * row_size, 64)
+    row_data = ffi_new("const void *[?]", row_size)
+    row_lens = ffi_new("size_t[?]", row_size)
+    row_numbers = ffi_new("uint64_t[?]", row_size)
+    row_at = ffi_new("size_t[?]", row_size)
+    row_messages = ffi_new("struct shd_message[?]", row_size)
+    row_leases = ffi_new("uint64_t[?]", row_size)
+    row_codes = ffi_new("int32_t[?]", row_size)
+end
+
+-- An array of the messages' numbers. If not all went in: nil, why, the code,
+-- and the numbers of the first ones, which did. options: delay, wait.
+function Queue.push_many(self, texts, options)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    if type(texts) ~= "table" then
+        return invalid("bad messages: table expected, got " .. type(texts))
+    end
+    local n = #texts
+    local kept = {}
+    row_of(n)
+    for i = 1, n do
+        local text = texts[i]
+        if type(text) == "number" then
+            text = tostring(text)
+        elseif type(text) ~= "string" then
+            return invalid(("bad message %d: string expected, got %s")
+                           :format(i, type(text)))
+        end
+        kept[i] = text
+        row_data[i - 1] = ffi.cast("const char *", text)
+        row_lens[i - 1] = #text
+    end
+    local delay, err = ms_of(options and options.delay, 0)
+    local wait
+    if delay then
+        wait, err = ms_of(options and options.wait, 0)
+    end
+    if not wait then
+        return invalid(err)
+    end
+    local code = lib.shd_queue_push_many(queue, n, row_data, row_lens, delay,
+                                         wait, row_numbers, pushed)
+    local numbers = {}
+    for i = 1, pushed[0] do
+        numbers[i] = tonumber(row_numbers[i - 1])
+    end
+    if code ~= OK then
+        local _, text, name = answer(code)
+        return nil, text, name, numbers
+    end
+    return numbers
+end
+
 local function get(self, call, wait)
     local queue = queue_of(self)
     if not queue then
@@ -183,6 +250,56 @@ function Queue.take(self, wait)
     return text, message.lease, message.attempts, tonumber(message.id)
 end
 
+-- As many as the C call gives at most.
+local BATCH = 64
+
+local function get_many(self, call, max, wait)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    local ms, err = ms_of(wait, 0)
+    if not ms then
+        return invalid(err)
+    end
+    if type(max) ~= "number" or not (max >= 1) then
+        return invalid("bad number of messages: a number from 1 expected")
+    end
+    max = math.floor(math.min(max, BATCH))
+    row_of(max)
+    local code = call(queue, max, buf, size, ms, row_messages, row_at, pushed)
+    while code == SPACE do
+        size = tonumber(row_messages[0].len)
+        buf = ffi_new("char[?]", size)
+        code = call(queue, max, buf, size, ms, row_messages, row_at, pushed)
+    end
+    if code ~= OK then
+        return answer(code)
+    end
+    local messages = {}
+    for i = 1, pushed[0] do
+        local m = row_messages[i - 1]
+        messages[i] = {
+            data = ffi_string(buf + row_at[i - 1], m.len),
+            lease = m.lease,
+            attempts = m.attempts,
+            id = tonumber(m.id)
+        }
+    end
+    return messages
+end
+
+-- Up to max messages (64 at most) that are there, waiting only if there is
+-- none: an array of { data, lease, attempts, id }.
+function Queue.take_many(self, max, wait)
+    return get_many(self, lib.shd_queue_take_many, max, wait)
+end
+
+-- The same, gone from the queue: their leases mean nothing.
+function Queue.pop_many(self, max, wait)
+    return get_many(self, lib.shd_queue_pop_many, max, wait)
+end
+
 local function done(code)
     if code ~= OK then
         return answer(code)
@@ -205,6 +322,41 @@ function Queue.ack(self, lease)
         return invalid(NO_LEASE)
     end
     return done(lib.shd_queue_ack(queue, lease))
+end
+
+-- Of leases, or of messages of take_many: how many were acknowledged; the
+-- others had been lost.
+function Queue.ack_many(self, leases)
+    local queue = queue_of(self)
+    if not queue then
+        return closed()
+    end
+    if type(leases) ~= "table" then
+        return invalid("bad leases: table expected, got " .. type(leases))
+    end
+    local n = #leases
+    row_of(n)
+    for i = 1, n do
+        local lease = leases[i]
+        if type(lease) == "table" then
+            lease = lease.lease
+        end
+        if not is_lease(lease) then
+            return invalid(NO_LEASE)
+        end
+        row_leases[i - 1] = lease
+    end
+    local code = lib.shd_queue_ack_many(queue, n, row_leases, row_codes)
+    if code ~= OK and code ~= lib.SHD_LOST then
+        return answer(code)
+    end
+    local acked = 0
+    for i = 0, n - 1 do
+        if row_codes[i] == OK then
+            acked = acked + 1
+        end
+    end
+    return acked
 end
 
 function Queue.nack(self, lease, delay)

@@ -101,6 +101,44 @@ function Topic.publish(self, data, timeout)
     return tonumber(seq_out[0])
 end
 
+-- An array of the events' numbers; if not all were published: nil, why, the
+-- code, and the numbers of the first ones, which were.
+function Topic.publish_many(self, events_, timeout)
+    local topic = topic_of(self)
+    if type(events_) ~= "table" then
+        return invalid("bad events: table expected, got " .. type(events_))
+    end
+    local ms, err = wait_ms(timeout)
+    if not ms then
+        return invalid(err)
+    end
+    local n = #events_
+    local kept = {}
+    local data = ffi_new("const void *[?]", n)
+    local lens = ffi_new("size_t[?]", n)
+    local seqs = ffi_new("uint64_t[?]", n)
+    for i = 1, n do
+        local text = events_[i]
+        if type(text) ~= "string" then
+            text = tostring(text)
+        end
+        kept[i] = text
+        data[i - 1] = ffi.cast("const char *", text)
+        lens[i - 1] = #text
+    end
+    local code = lib.shd_topic_publish_many(topic, n, data, lens, ms, seqs,
+                                            count_out)
+    local numbers = {}
+    for i = 1, count_out[0] do
+        numbers[i] = tonumber(seqs[i - 1])
+    end
+    if code ~= OK then
+        local _, text, name = failed(code)
+        return nil, text, name, numbers
+    end
+    return numbers
+end
+
 local SUBSCRIBE_OPTIONS = {
     name = library.of_type("string"),
     from = function(option, value)

@@ -304,7 +304,7 @@ struct shd_repair {
 /* Makes a segment sound again that somebody has scribbled over. Each lock's
  * dead holder is answered for; a shard of a dict that still fails its check is
  * rebuilt from its cells, and if that does not help emptied; a queue, topic,
- * lock, semaphore, leader or mailbox that fails is destroyed and made anew,
+ * lock, semaphore, leader or mailbox that fails is replaced by a new one,
  * empty, with numbers that go on (who has it open gets SHD_GONE, and opens it
  * again); nothing else is touched. `report` gets a line for each thing done, with the keys of the first
  * entries that were lost, NUL-terminated, cut at size. Others may go on
@@ -1293,7 +1293,7 @@ struct shd_message {
     uint64_t lease;     /* for shd_queue_ack and its like */
     uint64_t from;      /* incarnation of the worker that pushed it */
     uint64_t holder;    /* leased: incarnation of the consumer; else 0 */
-    uint64_t pushed_ms; /* wall clock */
+    uint64_t pushed_ms; /* wall clock, of the kernel's last tick */
     int64_t when_ms;    /* delayed: ms until it is ready; leased: ms until the
                            lease ends; -1: no such time */
     uint32_t attempts;  /* deliveries so far, this one included */
@@ -1353,6 +1353,20 @@ SHD_API SHD_MUST int shd_queue_push(shd_queue *queue, const void *data,
                                     size_t len, int64_t delay_ms,
                                     int64_t wait_ms, uint64_t *id);
 
+/* The same for `count` messages in their order, data[i] of len[i] bytes; ids,
+ * if not NULL, gets their numbers. In steps of up to 64 messages or 16 KiB,
+ * each under one hold of the lock and with one wake-up, which is what makes
+ * small messages cheap. *pushed gets how many are in: all of them if it
+ * returns SHD_OK, else the first so many, and the error is about the next one:
+ * SHD_FULL, SHD_TOOBIG ... as of push. One that dies has pushed the first so
+ * many, wholly: each step is all or nothing, and with a delay, or of more than
+ * 16 KiB, each message is. */
+SHD_API SHD_MUST int shd_queue_push_many(shd_queue *queue, uint32_t count,
+                                         const void *const *data,
+                                         const size_t *len, int64_t delay_ms,
+                                         int64_t wait_ms, uint64_t *ids,
+                                         uint32_t *pushed);
+
 /* The same in steps: room for a message of len bytes (as push), its bytes in
  * any number of pieces, then commit, which hands it on, or cancel. *lease
  * names it until then. Bytes that are never written are 0. A reservation ends
@@ -1376,6 +1390,22 @@ SHD_API SHD_MUST int shd_queue_pop(shd_queue *queue, void *buf, size_t size,
 SHD_API SHD_MUST int shd_queue_take(shd_queue *queue, void *buf, size_t size,
                                     int64_t wait_ms, struct shd_message *m);
 
+/* The same for up to `max` messages, in one step: those that are there and fit
+ * into buf, at most 64, or 16 KiB, or one longer one; waits only if there is
+ * none. Message i is m[i], its bytes lie in buf from at[i] on, and *taken gets
+ * how many they are. SHD_SPACE: the first one does not fit, m[0].len tells the
+ * need. One that dies has taken all of these or none; of a queue with lease_ms,
+ * the first so many. */
+SHD_API SHD_MUST int shd_queue_pop_many(shd_queue *queue, uint32_t max,
+                                        void *buf, size_t size,
+                                        int64_t wait_ms, struct shd_message *m,
+                                        size_t *at, uint32_t *taken);
+SHD_API SHD_MUST int shd_queue_take_many(shd_queue *queue, uint32_t max,
+                                         void *buf, size_t size,
+                                         int64_t wait_ms,
+                                         struct shd_message *m, size_t *at,
+                                         uint32_t *taken);
+
 /* What becomes of a message that this worker has on that lease: it is done;
  * it goes back (after delay_ms); its lease ends in lease_ms from now, whatever
  * the queue's is (0: only with this worker). SHD_LOST: the lease is not this
@@ -1386,6 +1416,15 @@ SHD_API SHD_MUST int shd_queue_nack(shd_queue *queue, uint64_t lease,
                                     int64_t delay_ms);
 SHD_API SHD_MUST int shd_queue_extend(shd_queue *queue, uint64_t lease,
                                       int64_t lease_ms);
+
+/* Acknowledges `count` leases, in any order; cheapest in that of taking.
+ * codes[i], if codes is not NULL: SHD_OK or SHD_LOST, for each; it returns the
+ * first that is not SHD_OK, and the others are acknowledged all the same. In
+ * steps of up to 64, each all or nothing; of leases that end, each by itself.
+ */
+SHD_API SHD_MUST int shd_queue_ack_many(shd_queue *queue, uint32_t count,
+                                        const uint64_t *leases,
+                                        int32_t *codes);
 
 /* Looks at message number index (from 0) of those that are ready, delayed,
  * leased, reserved or dead, the next in turn first, and changes nothing. As
@@ -1462,6 +1501,17 @@ SHD_API int shd_topic_close(shd_topic *topic);
 SHD_API SHD_MUST int shd_topic_publish(shd_topic *topic, const void *data,
                                        size_t len, int64_t wait_ms,
                                        uint64_t *seq);
+
+/* The same for `count` events in their order, data[i] of len[i] bytes; seqs, if
+ * not NULL, gets their numbers. In steps of up to 16 KiB, each under one hold of
+ * the lock and with one wake-up: all or nothing, also if its publisher dies.
+ * *published gets how many there are: all of them if it returns SHD_OK, else
+ * the first so many, and the error is about the next one. */
+SHD_API SHD_MUST int shd_topic_publish_many(shd_topic *topic, uint32_t count,
+                                            const void *const *data,
+                                            const size_t *len, int64_t wait_ms,
+                                            uint64_t *seqs,
+                                            uint32_t *published);
 
 struct shd_topic_info {
     uint32_t struct_size; /* set by the caller */

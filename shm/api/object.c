@@ -114,7 +114,7 @@ static int check_kind(const struct handle_object *h, uint32_t kind)
     return SHD_OK;
 }
 
-int handle_object_reader(struct handle_object *h, uint32_t kind)
+int handle_object_reader_by(struct handle_object *h, uint32_t kind)
 {
     int rc = check_kind(h, kind);
 
@@ -129,9 +129,9 @@ int handle_object_reader(struct handle_object *h, uint32_t kind)
     return SHD_OK;
 }
 
-int handle_object_writer(struct handle_object *h, uint32_t kind)
+int handle_object_writer_by(struct handle_object *h, uint32_t kind)
 {
-    int rc = handle_object_reader(h, kind);
+    int rc = handle_object_reader_by(h, kind);
 
     return rc != SHD_OK ? rc : handle_writer(h->owner);
 }

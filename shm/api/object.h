@@ -44,8 +44,8 @@ int handle_options(const void *given, void *copy, size_t size,
 
 /* Before anything is read, or changed: as handle_reader, handle_writer. The
  * type is checked as well, so that a queue's handle is no topic's. */
-int handle_object_reader(struct handle_object *h, uint32_t kind);
-int handle_object_writer(struct handle_object *h, uint32_t kind);
+static inline int handle_object_reader(struct handle_object *h, uint32_t kind);
+static inline int handle_object_writer(struct handle_object *h, uint32_t kind);
 
 int handle_object_close(struct handle_object *h, uint32_t kind);
 
@@ -55,5 +55,33 @@ int handle_object_destroy(shd_segment *segment, const char *name,
 
 /* With the tables: all are closed. */
 void handle_objects_close(shd_segment *segment);
+
+/* ---- how -------------------------------------------------------------- */
+
+/* With its sentence, where something is wrong or is to be done first. */
+int handle_object_reader_by(struct handle_object *h, uint32_t kind);
+int handle_object_writer_by(struct handle_object *h, uint32_t kind);
+
+static inline bool handle_object_is_good(const struct handle_object *h,
+                                         uint32_t kind)
+{
+    return h != NULL && h->object.kind == kind &&
+           atomic_load32(&h->open) != 0 &&
+           atomic_load32_acquire(&h->owner->open) != 0;
+}
+
+static inline int handle_object_reader(struct handle_object *h, uint32_t kind)
+{
+    return handle_object_is_good(h, kind) ? SHD_OK
+                                          : handle_object_reader_by(h, kind);
+}
+
+static inline int handle_object_writer(struct handle_object *h, uint32_t kind)
+{
+    return handle_object_is_good(h, kind) && h->owner->segment.writable &&
+                   atomic_load64(&h->owner->env.incarnation) != 0
+               ? SHD_OK
+               : handle_object_writer_by(h, kind);
+}
 
 #endif

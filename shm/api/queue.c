@@ -104,6 +104,7 @@ static int time_check(const char *what, int64_t ms)
 int shd_queue_push(shd_queue *queue, const void *data, size_t len,
                    int64_t delay_ms, int64_t wait_ms, uint64_t *id)
 {
+    uint32_t ignored;
     int rc = writer(queue);
 
     if (rc == SHD_OK && data == NULL && len > 0)
@@ -114,7 +115,34 @@ int shd_queue_push(shd_queue *queue, const void *data, size_t len,
         rc = time_check("a delay", delay_ms);
     if (rc != SHD_OK)
         return rc;
-    return queue_push(view(queue), data, len, delay_ms, wait_ms, id);
+    return queue_push_many(view(queue), 1, &data, &len, delay_ms, wait_ms, id,
+                           &ignored);
+}
+
+int shd_queue_push_many(shd_queue *queue, uint32_t count,
+                        const void *const *data, const size_t *len,
+                        int64_t delay_ms, int64_t wait_ms, uint64_t *ids,
+                        uint32_t *pushed)
+{
+    int rc = writer(queue);
+
+    if (pushed != NULL)
+        *pushed = 0;
+    if (rc == SHD_OK &&
+        (pushed == NULL || (count > 0 && (data == NULL || len == NULL))))
+        rc = error_set(SHD_INVAL, "data, len or pushed is NULL");
+    for (uint32_t i = 0; rc == SHD_OK && i < count; i++) {
+        if (data[i] == NULL && len[i] > 0)
+            rc = error_set(SHD_INVAL, "data[%u] is NULL", i);
+        else
+            rc = length_check(len[i]);
+    }
+    if (rc == SHD_OK)
+        rc = time_check("a delay", delay_ms);
+    if (rc != SHD_OK)
+        return rc;
+    return queue_push_many(view(queue), count, data, len, delay_ms, wait_ms,
+                           ids, pushed);
 }
 
 int shd_queue_reserve(shd_queue *queue, size_t len, int64_t wait_ms,
@@ -163,13 +191,47 @@ int shd_queue_cancel(shd_queue *queue, uint64_t lease)
 static int take(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
                 bool lease, struct shd_message *m)
 {
+    uint32_t ignored;
+    size_t at;
     int rc = writer(queue);
 
     if (rc == SHD_OK && (m == NULL || (buf == NULL && size > 0)))
         rc = error_set(SHD_INVAL, "m or buf is NULL");
     if (rc != SHD_OK)
         return rc;
-    return queue_take(view(queue), buf, size, wait_ms, lease, m);
+    return queue_take_many(view(queue), buf, size, wait_ms, lease, 1, m, &at,
+                           &ignored);
+}
+
+static int take_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
+                     int64_t wait_ms, bool lease, struct shd_message *m,
+                     size_t *at, uint32_t *taken)
+{
+    int rc = writer(queue);
+
+    if (taken != NULL)
+        *taken = 0;
+    if (rc == SHD_OK && (max == 0 || m == NULL || at == NULL ||
+                         taken == NULL || (buf == NULL && size > 0)))
+        rc = error_set(SHD_INVAL, "max is 0, or m, at, taken or buf is NULL");
+    if (rc != SHD_OK)
+        return rc;
+    return queue_take_many(view(queue), buf, size, wait_ms, lease, max, m, at,
+                           taken);
+}
+
+int shd_queue_pop_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
+                       int64_t wait_ms, struct shd_message *m, size_t *at,
+                       uint32_t *taken)
+{
+    return take_many(queue, max, buf, size, wait_ms, false, m, at, taken);
+}
+
+int shd_queue_take_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
+                        int64_t wait_ms, struct shd_message *m, size_t *at,
+                        uint32_t *taken)
+{
+    return take_many(queue, max, buf, size, wait_ms, true, m, at, taken);
 }
 
 int shd_queue_pop(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
@@ -188,7 +250,18 @@ int shd_queue_ack(shd_queue *queue, uint64_t lease)
 {
     int rc = writer(queue);
 
-    return rc != SHD_OK ? rc : queue_ack(view(queue), lease);
+    return rc != SHD_OK ? rc : queue_ack_many(view(queue), 1, &lease, NULL);
+}
+
+int shd_queue_ack_many(shd_queue *queue, uint32_t count,
+                       const uint64_t *leases, int32_t *codes)
+{
+    int rc = writer(queue);
+
+    if (rc == SHD_OK && leases == NULL && count > 0)
+        rc = error_set(SHD_INVAL, "leases is NULL");
+    return rc != SHD_OK ? rc
+                        : queue_ack_many(view(queue), count, leases, codes);
 }
 
 int shd_queue_nack(shd_queue *queue, uint64_t lease, int64_t delay_ms)

@@ -80,11 +80,48 @@ int shd_topic_close(shd_topic *topic)
 
 /* ---- publishing -------------------------------------------------------- */
 
+/* There is no room for the next event: SHD_OK if there may be now. */
+static int make_room(const struct topic *t, size_t len, uint64_t until_ms)
+{
+    /* The dead hold nobody up. */
+    int rc = topic_bury_all(t);
+
+    if (rc != 0)
+        return rc < 0 ? rc : SHD_OK;
+    if (until_ms == 0 || clock_now_ms() >= until_ms)
+        return error_set(SHD_FULL,
+                         "a subscriber of topic '%s' has not read what would "
+                         "have to go",
+                         t->object.name);
+    return topic_wait_room(t, len, until_ms);
+}
+
+static int publish(const struct topic *t, uint32_t count,
+                   const void *const *data, const size_t *len,
+                   uint64_t until_ms, uint64_t *seqs, uint32_t *published)
+{
+    uint64_t first;
+    uint32_t done = 0, n;
+    int rc = SHD_OK;
+
+    while (rc == SHD_OK && done < count) {
+        rc = topic_publish_many(t, data + done, len + done, count - done, &n,
+                                &first);
+        for (uint32_t i = 0; rc == SHD_OK && seqs != NULL && i < n; i++)
+            seqs[done + i] = first + i;
+        done += n;
+        if (rc == SHD_FULL)
+            rc = make_room(t, len[done], until_ms);
+    }
+    *published = done;
+    return rc;
+}
+
 int shd_topic_publish(shd_topic *topic, const void *data, size_t len,
                       int64_t wait_ms, uint64_t *seq)
 {
-    const struct topic *t;
     uint64_t until_ms;
+    uint32_t ignored;
     int rc = writer(topic);
 
     if (rc == SHD_OK)
@@ -93,26 +130,32 @@ int shd_topic_publish(shd_topic *topic, const void *data, size_t len,
         rc = error_set(SHD_INVAL, "shd_topic_publish: data is NULL");
     if (rc != SHD_OK)
         return rc;
-    t = view(handle(topic));
-    for (;;) {
-        rc = topic_publish(t, data, len, seq);
-        if (rc != SHD_FULL)
-            return rc;
-        /* The dead hold nobody up. */
-        rc = topic_bury_all(t);
-        if (rc < 0)
-            return rc;
-        if (rc > 0)
-            continue;
-        if (wait_ms == 0 || clock_now_ms() >= until_ms)
-            return error_set(SHD_FULL,
-                             "a subscriber of topic '%s' has not read what "
-                             "would have to go",
-                             t->object.name);
-        rc = topic_wait_room(t, len, until_ms);
-        if (rc != SHD_OK)
-            return rc;
-    }
+    return publish(view(handle(topic)), 1, &data, &len, until_ms, seq,
+                   &ignored);
+}
+
+int shd_topic_publish_many(shd_topic *topic, uint32_t count,
+                           const void *const *data, const size_t *len,
+                           int64_t wait_ms, uint64_t *seqs,
+                           uint32_t *published)
+{
+    uint64_t until_ms;
+    int rc = writer(topic);
+
+    if (published != NULL)
+        *published = 0;
+    if (rc == SHD_OK)
+        rc = wait_deadline(wait_ms, &until_ms);
+    if (rc == SHD_OK &&
+        (published == NULL || (count > 0 && (data == NULL || len == NULL))))
+        rc = error_set(SHD_INVAL, "data, len or published is NULL");
+    for (uint32_t i = 0; rc == SHD_OK && i < count; i++)
+        if (data[i] == NULL && len[i] > 0)
+            rc = error_set(SHD_INVAL, "data[%u] is NULL", i);
+    if (rc != SHD_OK)
+        return rc;
+    return publish(view(handle(topic)), count, data, len, until_ms, seqs,
+                   published);
 }
 
 /* ---- subscribing ------------------------------------------------------- */
@@ -184,7 +227,9 @@ static int wait_for_news(const struct topic *t, shd_subscription *s,
     if (until_ms == 0 || clock_now_ms() >= until_ms)
         return SHD_NOTFOUND;
     if (t->object.env->segment->writable)
-        return topic_wait_news(t, &s->s, until_ms);
+        return topic_look_for_news(t, &s->s)
+                   ? SHD_OK
+                   : topic_wait_news(t, &s->s, until_ms);
     topic_nap(t, &s->s, until_ms);
     return SHD_OK;
 }

@@ -45,6 +45,11 @@ uint64_t clock_wall_ms(void)
     return read_ms(CLOCK_REALTIME) + atomic_load64(&test_offset_ms);
 }
 
+uint64_t clock_wall_coarse_ms(void)
+{
+    return read_ms(CLOCK_REALTIME_COARSE) + atomic_load64(&test_offset_ms);
+}
+
 void clock_test_advance(uint64_t ms)
 {
     atomic_store64(&test_offset_ms, atomic_load64(&test_offset_ms) + ms);

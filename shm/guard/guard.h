@@ -91,6 +91,8 @@ struct guard_env {
     uint64_t incarnation; /* 0 until this process is a registered worker */
     uint32_t wait_ms;
     uint32_t stripe; /* which line of counters is this process's own */
+    uint64_t replacing; /* of a repair: generation of the object whose place
+                           the one that is made takes; else 0 */
 };
 
 /* Guard number index, or NULL if there is no such. It must be committed. */

@@ -54,6 +54,7 @@ int cells_view(const struct object *o, struct cells_header *h,
         h->count > (end - out->at) / out->bytes)
         return object_damaged(o, "its cells lie outside it");
     out->count = (uint32_t)h->count;
+    out->inverse = UINT64_MAX / (out->bytes / 64) + 1;
     out->timed.links_at = offsetof(struct message, left);
     out->timed.colour_at = offsetof(struct message, state);
     out->timed.colour_mask = MESSAGE_RED;
@@ -68,12 +69,6 @@ uint64_t cells_of(const struct cells *c, uint64_t len)
     uint64_t first = cells_first_room(c), more = cells_more_room(c);
 
     return len <= first ? 1 : 1 + (len - first + more - 1) / more;
-}
-
-uint32_t cells_ref(const struct cells *c, const struct message *m)
-{
-    return (uint32_t)(segment_offset(c->segment, m) /
-                      SEGMENT_UNIT);
 }
 
 /* A cell by its number, fresh ones too. */
@@ -92,6 +87,18 @@ static int damaged(const struct cells *c, const char *what)
 static int broken(const struct cells *c)
 {
     return damaged(c, "a link leads to no message");
+}
+
+/* Where a link of a run leads, to a fresh one perhaps; NULL: the link has been
+ * damaged since the run was found. */
+static struct message *cell_of_run(const struct cells *c, uint32_t ref)
+{
+    uint64_t inside = (uint64_t)ref * SEGMENT_UNIT - c->at;
+
+    if (inside >= c->count * c->bytes || inside % 64 != 0 ||
+        inside / 64 * c->inverse >= c->inverse)
+        return NULL;
+    return cells_of_ref(c, ref);
 }
 
 /* ---- taking and giving back -------------------------------------------- */
@@ -128,6 +135,8 @@ static int find_fresh(const struct cells *c, uint32_t want,
     uint64_t end = fresh + want;
     int rc;
 
+    if (fresh > c->count)
+        return damaged(c, "more cells have been handed out than there are");
     if (end > c->count)
         return SHD_FULL;
     rc = commit(c, end);
@@ -175,38 +184,65 @@ int cells_find_cells(const struct cells *c, uint64_t n, struct cells_run *run)
     return found == n ? SHD_OK : find_fresh(c, run->n - found, run);
 }
 
-/* The next cell of a run that is not a message yet. */
+/* The cell after *ref, which it becomes, of a run that is not a message yet.
+ * NULL, and *ref stays: as cell_of_run; who reads the message finds that it
+ * has no end. */
 static struct message *run_next(const struct cells *c,
-                                const struct cells_run *run, uint32_t ref,
-                                uint32_t *next)
+                                const struct cells_run *run, uint32_t *ref)
 {
-    const struct message *m =
-        cell_number(c, ((uint64_t)ref * SEGMENT_UNIT - c->at) / c->bytes);
+    uint32_t next = run->joint != 0 && *ref == run->joint
+                        ? run->joint_to
+                        : atomic_load32(&cells_of_ref(c, *ref)->next);
+    struct message *m = cell_of_run(c, next);
 
-    *next = run->joint != 0 && ref == run->joint ? run->joint_to
-                                                 : atomic_load32(&m->next);
-    return cell_number(c, ((uint64_t)*next * SEGMENT_UNIT - c->at) / c->bytes);
+    if (m != NULL)
+        *ref = next;
+    return m;
+}
+
+/* The message that begins at *ref, which becomes its last cell. */
+static struct message *fill(const struct cells *c, const struct cells_run *run,
+                            uint32_t *ref, const void *data, uint64_t len)
+{
+    const unsigned char *from = data;
+    struct message *first = cells_of_ref(c, *ref), *m;
+    uint64_t room = cells_first_room(c);
+    uint64_t n = len < room ? len : room;
+
+    cell_fill(first + 1, from, n);
+    while (len > n) {
+        from += n;
+        len -= n;
+        n = len < cells_more_room(c) ? len : cells_more_room(c);
+        m = run_next(c, run, ref);
+        if (m == NULL)
+            break;
+        atomic_store32(&m->last, CELLS_CONTINUED);
+        cell_fill((unsigned char *)m + CELLS_MORE_BYTES, from, n);
+    }
+    return first;
 }
 
 void cells_fill(const struct cells *c, const struct cells_run *run,
                 const void *data, uint64_t len)
 {
-    const unsigned char *from = data;
-    struct message *m = cell_number(
-        c, ((uint64_t)run->first * SEGMENT_UNIT - c->at) / c->bytes);
-    uint64_t room = cells_first_room(c);
-    uint64_t n = len < room ? len : room;
     uint32_t ref = run->first;
 
-    cell_fill(m + 1, from, n);
-    for (uint32_t i = 1; i < run->n; i++) {
-        from += n;
-        len -= n;
-        n = len < cells_more_room(c) ? len : cells_more_room(c);
-        m = run_next(c, run, ref, &ref);
-        atomic_store32(&m->last, CELLS_CONTINUED);
-        cell_fill((unsigned char *)m + CELLS_MORE_BYTES, from, n);
-    }
+    (void)fill(c, run, &ref, data, len);
+}
+
+struct message *cells_fill_message(const struct cells *c,
+                                   const struct cells_run *run, uint32_t *ref,
+                                   const void *data, uint64_t len)
+{
+    struct message *m = fill(c, run, ref, data, len);
+
+    atomic_store32(&m->last, *ref);
+    atomic_store64((uint64_t *)(void *)&m->cells,
+                   len << 32 | cells_of(c, len));
+    if (*ref != run->last)
+        (void)run_next(c, run, ref);
+    return m;
 }
 
 /* The marks of a run's cells, where nothing is filled in. */
@@ -214,8 +250,13 @@ static void mark(const struct cells *c, const struct cells_run *run)
 {
     uint32_t ref = run->first;
 
-    for (uint32_t i = 1; i < run->n; i++)
-        atomic_store32(&run_next(c, run, ref, &ref)->last, CELLS_CONTINUED);
+    for (uint32_t i = 1; i < run->n; i++) {
+        struct message *m = run_next(c, run, &ref);
+
+        if (m == NULL)
+            return;
+        atomic_store32(&m->last, CELLS_CONTINUED);
+    }
 }
 
 static void heads_store(const struct cells *c, struct txn *t, uint32_t free,
@@ -225,19 +266,24 @@ static void heads_store(const struct cells *c, struct txn *t, uint32_t free,
                 (uint64_t)used << 32 | free);
 }
 
-struct message *cells_take(const struct cells *c, struct txn *t,
-                           const struct cells_run *run, uint64_t len)
+void cells_take_run(const struct cells *c, struct txn *t,
+                    const struct cells_run *run)
 {
-    struct message *m = cell_number(
-        c, ((uint64_t)run->first * SEGMENT_UNIT - c->at) / c->bytes);
-    uint64_t *word = (uint64_t *)(void *)m;
-
     if (run->joint != 0)
-        txn_store32(t, &cells_at(c, run->joint)->next, run->joint_to);
+        txn_store32(t, &cells_of_ref(c, run->joint)->next, run->joint_to);
     heads_store(c, t, run->free_after,
                 atomic_load32(&c->header->used) + run->n);
     if (run->fresh_after != atomic_load64(&c->header->fresh))
         txn_store64(t, &c->header->fresh, run->fresh_after);
+}
+
+struct message *cells_take(const struct cells *c, struct txn *t,
+                           const struct cells_run *run, uint64_t len)
+{
+    struct message *m = cells_of_ref(c, run->first);
+    uint64_t *word = (uint64_t *)(void *)m;
+
+    cells_take_run(c, t, run);
     if (run->n > 1)
         mark(c, run);
     /* All but `next`: it is still the free list's if this is undone. */
@@ -256,16 +302,8 @@ int cells_extend(const struct cells *c, struct txn *t, struct message *m,
 
     if (last == NULL)
         return broken(c);
-    if (run->joint != 0)
-        txn_store32(t, &cells_at(c, run->joint)->next, run->joint_to);
-    heads_store(c, t, run->free_after,
-                atomic_load32(&c->header->used) + run->n);
-    if (run->fresh_after != atomic_load64(&c->header->fresh))
-        txn_store64(t, &c->header->fresh, run->fresh_after);
-    atomic_store32(&cell_number(c, ((uint64_t)run->first * SEGMENT_UNIT -
-                                    c->at) / c->bytes)
-                        ->last,
-                   CELLS_CONTINUED);
+    cells_take_run(c, t, run);
+    atomic_store32(&cells_of_ref(c, run->first)->last, CELLS_CONTINUED);
     mark(c, run);
     txn_store32(t, &last->next, run->first);
     txn_store32(t, &m->last, run->last);

@@ -75,6 +75,7 @@ struct cells {
     struct cells_header *header;
     uint64_t bytes; /* of a cell */
     uint64_t at;
+    uint64_t inverse; /* 2^64 / (bytes / 64), rounded up */
     uint32_t count;
     struct tree_kind timed; /* trees by `when`, then `id` */
     uint32_t kind;          /* of the object, for messages */
@@ -108,20 +109,35 @@ static inline uint64_t cells_more_room(const struct cells *c)
     return c->bytes - CELLS_MORE_BYTES;
 }
 
-/* The cell at ref, or NULL if there is none that has been handed out. */
+/* A cell whose ref has been checked, or is of a run. */
+static inline struct message *cells_of_ref(const struct cells *c, uint32_t ref)
+{
+    return (struct message *)(void *)(c->segment->base +
+                                      (uint64_t)ref * SEGMENT_UNIT);
+}
+
+/* The cell at ref, or NULL if there is none that has been handed out. Without
+ * a division, which takes as long as all else here: n is a multiple of d, both
+ * of 32 bits, if and only if n * inverse, of 64, is less than the inverse
+ * (Lemire, Kaser, Kurz: Faster remainder by direct computation, 2019). */
 static inline struct message *cells_at(const struct cells *c, uint32_t ref)
 {
     uint64_t inside = (uint64_t)ref * SEGMENT_UNIT - c->at;
     uint64_t fresh = atomic_load64(&c->header->fresh);
 
-    if (inside / c->bytes >= (fresh < c->count ? fresh : c->count) ||
-        inside % c->bytes != 0)
+    if (inside >= (fresh < c->count ? fresh : c->count) * c->bytes ||
+        inside % 64 != 0 || inside / 64 * c->inverse >= c->inverse)
         return NULL;
-    return (struct message *)(void *)(c->segment->base + c->at +
-                                      inside);
+    return cells_of_ref(c, ref);
 }
 
-uint32_t cells_ref(const struct cells *c, const struct message *m);
+static inline uint32_t cells_ref(const struct cells *c,
+                                 const struct message *m)
+{
+    return (uint32_t)((uint64_t)((const unsigned char *)m -
+                                 (const unsigned char *)c->segment->base) /
+                      SEGMENT_UNIT);
+}
 
 /* Cells that could be taken just now. */
 static inline uint64_t cells_left(const struct cells *c)
@@ -150,6 +166,17 @@ int cells_find_cells(const struct cells *c, uint64_t n,
 /* Fills the bytes of a run, before txn_begin. */
 void cells_fill(const struct cells *c, const struct cells_run *run,
                 const void *data, uint64_t len);
+
+/* Fills one message of a run, before txn_begin: its bytes, `last`, `cells` and
+ * `len`. *ref is its first cell, and becomes that of the run's next message, if
+ * there is one. */
+struct message *cells_fill_message(const struct cells *c,
+                                   const struct cells_run *run, uint32_t *ref,
+                                   const void *data, uint64_t len);
+
+/* Takes the cells of a run that is filled: CELLS_ALLOC_WORDS. */
+void cells_take_run(const struct cells *c, struct txn *t,
+                    const struct cells_run *run);
 
 /* Takes them: CELLS_ALLOC_WORDS. The first is a message with `next`, `last`,
  * `cells` and `len` filled in and the rest 0. */

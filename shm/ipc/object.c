@@ -131,6 +131,36 @@ static bool has_moved_on(const struct guard_env *env, const char *name,
            (rc == SHD_OK && now.generation != generation);
 }
 
+/* All that wait at it, before it is gone: the bits are gone with it, and who
+ * arms in between finds it gone at its next look. */
+static bool post_all(const struct guard_env *env,
+                     const struct catalogue_object *c, struct object *o,
+                     struct object_notice *n)
+{
+    object_notice_begin(n);
+    if (c->kind == SHD_OBJECT_DICT || object_view(env, c, o) != SHD_OK ||
+        object_lock(o, 0) != SHD_OK)
+        return false;
+    for (uint32_t i = 0; i < o->places; i++)
+        object_post(o, i, WAIT_ALL, n);
+    object_unlock(o, 0);
+    return true;
+}
+
+/* The one that *c says by a new one, which *c says then. */
+static int replace(const struct guard_env *env, const char *name,
+                   const struct object_spec *spec, struct catalogue_object *c)
+{
+    struct object_notice n;
+    struct object old;
+    bool told = post_all(env, c, &old, &n);
+    int rc = create(env, name, spec, c);
+
+    if (told)
+        object_deliver(&old, &n);
+    return rc;
+}
+
 static int open_once(const struct guard_env *env, const char *name,
                      uint32_t kind, const struct object_spec *spec,
                      struct object *out, bool *created, bool *again)
@@ -139,8 +169,11 @@ static int open_once(const struct guard_env *env, const char *name,
     int rc = catalogue_find(env, name, &c);
 
     *again = *created = false;
-    if (rc == SHD_NOTFOUND && spec != NULL) {
-        rc = create(env, name, spec, &c);
+    if (spec != NULL &&
+        (rc == SHD_NOTFOUND ||
+         (rc == SHD_OK && c.generation == env->replacing))) {
+        rc = rc == SHD_OK ? replace(env, name, spec, &c)
+                          : create(env, name, spec, &c);
         *created = rc == SHD_OK;
         if (rc == SHD_EXISTS)
             rc = SHD_OK;
@@ -299,21 +332,12 @@ int object_destroy(const struct guard_env *env, const char *name)
     struct object_notice n;
     struct catalogue_object c;
     struct object o;
-    bool told = false;
+    bool told;
     int rc = catalogue_find(env, name, &c);
 
     if (rc != SHD_OK)
         return rc;
-    object_notice_begin(&n);
-    /* The bits are gone with it, so they are read before; who armed in between
-     * finds it gone at its next look. */
-    if (c.kind != SHD_OBJECT_DICT && object_view(env, &c, &o) == SHD_OK &&
-        object_lock(&o, 0) == SHD_OK) {
-        for (uint32_t i = 0; i < o.places; i++)
-            object_post(&o, i, WAIT_ALL, &n);
-        object_unlock(&o, 0);
-        told = true;
-    }
+    told = post_all(env, &c, &o, &n);
     rc = catalogue_destroy(env, name);
     if (told)
         object_deliver(&o, &n);

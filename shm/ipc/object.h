@@ -71,8 +71,9 @@ struct object_spec {
 };
 
 /* The object of that name; made as spec says if there is none and spec is not
- * NULL. *created tells (NULL: never mind). SHD_NOTFOUND, SHD_MISMATCH: it is
- * of another kind; as catalogue_create. */
+ * NULL. *created tells (NULL: never mind). With env->replacing the one of that
+ * generation is replaced by a new one, and who waits at it is woken.
+ * SHD_NOTFOUND, SHD_MISMATCH: it is of another kind; as catalogue_create. */
 int object_open(const struct guard_env *env, const char *name, uint32_t kind,
                 const struct object_spec *spec, struct object *out,
                 bool *created);

@@ -21,8 +21,6 @@
 
 #define CAPACITY_DEFAULT (1ull << 20)
 #define MESSAGE_DEFAULT 160u
-/* More than this is copied without the lock. */
-#define COPY_MAX 16384u
 #define SETTLE_MAX 64u /* whose time has come, in one hold of the lock */
 #define STEP_MAX 64u   /* of drain, requeue, reap */
 #define LOOK_MS 10u    /* between two looks for dead holders */
@@ -65,23 +63,12 @@ static int end(struct txn *t, int rc)
     return rc;
 }
 
-static uint32_t state_of(const struct message *m)
-{
-    return atomic_load32(&m->state) & ~MESSAGE_RED;
-}
-
 /* State and attempts are one word. A message that is in no tree. */
 static void state_store(struct txn *t, struct message *m, uint32_t state,
                         uint32_t attempts)
 {
     txn_store64(t, (uint64_t *)(void *)&m->state,
                 (uint64_t)attempts << 32 | state);
-}
-
-static uint64_t token_of(const struct queue *q, const struct message *m)
-{
-    return (atomic_load64(&m->lease) & UINT32_MAX) << 32 |
-           cells_ref(&q->cells, m);
 }
 
 static uint64_t after_ms(uint64_t now, uint64_t ms)
@@ -272,9 +259,8 @@ static int unhold(const struct queue *q, struct txn *t, struct message *m)
         txn_store64(t, &m->when, 0);
     }
     add32(t,
-          state_of(m) == QUEUE_LEASED ? &h->n_leased : &h->n_reserved,
+          queue_state(m) == QUEUE_LEASED ? &h->n_leased : &h->n_reserved,
           UINT32_MAX);
-    txn_store64(t, &m->holder, 0);
     return rc;
 }
 
@@ -313,7 +299,7 @@ static int due(const struct queue *q, struct message *m)
     int rc;
 
     begin(q, &t, MOVE_WORDS);
-    if (state_of(m) == QUEUE_LEASED) {
+    if (queue_state(m) == QUEUE_LEASED) {
         rc = unhold(q, &t, m);
         add64(&t, &h->expired, 1);
         if (rc == SHD_OK)
@@ -330,7 +316,7 @@ static int due(const struct queue *q, struct message *m)
 
 /* With the lock. *moved: how many became ready; *next: when another look is
  * worth it. */
-static int settle(const struct queue *q, uint32_t *moved, uint64_t *next)
+int queue_settle(const struct queue *q, uint32_t *moved, uint64_t *next)
 {
     uint64_t now;
     int rc = SHD_OK;
@@ -381,7 +367,7 @@ static bool is_dead(const struct queue *q, uint64_t holder, struct asked *a)
 
 static int orphan(const struct queue *q, struct message *m)
 {
-    bool leased = state_of(m) == QUEUE_LEASED;
+    bool leased = queue_state(m) == QUEUE_LEASED;
     struct txn t;
     int rc;
 
@@ -421,7 +407,7 @@ static int reap_step(const struct queue *q, struct asked *a, uint32_t *given)
     return rc;
 }
 
-static int reap(const struct queue *q)
+int queue_reap_held(const struct queue *q)
 {
     struct object_notice n;
     struct asked asked = {.n = 0};
@@ -449,11 +435,11 @@ int queue_reap(const struct object *o)
     struct queue q;
     int rc = queue_view(o, &q);
 
-    return rc == SHD_OK ? reap(&q) : rc;
+    return rc == SHD_OK ? queue_reap_held(&q) : rc;
 }
 
 /* With the lock, finding nothing: is it time to look for dead holders? */
-static bool should_look(const struct queue *q)
+bool queue_should_look(const struct queue *q)
 {
     struct queue_header *h = q->header;
     uint64_t now;
@@ -467,50 +453,63 @@ static bool should_look(const struct queue *q)
     return true;
 }
 
-/* With the lock, which is let go of: sleeps, unless it is too late for that
- * (false). */
-static bool wait_for(const struct queue *q, uint32_t place, uint64_t until,
-                     uint64_t next)
+/* The first time it only looks a little while for somebody's transaction, for
+ * who sleeps has to be woken. */
+bool queue_wait(const struct queue *q, uint32_t place, uint64_t until,
+                uint64_t next, bool *looked)
 {
     struct guard_wait *w = object_place(&q->object, place);
+    uint64_t seq = atomic_load64(&own_guard(q)->seq);
     uint32_t turn;
 
     if (until == 0 || (until != WAIT_NEVER && clock_now_ms() >= until)) {
         object_unlock(&q->object, 0);
         return false;
     }
+    if (!*looked) {
+        object_unlock(&q->object, 0);
+        *looked = true;
+        wait_look(own_guard(q), seq);
+        return true;
+    }
     turn = wait_arm(w);
     object_unlock(&q->object, 0);
     wait_sleep(w, turn, next < until ? next : until);
+    *looked = false;
     /* Nobody has come by: perhaps the one who would have is dead. */
     if (atomic_load32(&w->turn) == turn)
-        (void)reap(q);
+        (void)queue_reap_held(q);
     return true;
 }
 
 /* ---- pushing ----------------------------------------------------------- */
 
-static int find_room(const struct queue *q, size_t len, struct cells_run *run)
+uint64_t queue_messages_left(const struct queue *q)
 {
     const struct queue_header *h = q->header;
-    uint64_t n = (uint64_t)atomic_load32(&h->n_ready) +
-                 atomic_load32(&h->n_delayed) + atomic_load32(&h->n_leased) +
-                 atomic_load32(&h->n_reserved);
-    uint64_t max = atomic_load64(&h->messages_max);
+    uint64_t max = atomic_load64(&h->messages_max), n;
 
-    if (max != 0 && n >= max)
-        return SHD_FULL;
-    return cells_find(&q->cells, len, run);
+    if (max == 0)
+        return UINT64_MAX;
+    n = (uint64_t)atomic_load32(&h->n_ready) + atomic_load32(&h->n_delayed) +
+        atomic_load32(&h->n_leased) + atomic_load32(&h->n_reserved);
+    return n < max ? max - n : 0;
 }
 
-/* Locks with room for the message found. */
-static int lock_with_room(const struct queue *q, size_t len, int64_t wait_ms,
-                          struct cells_run *run)
+static int find_room(const struct queue *q, size_t len, struct cells_run *run)
 {
-    uint64_t until;
-    int rc = wait_deadline(wait_ms, &until);
+    return queue_messages_left(q) == 0 ? SHD_FULL
+                                       : cells_find(&q->cells, len, run);
+}
 
-    if (rc == SHD_OK && cells_of(&q->cells, len) > q->cells.count)
+int queue_lock_with_room(const struct queue *q, size_t len, uint64_t until,
+                         struct cells_run *run)
+{
+    bool looked = false;
+    int rc = SHD_OK;
+
+    if (len > cells_first_room(&q->cells) &&
+        cells_of(&q->cells, len) > q->cells.count)
         rc = error_set(SHD_TOOBIG,
                        "a message of %zu bytes: queue '%s' holds %llu", len,
                        q->object.name,
@@ -522,12 +521,13 @@ static int lock_with_room(const struct queue *q, size_t len, int64_t wait_ms,
         rc = find_room(q, len, run);
         if (rc == SHD_OK)
             return SHD_OK;
-        if (rc == SHD_FULL && should_look(q)) {
+        if (rc == SHD_FULL && queue_should_look(q)) {
             object_unlock(&q->object, 0);
-            rc = reap(q);
+            rc = queue_reap_held(q);
         } else if (rc != SHD_FULL) {
             object_unlock(&q->object, 0);
-        } else if (wait_for(q, QUEUE_WAIT_ROOM, until, WAIT_NEVER)) {
+        } else if (queue_wait(q, QUEUE_WAIT_ROOM, until, WAIT_NEVER,
+                              &looked)) {
             rc = SHD_OK;
         }
     }
@@ -539,7 +539,7 @@ static void describe(const struct queue *q, struct message *m)
 {
     atomic_store64(&m->id, atomic_load64(&q->header->ids) + 1);
     atomic_store64(&m->from, q->object.env->incarnation);
-    atomic_store64(&m->pushed_ms, clock_wall_ms());
+    atomic_store64(&m->pushed_ms, clock_wall_coarse_ms());
 }
 
 static int put_new(const struct queue *q, struct txn *t, struct message *m,
@@ -553,7 +553,7 @@ static int put_new(const struct queue *q, struct txn *t, struct message *m,
 }
 
 /* With the lock, which is let go of: somebody may take something. */
-static void unlock_and_wake(const struct queue *q, uint32_t messages,
+void queue_unlock_and_wake(const struct queue *q, uint32_t messages,
                             bool room)
 {
     struct object_notice n;
@@ -574,13 +574,13 @@ static void unlock_and_wake(const struct queue *q, uint32_t messages,
 }
 
 /* Its bytes are what was in the cells before. */
-static int reserve(const struct queue *q, size_t len, int64_t wait_ms,
+static int reserve(const struct queue *q, size_t len, uint64_t until,
                    uint64_t *lease)
 {
     struct cells_run run;
     struct message *m;
     struct txn t;
-    int rc = lock_with_room(q, len, wait_ms, &run);
+    int rc = queue_lock_with_room(q, len, until, &run);
 
     if (rc != SHD_OK)
         return rc;
@@ -591,16 +591,16 @@ static int reserve(const struct queue *q, size_t len, int64_t wait_ms,
     add64(&t, &q->header->bytes, len);
     rc = end(&t, hold(q, &t, m, QUEUE_RESERVED, 0, 0));
     if (rc == SHD_OK)
-        *lease = token_of(q, m);
+        *lease = queue_token(q, m);
     object_unlock(&q->object, 0);
     return rc;
 }
 
 static int push_long(const struct queue *q, const void *data, size_t len,
-                     int64_t delay_ms, int64_t wait_ms, uint64_t *id)
+                     int64_t delay_ms, uint64_t until, uint64_t *id)
 {
     uint64_t lease;
-    int rc = reserve(q, len, wait_ms, &lease);
+    int rc = reserve(q, len, until, &lease);
 
     if (rc != SHD_OK)
         return rc;
@@ -612,8 +612,8 @@ static int push_long(const struct queue *q, const void *data, size_t len,
     return rc;
 }
 
-int queue_push(const struct queue *q, const void *data, size_t len,
-               int64_t delay_ms, int64_t wait_ms, uint64_t *id)
+int queue_push_apart(const struct queue *q, const void *data, size_t len,
+                     int64_t delay_ms, uint64_t until, uint64_t *id)
 {
     struct cells_run run;
     struct message *m;
@@ -621,9 +621,9 @@ int queue_push(const struct queue *q, const void *data, size_t len,
     struct txn t;
     int rc;
 
-    if (len > COPY_MAX)
-        return push_long(q, data, len, delay_ms, wait_ms, id);
-    rc = lock_with_room(q, len, wait_ms, &run);
+    if (len > QUEUE_COPY_MAX)
+        return push_long(q, data, len, delay_ms, until, id);
+    rc = queue_lock_with_room(q, len, until, &run);
     if (rc != SHD_OK)
         return rc;
     cells_fill(&q->cells, &run, data, len);
@@ -635,7 +635,7 @@ int queue_push(const struct queue *q, const void *data, size_t len,
     add64(&t, &q->header->bytes, len);
     rc = end(&t, put_new(q, &t, m, delay_ms));
     /* A delayed one shortens what the sleepers may sleep. */
-    unlock_and_wake(q, rc == SHD_OK, false);
+    queue_unlock_and_wake(q, rc == SHD_OK, false);
     if (rc == SHD_OK && id != NULL)
         *id = number;
     return rc;
@@ -682,27 +682,24 @@ int queue_put(const struct queue *q, const void *data, size_t len,
         add64(&t, &q->header->bytes, len);
         rc = end(&t, put_as_it_was(q, &t, m, state, attempts, when));
     }
-    unlock_and_wake(q, rc == SHD_OK, false);
+    queue_unlock_and_wake(q, rc == SHD_OK, false);
     return rc;
 }
 
 /* With the lock: the message that this worker holds by that token. */
-static int find_held(const struct queue *q, uint64_t lease, uint32_t states,
+int queue_find_held(const struct queue *q, uint64_t lease, uint32_t states,
                      struct message **out)
 {
     struct message *m = cells_at(&q->cells, (uint32_t)lease);
 
     if (m == NULL || atomic_load32(&m->last) == CELLS_CONTINUED ||
-        state_of(m) > 31 || (states >> state_of(m) & 1) == 0 ||
+        queue_state(m) > 31 || (states >> queue_state(m) & 1) == 0 ||
         (uint32_t)atomic_load64(&m->lease) != lease >> 32 ||
         atomic_load64(&m->holder) != q->object.env->incarnation)
         return SHD_LOST;
     *out = m;
     return SHD_OK;
 }
-
-#define LEASED (1u << QUEUE_LEASED)
-#define RESERVED (1u << QUEUE_RESERVED)
 
 /* Without the lock nobody else touches the bytes of what this worker holds. */
 static int look_held(const struct queue *q, uint64_t lease, uint32_t states,
@@ -712,7 +709,7 @@ static int look_held(const struct queue *q, uint64_t lease, uint32_t states,
 
     if (rc != SHD_OK)
         return rc;
-    rc = find_held(q, lease, states, m);
+    rc = queue_find_held(q, lease, states, m);
     object_unlock(&q->object, 0);
     return rc;
 }
@@ -721,7 +718,7 @@ int queue_write(const struct queue *q, uint64_t lease, uint64_t at,
                 const void *data, size_t len)
 {
     struct message *m;
-    int rc = look_held(q, lease, RESERVED, &m);
+    int rc = look_held(q, lease, QUEUE_RESERVED_SET, &m);
 
     if (rc != SHD_OK)
         return rc;
@@ -736,11 +733,14 @@ int queue_write(const struct queue *q, uint64_t lease, uint64_t at,
 int queue_reserve(const struct queue *q, size_t len, int64_t wait_ms,
                   uint64_t *lease)
 {
-    static const unsigned char zeroes[COPY_MAX];
-    int rc = reserve(q, len, wait_ms, lease);
+    static const unsigned char zeroes[QUEUE_COPY_MAX];
+    uint64_t until;
+    int rc = wait_deadline(wait_ms, &until);
 
-    for (size_t at = 0; at < len && rc == SHD_OK; at += COPY_MAX) {
-        size_t n = len - at < COPY_MAX ? len - at : COPY_MAX;
+    if (rc == SHD_OK)
+        rc = reserve(q, len, until, lease);
+    for (size_t at = 0; at < len && rc == SHD_OK; at += QUEUE_COPY_MAX) {
+        size_t n = len - at < QUEUE_COPY_MAX ? len - at : QUEUE_COPY_MAX;
 
         rc = queue_write(q, *lease, at, zeroes, n);
         if (rc != SHD_OK)
@@ -759,7 +759,7 @@ int queue_commit(const struct queue *q, uint64_t lease, int64_t delay_ms,
 
     if (rc != SHD_OK)
         return rc;
-    rc = find_held(q, lease, RESERVED, &m);
+    rc = queue_find_held(q, lease, QUEUE_RESERVED_SET, &m);
     if (rc == SHD_OK) {
         number = atomic_load64(&m->id);
         begin(q, &t, MOVE_WORDS);
@@ -768,7 +768,7 @@ int queue_commit(const struct queue *q, uint64_t lease, int64_t delay_ms,
             rc = put_new(q, &t, m, delay_ms);
         rc = end(&t, rc);
     }
-    unlock_and_wake(q, rc == SHD_OK, false);
+    queue_unlock_and_wake(q, rc == SHD_OK, false);
     if (rc == SHD_OK && id != NULL)
         *id = number;
     return rc;
@@ -776,19 +776,21 @@ int queue_commit(const struct queue *q, uint64_t lease, int64_t delay_ms,
 
 /* ---- taking ------------------------------------------------------------ */
 
-static void tell(const struct queue *q, const struct message *m,
+void queue_tell(const struct queue *q, const struct message *m,
                  struct shd_message *out)
 {
     uint64_t when = atomic_load64(&m->when), now;
 
     out->len = atomic_load32(&m->len);
     out->id = atomic_load64(&m->id);
-    out->lease = token_of(q, m);
-    out->state = state_of(m);
+    out->lease = queue_token(q, m);
+    out->state = queue_state(m);
     out->attempts = atomic_load32(&m->attempts);
     out->pushed_ms = atomic_load64(&m->pushed_ms);
     out->from = atomic_load64(&m->from);
-    out->holder = atomic_load64(&m->holder);
+    out->holder = out->state == QUEUE_LEASED || out->state == QUEUE_RESERVED
+                      ? atomic_load64(&m->holder)
+                      : 0;
     out->when_ms = -1;
     if (when != 0) {
         now = clock_now_ms();
@@ -802,9 +804,8 @@ static int unready(const struct queue *q, struct txn *t, struct message *m)
     return message_remove(&q->cells, t, &q->header->ready, m);
 }
 
-static int lease_it(const struct queue *q, struct message *m)
+int queue_lease(const struct queue *q, struct message *m, uint64_t when)
 {
-    uint64_t lease_ms = atomic_load64(&q->header->lease_ms);
     struct txn t;
     int rc;
 
@@ -812,109 +813,57 @@ static int lease_it(const struct queue *q, struct message *m)
     rc = unready(q, &t, m);
     if (rc == SHD_OK)
         rc = hold(q, &t, m, QUEUE_LEASED, atomic_load32(&m->attempts) + 1,
-                  lease_ms == 0 ? 0 : after_ms(clock_now_ms(), lease_ms));
-    return end(&t, rc);
-}
-
-static int pop_it(const struct queue *q, struct message *m)
-{
-    struct txn t;
-    int rc;
-
-    begin(q, &t, GONE_WORDS);
-    rc = unready(q, &t, m);
-    add64(&t, &q->header->popped, 1);
-    if (rc == SHD_OK)
-        rc = drop(q, &t, m);
+                  when);
     return end(&t, rc);
 }
 
 static int finish(const struct queue *q, uint64_t lease, uint32_t states,
                   uint64_t *counted);
 
-/* With the lock, which is let go of. *again: what was taken has been lost
- * while it was copied. */
-static int deliver(const struct queue *q, struct message *m, void *buf,
-                   size_t size, bool lease, uint32_t moved,
-                   struct shd_message *out, bool *again)
+int queue_take_long(const struct queue *q, struct message *m, void *buf,
+                    bool lease, uint32_t wake, struct shd_message *out,
+                    bool *again)
 {
-    bool is_long = atomic_load32(&m->len) > COPY_MAX;
-    int rc = SHD_OK;
+    uint64_t lease_ms = atomic_load64(&q->header->lease_ms);
+    struct message *held;
+    int still, rc = queue_lease(q, m,
+                                lease_ms == 0
+                                    ? 0
+                                    : after_ms(clock_now_ms(), lease_ms));
 
-    tell(q, m, out);
-    if (out->len > size) {
-        /* Another, who sleeps, may have more space. */
-        unlock_and_wake(q, moved > 0 ? moved : 1, false);
-        return SHD_SPACE;
-    }
-    if (!is_long)
-        rc = cells_read(&q->cells, m, 0, buf, out->len);
     if (rc == SHD_OK)
-        rc = lease || is_long ? lease_it(q, m) : pop_it(q, m);
-    if (rc == SHD_OK && (lease || is_long))
-        tell(q, m, out);
-    else if (rc == SHD_OK)
-        out->attempts++; /* this one */
-    unlock_and_wake(q, moved > 1 ? moved - 1 : 0,
-                    rc == SHD_OK && !lease && !is_long);
-    if (rc != SHD_OK || !is_long)
+        queue_tell(q, m, out);
+    queue_unlock_and_wake(q, wake, false);
+    if (rc != SHD_OK)
         return rc;
     rc = cells_read(&q->cells, m, 0, buf, out->len);
     if (rc == SHD_OK || rc == SHD_CORRUPT) {
-        struct message *held;
-        int still = look_held(q, out->lease, LEASED, &held);
-
+        still = look_held(q, out->lease, QUEUE_LEASED_SET, &held);
         *again = still == SHD_LOST;
         rc = still != SHD_OK ? still : rc;
     }
     if (rc == SHD_OK && !lease) {
-        rc = finish(q, out->lease, LEASED, &q->header->popped);
+        rc = finish(q, out->lease, QUEUE_LEASED_SET, &q->header->popped);
         *again = rc == SHD_LOST;
     }
     return rc;
 }
 
-int queue_take(const struct queue *q, void *buf, size_t size, int64_t wait_ms,
-               bool lease, struct shd_message *out)
-{
-    uint64_t until, next;
-    int rc = wait_deadline(wait_ms, &until);
-
-    while (rc == SHD_OK) {
-        uint32_t moved, first;
-        bool again = false;
-
-        rc = object_lock(&q->object, 0);
-        if (rc != SHD_OK)
-            break;
-        rc = settle(q, &moved, &next);
-        first = atomic_load32(&q->header->ready.first);
-        if (rc == SHD_OK && first != 0) {
-            struct message *m = cells_at(&q->cells, first);
-
-            if (m != NULL) {
-                rc = deliver(q, m, buf, size, lease, moved, out, &again);
-                if (!again)
-                    return rc;
-                rc = SHD_OK;
-                continue;
-            }
-            rc = object_damaged(&q->object, "the list of the ready leads to "
-                                            "no message");
-        }
-        if (rc != SHD_OK) {
-            object_unlock(&q->object, 0);
-        } else if (should_look(q)) {
-            object_unlock(&q->object, 0);
-            rc = reap(q);
-        } else if (!wait_for(q, QUEUE_WAIT_MESSAGES, until, next)) {
-            rc = SHD_NOTFOUND;
-        }
-    }
-    return rc;
-}
-
 /* ---- what becomes of what is held -------------------------------------- */
+
+int queue_done(const struct queue *q, struct message *m, uint64_t *counted)
+{
+    struct txn t;
+    int rc;
+
+    begin(q, &t, GONE_WORDS);
+    rc = unhold(q, &t, m);
+    if (counted != NULL)
+        add64(&t, counted, 1);
+    if (rc == SHD_OK)
+        rc = drop(q, &t, m);
+    return end(&t, rc);
+}
 
 /* A lease ends well, or a reservation in nothing; `counted`, if not NULL, tells
  * as what. */
@@ -922,33 +871,20 @@ static int finish(const struct queue *q, uint64_t lease, uint32_t states,
                   uint64_t *counted)
 {
     struct message *m;
-    struct txn t;
     int rc = object_lock(&q->object, 0);
 
     if (rc != SHD_OK)
         return rc;
-    rc = find_held(q, lease, states, &m);
-    if (rc == SHD_OK) {
-        begin(q, &t, GONE_WORDS);
-        rc = unhold(q, &t, m);
-        if (counted != NULL)
-            add64(&t, counted, 1);
-        if (rc == SHD_OK)
-            rc = drop(q, &t, m);
-        rc = end(&t, rc);
-    }
-    unlock_and_wake(q, 0, rc == SHD_OK);
+    rc = queue_find_held(q, lease, states, &m);
+    if (rc == SHD_OK)
+        rc = queue_done(q, m, counted);
+    queue_unlock_and_wake(q, 0, rc == SHD_OK);
     return rc;
-}
-
-int queue_ack(const struct queue *q, uint64_t lease)
-{
-    return finish(q, lease, LEASED, &q->header->acked);
 }
 
 int queue_cancel(const struct queue *q, uint64_t lease)
 {
-    return finish(q, lease, RESERVED, NULL);
+    return finish(q, lease, QUEUE_RESERVED_SET, NULL);
 }
 
 int queue_nack(const struct queue *q, uint64_t lease, int64_t delay_ms)
@@ -959,7 +895,7 @@ int queue_nack(const struct queue *q, uint64_t lease, int64_t delay_ms)
 
     if (rc != SHD_OK)
         return rc;
-    rc = find_held(q, lease, LEASED, &m);
+    rc = queue_find_held(q, lease, QUEUE_LEASED_SET, &m);
     if (rc == SHD_OK) {
         begin(q, &t, MOVE_WORDS);
         rc = unhold(q, &t, m);
@@ -970,7 +906,7 @@ int queue_nack(const struct queue *q, uint64_t lease, int64_t delay_ms)
                                        : 0);
         rc = end(&t, rc);
     }
-    unlock_and_wake(q, rc == SHD_OK, false);
+    queue_unlock_and_wake(q, rc == SHD_OK, false);
     return rc;
 }
 
@@ -983,7 +919,7 @@ int queue_extend(const struct queue *q, uint64_t lease, int64_t lease_ms)
 
     if (rc != SHD_OK)
         return rc;
-    rc = find_held(q, lease, LEASED, &m);
+    rc = queue_find_held(q, lease, QUEUE_LEASED_SET, &m);
     if (rc == SHD_OK) {
         begin(q, &t, TREE_REMOVE_WORDS + TREE_INSERT_WORDS + 2);
         if (atomic_load64(&m->when) != 0)
@@ -996,7 +932,7 @@ int queue_extend(const struct queue *q, uint64_t lease, int64_t lease_ms)
             rc = message_time(&q->cells, &t, &h->timed, m);
         rc = end(&t, rc);
     }
-    unlock_and_wake(q, rc == SHD_OK, false);
+    queue_unlock_and_wake(q, rc == SHD_OK, false);
     return rc;
 }
 
@@ -1011,15 +947,15 @@ int queue_arm(const struct queue *q, uint32_t place, int64_t *again_ms)
 
     if (rc != SHD_OK)
         return rc;
-    if (should_look(q)) {
+    if (queue_should_look(q)) {
         object_unlock(&q->object, 0);
-        rc = reap(q);
+        rc = queue_reap_held(q);
         if (rc == SHD_OK)
             rc = object_lock(&q->object, 0);
         if (rc != SHD_OK)
             return rc;
     }
-    rc = settle(q, &moved, &next);
+    rc = queue_settle(q, &moved, &next);
     if (rc == SHD_OK && place == QUEUE_WAIT_MESSAGES)
         rc = atomic_load32(&q->header->n_ready) > 0;
     else if (rc == SHD_OK) {
@@ -1028,7 +964,7 @@ int queue_arm(const struct queue *q, uint32_t place, int64_t *again_ms)
     }
     if (rc == 0)
         rc = object_arm_bell(&q->object, place);
-    unlock_and_wake(q, moved, false);
+    queue_unlock_and_wake(q, moved, false);
     if (again_ms != NULL) {
         now = clock_now_ms();
         /* Nobody rings at the end of a lease that somebody takes later on. */
@@ -1063,7 +999,7 @@ static struct message *first_of(const struct queue *q, uint32_t which)
     for (uint32_t i = 0; rc == 1 && i < q->cells.count; i++) {
         struct message *m = cells_at(&q->cells, path.ref[path.depth - 1]);
 
-        if (m == NULL || state_of(m) == QUEUE_DELAYED)
+        if (m == NULL || queue_state(m) == QUEUE_DELAYED)
             return m;
         rc = tree_next(q->object.env->segment, &q->cells.timed, &path);
     }
@@ -1073,7 +1009,7 @@ static struct message *first_of(const struct queue *q, uint32_t which)
 static int remove_it(const struct queue *q, struct message *m)
 {
     struct queue_header *h = q->header;
-    uint32_t state = state_of(m);
+    uint32_t state = queue_state(m);
     struct txn t;
     int rc;
 
@@ -1132,7 +1068,7 @@ static int many(const struct queue *q, uint32_t which, uint64_t max,
             *n += rc == SHD_OK;
         }
         more = done == STEP_MAX;
-        unlock_and_wake(q, act == revive ? done : 0,
+        queue_unlock_and_wake(q, act == revive ? done : 0,
                         act != revive && done > 0);
     }
     return rc;
@@ -1163,7 +1099,7 @@ static const struct message *nth_of_list(const struct queue *q,
 
         if (m == NULL)
             return NULL;
-        if (state_of(m) == state && index-- == 0)
+        if (queue_state(m) == state && index-- == 0)
             return m;
         ref = atomic_load32(&m->after);
     }
@@ -1186,7 +1122,7 @@ static const struct message *nth_delayed(const struct queue *q,
 
         if (m == NULL)
             return NULL;
-        if (state_of(m) == QUEUE_DELAYED && index-- == 0)
+        if (queue_state(m) == QUEUE_DELAYED && index-- == 0)
             return m;
         rc = tree_next(s, &q->cells.timed, &path);
     }
@@ -1205,7 +1141,7 @@ static int peek(const struct queue *q, uint32_t which, uint64_t index,
 
     if (m == NULL)
         return SHD_NOTFOUND;
-    tell(q, m, out);
+    queue_tell(q, m, out);
     return cells_read(&q->cells, m, 0, buf,
                       out->len < size ? out->len : size);
 }
@@ -1321,7 +1257,7 @@ static int check_held(const struct queue *q, struct cells_check *k,
     uint32_t leased = 0, reserved = 0;
     int rc = cells_check_list(k, &h->held,
                               (uint64_t)h->n_leased + h->n_reserved,
-                              LEASED | RESERVED, "held");
+                              QUEUE_LEASED_SET | QUEUE_RESERVED_SET, "held");
 
     if (rc != SHD_OK)
         return rc;
@@ -1334,8 +1270,8 @@ static int check_held(const struct queue *q, struct cells_check *k,
             return cells_check_failed(k, m, "is held by nobody");
         if (m->lease == 0 || m->lease > h->leases)
             return cells_check_failed(k, m, "its lease was never given");
-        leased += state_of(m) == QUEUE_LEASED;
-        reserved += state_of(m) == QUEUE_RESERVED;
+        leased += queue_state(m) == QUEUE_LEASED;
+        reserved += queue_state(m) == QUEUE_RESERVED;
         *timed += m->when != 0;
         ref = m->after;
     }
@@ -1364,10 +1300,10 @@ static int check_timed(const struct queue *q, struct cells_check *k,
         if (m == NULL || m->when == 0)
             return cells_check_failed(k, m, "is in the tree of times and has "
                                             "none");
-        if (state_of(m) == QUEUE_DELAYED) {
+        if (queue_state(m) == QUEUE_DELAYED) {
             delayed++;
             rc = cells_check_message(k, m);
-        } else if (state_of(m) != QUEUE_LEASED) {
+        } else if (queue_state(m) != QUEUE_LEASED) {
             return cells_check_failed(k, m, "is in the tree of times and is "
                                             "neither delayed nor leased");
         }

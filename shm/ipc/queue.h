@@ -9,9 +9,11 @@
  *        dead (a list).
  * LOCK   guard 0 of the object; functions take it themselves. Long messages
  *        are copied without it, reserved or leased meanwhile.
- * CRASH  each of the moves is one transaction. What a dead worker held is given
- *        back by whoever comes next: reap, a waiter, a consumer that finds
- *        nothing.
+ *        A message's holder and lease mean something while it is held, and are
+ *        written, without a log, before its state says so.
+ * CRASH  each of the moves is one transaction, also of up to QUEUE_BATCH_MAX
+ *        messages at once. What a dead worker held is given back by whoever
+ *        comes next: reap, a waiter, a consumer that finds nothing.
  * COST   O(1), or O(log n) for what has a time.
  */
 #ifndef SHD_IPC_QUEUE_H
@@ -40,34 +42,36 @@ struct queue_header {
     uint64_t message_bytes;     /*  40 */
     uint8_t pad[16];            /*  48 */
     struct cells_header cells;  /*  64 */
-    struct message_list ready;  /* 128 */
+    struct message_list ready;  /* 128 what each push and take changes: */
     struct message_list held;   /* 136 */
-    struct message_list dead;   /* 144 */
-    uint32_t timed;             /* 152 tree */
-    uint32_t pad2;              /* 156 */
-    uint32_t n_ready;           /* 160 */
-    uint32_t n_delayed;         /* 164 */
-    uint32_t n_leased;          /* 168 */
-    uint32_t n_reserved;        /* 172 */
-    uint32_t n_dead;            /* 176 */
-    uint32_t pad3;              /* 180 */
-    uint64_t bytes;             /* 184 of all messages */
-    uint64_t ids;               /* 192 the last number given */
-    uint64_t leases;            /* 200 the last one given */
-    uint64_t pushed;            /* 208 */
-    uint64_t popped;            /* 216 taken out at once */
-    uint64_t acked;             /* 224 */
-    uint64_t redelivered;       /* 232 came back: nack, end of lease, death */
-    uint64_t expired;           /* 240 of them by the end of their lease */
-    uint64_t orphaned;          /* 248 of them by the death of the holder */
-    uint64_t buried;            /* 256 became dead letters */
-    uint64_t drained;           /* 264 */
-    uint8_t pad4[48];           /* 272 */
+    uint32_t n_ready;           /* 144 with n_leased, one word */
+    uint32_t n_leased;          /* 148 */
+    uint32_t n_delayed;         /* 152 */
+    uint32_t n_reserved;        /* 156 */
+    uint64_t bytes;             /* 160 of all messages */
+    uint64_t ids;               /* 168 the last number given */
+    uint64_t leases;            /* 176 the last one given */
+    uint64_t pushed;            /* 184 */
+    uint64_t acked;             /* 192 what consumers change: */
+    uint64_t popped;            /* 200 taken out at once */
+    struct message_list dead;   /* 208 */
+    uint32_t timed;             /* 216 tree */
+    uint32_t n_dead;            /* 220 */
+    uint64_t redelivered;       /* 224 came back: nack, end of lease, death */
+    uint64_t expired;           /* 232 of them by the end of their lease */
+    uint64_t orphaned;          /* 240 of them by the death of the holder */
+    uint64_t buried;            /* 248 became dead letters */
+    uint64_t drained;           /* 256 */
+    uint8_t pad2[56];           /* 264 */
 };
 static_assert(sizeof(struct queue_header) == 320, "layout");
 static_assert(offsetof(struct queue_header, cells) == 64, "layout");
 static_assert(offsetof(struct queue_header, ready) == 128, "layout");
-static_assert(offsetof(struct queue_header, bytes) == 184, "layout");
+static_assert(offsetof(struct queue_header, n_ready) % 8 == 0 &&
+                  offsetof(struct queue_header, n_leased) ==
+                      offsetof(struct queue_header, n_ready) + 4,
+              "a word");
+static_assert(offsetof(struct queue_header, acked) == 192, "layout");
 
 /* This process's view, constant. */
 struct queue {
@@ -90,8 +94,6 @@ int queue_make(const struct guard_env *env, const char *name,
 int queue_view(const struct object *o, struct queue *out);
 
 /* As shdict.h's, with checked arguments. */
-int queue_push(const struct queue *q, const void *data, size_t len,
-               int64_t delay_ms, int64_t wait_ms, uint64_t *id);
 int queue_reserve(const struct queue *q, size_t len, int64_t wait_ms,
                   uint64_t *lease);
 int queue_write(const struct queue *q, uint64_t lease, uint64_t at,
@@ -99,9 +101,15 @@ int queue_write(const struct queue *q, uint64_t lease, uint64_t at,
 int queue_commit(const struct queue *q, uint64_t lease, int64_t delay_ms,
                  uint64_t *id);
 int queue_cancel(const struct queue *q, uint64_t lease);
-int queue_take(const struct queue *q, void *buf, size_t size, int64_t wait_ms,
-               bool lease, struct shd_message *m);
-int queue_ack(const struct queue *q, uint64_t lease);
+int queue_push_many(const struct queue *q, uint32_t count,
+                    const void *const *data, const size_t *len,
+                    int64_t delay_ms, int64_t wait_ms, uint64_t *ids,
+                    uint32_t *pushed);
+int queue_take_many(const struct queue *q, void *buf, size_t size,
+                    int64_t wait_ms, bool lease, uint32_t max,
+                    struct shd_message *m, size_t *at, uint32_t *taken);
+int queue_ack_many(const struct queue *q, uint32_t count,
+                   const uint64_t *leases, int32_t *codes);
 int queue_nack(const struct queue *q, uint64_t lease, int64_t delay_ms);
 int queue_extend(const struct queue *q, uint64_t lease, int64_t lease_ms);
 int queue_peek(const struct queue *q, uint32_t which, uint64_t index,
@@ -120,6 +128,75 @@ int queue_held(const struct queue *q, uint64_t incarnation, uint64_t *count);
 int queue_put(const struct queue *q, const void *data, size_t len,
               uint32_t state, uint32_t attempts, uint64_t id,
               uint64_t pushed_ms, uint64_t when);
+
+/* ---- queue.c for queue_batch.c ------------------------------------------ */
+
+#define QUEUE_BATCH_MAX 64u /* messages in one hold of the lock */
+#define QUEUE_COPY_MAX 16384u /* bytes copied under it; more is without */
+
+#define QUEUE_LEASED_SET (1u << QUEUE_LEASED)
+#define QUEUE_RESERVED_SET (1u << QUEUE_RESERVED)
+
+static inline uint32_t queue_state(const struct message *m)
+{
+    return atomic_load32(&m->state) & ~MESSAGE_RED;
+}
+
+static inline uint64_t queue_token(const struct queue *q,
+                                   const struct message *m)
+{
+    return (atomic_load64(&m->lease) & UINT32_MAX) << 32 |
+           cells_ref(&q->cells, m);
+}
+
+/* With the lock, inside a transaction or not. What a reading verb tells. */
+void queue_tell(const struct queue *q, const struct message *m,
+                struct shd_message *out);
+
+/* Locks with room for a message of len bytes, which is found, until until_ms
+ * (wait_deadline's). */
+int queue_lock_with_room(const struct queue *q, size_t len, uint64_t until_ms,
+                         struct cells_run *run);
+
+/* With the lock: how many messages messages_max lets in. */
+uint64_t queue_messages_left(const struct queue *q);
+
+/* As queue_push_many, one message, that is long or delayed. */
+int queue_push_apart(const struct queue *q, const void *data, size_t len,
+                     int64_t delay_ms, uint64_t until_ms, uint64_t *id);
+
+/* With the lock: messages whose time has come become ready. *next: when to look
+ * again. */
+int queue_settle(const struct queue *q, uint32_t *moved, uint64_t *next);
+
+/* With the lock, which is let go of. False: it is too late to wait. True: the
+ * caller looks again; *looked is its own, false before the first call. */
+bool queue_wait(const struct queue *q, uint32_t place, uint64_t until_ms,
+                uint64_t next, bool *looked);
+
+/* With the lock, having found nothing: has it been long since somebody looked
+ * for dead holders? Then queue_reap_held, without it. */
+bool queue_should_look(const struct queue *q);
+int queue_reap_held(const struct queue *q);
+
+/* With the lock: the message that this worker holds by that token. SHD_LOST. */
+int queue_find_held(const struct queue *q, uint64_t lease, uint32_t states,
+                    struct message **out);
+
+/* With the lock: one ready message on a lease that ends at `when` (0: with its
+ * holder). A held one is done. */
+int queue_lease(const struct queue *q, struct message *m, uint64_t when);
+int queue_done(const struct queue *q, struct message *m, uint64_t *counted);
+
+/* With the lock, which is let go of: takes, or pops, a long message, copying it
+ * without, and wakes so many others. *again: it was lost meanwhile. */
+int queue_take_long(const struct queue *q, struct message *m, void *buf,
+                    bool lease, uint32_t wake, struct shd_message *out,
+                    bool *again);
+
+/* With the lock, which is let go of: so many messages can be taken now. */
+void queue_unlock_and_wake(const struct queue *q, uint32_t messages,
+                           bool room);
 
 /* For the table of kinds. */
 int queue_check(const struct object *o, char *report, size_t size);

@@ -166,10 +166,23 @@ static const struct remaker {
     {SHD_OBJECT_MAILBOX, read_mailbox, plain_mailbox, make_mailbox},
 };
 
+static int make(const struct remaker *m, struct recipe *r)
+{
+    int rc = m->make(r);
+
+    /* Properties that nobody can have asked for: they were scribbled. */
+    if (rc == SHD_INVAL || rc == SHD_NOMEM) {
+        m->plain(r);
+        rc = m->make(r);
+    }
+    return rc;
+}
+
 int remake_object(const struct guard_env *env,
                   const struct catalogue_object *c)
 {
-    struct recipe r = {.env = env, .object = c};
+    struct guard_env replacing = *env;
+    struct recipe r = {.env = &replacing, .object = c}, alone;
     const struct remaker *m = NULL;
     struct object o;
     int rc;
@@ -184,14 +197,12 @@ int remake_object(const struct guard_env *env,
         m->read(&r, &o);
     else
         m->plain(&r);
-    rc = object_destroy(env, c->name);
-    if (rc != SHD_OK)
+    alone = r;
+    alone.env = env;
+    replacing.replacing = c->generation;
+    rc = make(m, &r);
+    if (rc != SHD_NOMEM && rc != SHD_FULL)
         return rc;
-    rc = m->make(&r);
-    /* Properties that nobody can have asked for: they were scribbled. */
-    if (rc == SHD_INVAL || rc == SHD_NOMEM) {
-        m->plain(&r);
-        rc = m->make(&r);
-    }
-    return rc;
+    rc = object_destroy(env, c->name);
+    return rc == SHD_OK ? make(m, &alone) : rc;
 }

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* ipc/remake.h - the last rung of a repair: an object that no check believes is
- * destroyed and made again, empty.
+ * replaced by a new one, empty.
  *
  * OWNS   nothing.
  * HOLDS  the new one has the old one's name, kind and properties, as far as
  *        these can be believed; else the size that the catalogue has, and
  *        defaults. Numbers that only grow (tokens, events, messages) go on
  *        after the old one's.
- * LOCK   those of catalogue_destroy and catalogue_create, one after the other.
- * CRASH  who dies in between leaves no object of that name: it is then made by
- *        whoever opens it and may.
+ * LOCK   those of catalogue_create and catalogue_destroy, one after the other.
+ * CRASH  one store puts the new one in the old one's place: who dies before
+ *        leaves the old one, which the next repair finds. Only where there is
+ *        no room for both the old one goes first; who dies then leaves none of
+ *        that name, to be made by whoever opens it and may.
  * COST   that of destroying and making it.
  */
 #ifndef SHD_IPC_REMAKE_H

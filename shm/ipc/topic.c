@@ -25,6 +25,7 @@
 #include <time.h>
 
 #define SPAN_WORDS 2u
+#define STEP_BYTES 16384u /* published in one hold of the lock */
 
 uint64_t topic_event_bytes(uint64_t len)
 {
@@ -43,35 +44,44 @@ static uint32_t event_check(uint64_t at, uint64_t seq, uint32_t len)
 /* ---- the ring's bytes -------------------------------------------------- */
 
 /* at is a multiple of 16, as is the ring's size: the head of an event lies in
- * one piece. */
-static unsigned char *ring_place(const struct topic *t, uint64_t at)
+ * one piece. One division an event: the rest goes by the offset it gives. */
+static uint64_t ring_offset(const struct topic *t, uint64_t at)
 {
-    return t->ring + at % t->ring_bytes;
+    return at % t->ring_bytes;
 }
 
-/* How many of len bytes at `at` lie before the ring's end. */
-static size_t ring_piece(const struct topic *t, uint64_t at, size_t len)
+/* The offset that is so many bytes, not more than the ring's, further on. */
+static uint64_t ring_after(const struct topic *t, uint64_t offset,
+                           uint64_t bytes)
 {
-    uint64_t left = t->ring_bytes - at % t->ring_bytes;
+    offset += bytes;
+    return offset < t->ring_bytes ? offset : offset - t->ring_bytes;
+}
+
+/* How many of len bytes there lie before the ring's end. */
+static size_t ring_piece(const struct topic *t, uint64_t offset, size_t len)
+{
+    uint64_t left = t->ring_bytes - offset;
 
     return left < len ? (size_t)left : len;
 }
 
-static void ring_write(const struct topic *t, uint64_t at, const void *data,
-                       size_t len)
+static void ring_write(const struct topic *t, uint64_t offset,
+                       const void *data, size_t len)
 {
-    size_t piece = ring_piece(t, at, len);
+    size_t piece = ring_piece(t, offset, len);
 
-    cell_fill(ring_place(t, at), data, piece);
+    cell_fill(t->ring + offset, data, piece);
     if (piece < len)
         cell_fill(t->ring, (const unsigned char *)data + piece, len - piece);
 }
 
-static void ring_read(const struct topic *t, uint64_t at, void *to, size_t len)
+static void ring_read(const struct topic *t, uint64_t offset, void *to,
+                      size_t len)
 {
-    size_t piece = ring_piece(t, at, len);
+    size_t piece = ring_piece(t, offset, len);
 
-    cell_copy_out(to, ring_place(t, at), piece);
+    cell_copy_out(to, t->ring + offset, piece);
     if (piece < len)
         cell_copy_out((unsigned char *)to + piece, t->ring, len - piece);
 }
@@ -79,13 +89,13 @@ static void ring_read(const struct topic *t, uint64_t at, void *to, size_t len)
 void topic_event_at(const struct topic *t, uint64_t at,
                     struct topic_event *event)
 {
-    reading_copy(event, ring_place(t, at), sizeof(*event));
+    reading_copy(event, t->ring + ring_offset(t, at), sizeof(*event));
 }
 
 void topic_event_bytes_read(const struct topic *t, uint64_t at, void *to,
                             uint32_t len)
 {
-    ring_read(t, at + TOPIC_UNIT, to, len);
+    ring_read(t, ring_offset(t, at + TOPIC_UNIT), to, len);
 }
 
 /* Is that the event number seq, before `end`? */
@@ -167,6 +177,34 @@ static int span_make_room(const struct topic *t, struct topic_span *span,
     return SHD_OK;
 }
 
+/* With the lock. How many of the events go into the ring at once, at least one: *need gets
+ * their bytes, and span the tail that leaves room for them. */
+static int span_find(const struct topic *t, struct topic_span *span,
+                     const size_t *len, uint32_t count, uint32_t *n,
+                     uint64_t *need)
+{
+    uint64_t bound = UINT64_MAX, bytes = 0;
+    int rc = SHD_OK;
+
+    if ((t->flags & SHD_TOPIC_LOSSLESS) != 0)
+        bound = topic_cursors_bound(t);
+    for (*n = 0; *n < count; ++*n) {
+        struct topic_span with = *span;
+        uint64_t more = topic_event_bytes(len[*n]);
+
+        if (*n > 0 && (len[*n] > STEP_BYTES || bytes + more > STEP_BYTES ||
+                       bytes + more > t->ring_bytes))
+            return SHD_OK;
+        rc = span_make_room(t, &with, bytes + more, bound);
+        if (rc != SHD_OK)
+            return *n > 0 && rc == SHD_FULL ? SHD_OK : rc;
+        *span = with;
+        bytes += more;
+        *need = bytes;
+    }
+    return SHD_OK;
+}
+
 /* Stores two words of the span in a transaction. */
 static void span_move(const struct topic *t, uint64_t *at, uint64_t at_to,
                       uint64_t *seq, uint64_t seq_to)
@@ -179,23 +217,33 @@ static void span_move(const struct topic *t, uint64_t *at, uint64_t at_to,
     txn_commit(&txn);
 }
 
-/* With the lock. */
-static int publish(const struct topic *t, const void *data, size_t len,
+/* Writes an event where nobody looks yet: place `at`, at that offset. */
+static void event_write(const struct topic *t, uint64_t at, uint64_t offset,
+                        uint64_t seq, const void *data, size_t len)
+{
+    uint64_t *head = (uint64_t *)(void *)(t->ring + offset);
+    uint64_t check = event_check(at, seq, (uint32_t)len);
+
+    atomic_store64(&head[0], seq);
+    atomic_store64(&head[1], check << 32 | len);
+    ring_write(t, ring_after(t, offset, TOPIC_UNIT), data, len);
+}
+
+/* With the lock. *n: how many of them. */
+static int publish(const struct topic *t, const void *const *data,
+                   const size_t *len, uint32_t count, uint32_t *n,
                    uint64_t *seq)
 {
     struct topic_header *h = t->header;
-    uint64_t need = topic_event_bytes(len), bound = UINT64_MAX;
     struct topic_span span, was;
-    struct topic_event event;
+    uint64_t need = 0, at, offset;
     int rc;
 
     span_load(t, &was);
     if (!topic_span_is_sound(t, &was))
         return span_corrupt(t);
-    if ((t->flags & SHD_TOPIC_LOSSLESS) != 0)
-        bound = topic_cursors_bound(t);
     span = was;
-    rc = span_make_room(t, &span, need, bound);
+    rc = span_find(t, &span, len, count, n, &need);
     if (rc != SHD_OK)
         return rc;
     if (span.tail_at != was.tail_at) {
@@ -204,48 +252,77 @@ static int publish(const struct topic *t, const void *data, size_t len,
         /* Readers see the tail before what is written over the events. */
         atomic_fence_release();
     }
-    event.seq = span.head_seq + 1;
-    event.len = (uint32_t)len;
-    event.check = event_check(span.head_at, event.seq, event.len);
-    ring_write(t, span.head_at, &event, sizeof(event));
-    ring_write(t, span.head_at + TOPIC_UNIT, data, len);
+    at = span.head_at;
+    offset = ring_offset(t, at);
+    for (uint32_t i = 0; i < *n; i++) {
+        uint64_t bytes = topic_event_bytes(len[i]);
+
+        event_write(t, at, offset, span.head_seq + 1 + i, data[i], len[i]);
+        at += bytes;
+        offset = ring_after(t, offset, bytes);
+    }
     span_move(t, &h->span.head_at, span.head_at + need, &h->span.head_seq,
-              event.seq);
-    *seq = event.seq;
+              span.head_seq + *n);
+    *seq = span.head_seq + 1;
     return SHD_OK;
+}
+
+/* With the lock, which is let go of: there are news. */
+static void unlock_and_wake(const struct topic *t)
+{
+    struct object_notice notice;
+
+    if (!object_awaited(&t->object, TOPIC_NEWS)) {
+        object_unlock(&t->object, 0);
+        return;
+    }
+    object_notice_begin(&notice);
+    object_post(&t->object, TOPIC_NEWS, WAIT_ALL, &notice);
+    object_unlock(&t->object, 0);
+    object_deliver(&t->object, &notice);
 }
 
 int topic_publish(const struct topic *t, const void *data, size_t len,
                   uint64_t *seq)
 {
-    struct object_notice notice;
-    uint64_t number = 0;
+    uint64_t number;
+    uint32_t n;
+    int rc = topic_publish_many(t, &data, &len, 1, &n, &number);
+
+    if (rc == SHD_OK && seq != NULL)
+        *seq = number;
+    return rc;
+}
+
+int topic_publish_many(const struct topic *t, const void *const *data,
+                       const size_t *len, uint32_t count, uint32_t *n,
+                       uint64_t *seq)
+{
     int rc;
 
-    if (len > t->ring_bytes - TOPIC_UNIT)
+    *n = 0;
+    if (len[0] > t->ring_bytes - TOPIC_UNIT)
         return error_set(SHD_TOOBIG,
-                         "an event of %zu bytes: topic '%s' holds %llu", len,
-                         t->object.name,
+                         "an event of %zu bytes: topic '%s' holds %llu",
+                         len[0], t->object.name,
                          (unsigned long long)(t->ring_bytes - TOPIC_UNIT));
+    atomic_will_write(&t->header->span);
     rc = object_lock(&t->object, 0);
     if (rc != SHD_OK)
         return rc;
-    rc = publish(t, data, len, &number);
-    object_notice_begin(&notice);
-    if (rc == SHD_OK)
-        object_post(&t->object, TOPIC_NEWS, WAIT_ALL, &notice);
+    rc = publish(t, data, len, count, n, seq);
+    if (rc == SHD_OK) {
+        unlock_and_wake(t);
+        return SHD_OK;
+    }
+    *n = 0;
     object_unlock(&t->object, 0);
-    if (rc == SHD_FULL)
-        return error_set(SHD_FULL,
-                         "a subscriber of topic '%s' has not read what would "
-                         "have to go",
-                         t->object.name);
-    if (rc != SHD_OK)
-        return rc;
-    object_deliver(&t->object, &notice);
-    if (seq != NULL)
-        *seq = number;
-    return SHD_OK;
+    return rc != SHD_FULL
+               ? rc
+               : error_set(SHD_FULL,
+                           "a subscriber of topic '%s' has not read what "
+                           "would have to go",
+                           t->object.name);
 }
 
 /* ---- reading ----------------------------------------------------------- */
@@ -288,13 +365,14 @@ static bool still_there(const struct topic *t, uint64_t at)
 static int read_event(const struct topic *t, const struct topic_subscriber *s,
                       unsigned char *buf, size_t size, struct shd_event *got)
 {
+    uint64_t offset = ring_offset(t, s->at);
     struct topic_event event;
     bool sound;
 
-    topic_event_at(t, s->at, &event);
+    reading_copy(&event, t->ring + offset, sizeof(event));
     sound = topic_event_is_sound(t, s->at, s->seq, s->known_at, &event);
     if (sound && event.len <= size)
-        ring_read(t, s->at + TOPIC_UNIT, buf, event.len);
+        ring_read(t, ring_after(t, offset, TOPIC_UNIT), buf, event.len);
     if (!still_there(t, s->at))
         return SHD_CHANGED;
     if (!sound)
@@ -349,6 +427,10 @@ int topic_next(const struct topic *t, struct topic_subscriber *s, void *buf,
     *missed = 0;
     if (rc == SHD_OK)
         rc = topic_acknowledge(t, s);
+    /* Who asks again and again keeps from the publisher's lines. */
+    if (rc == SHD_OK && !topic_has_news(t, s) &&
+        s->at == atomic_load64(&t->header->span.head_at))
+        return SHD_OK;
     for (int i = 0; rc == SHD_OK && i < READ_TRIES; i++) {
         if (s->at >= s->known_at || i > 0)
             rc = catch_up(t, s);
@@ -376,6 +458,19 @@ bool topic_has_news(const struct topic *t, const struct topic_subscriber *s)
 }
 
 /* ---- waiting ----------------------------------------------------------- */
+
+bool topic_look_for_news(const struct topic *t,
+                         const struct topic_subscriber *s)
+{
+    bool news = topic_has_news(t, s);
+
+    for (uint32_t n = 1; n <= WAIT_LOOK_PAUSES && !news; n *= 2) {
+        for (uint32_t i = 0; i < n; i++)
+            atomic_pause();
+        news = topic_has_news(t, s);
+    }
+    return news;
+}
 
 int topic_wait_news(const struct topic *t, const struct topic_subscriber *s,
                     uint64_t until_ms)

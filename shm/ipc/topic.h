@@ -22,8 +22,9 @@
  * CRASH  an event is published, with one number, for all or for nobody. A
  *        publisher that dies may have made room for nothing: subscribers are
  *        told of what went as of any event they missed.
- * COST   publishing: two transactions of two words, and the copy; making room
- *        looks at the head of each event that goes.
+ * COST   publishing: two transactions of two words for an event or a batch of
+ *        them, and the copy; making room looks at the head of each event that
+ *        goes.
  *
  * A cursor is the subscriber's own private memory, unless it has a name or the
  * topic is lossless: then it is in the table as well, and is moved there when
@@ -135,6 +136,13 @@ int topic_make(const struct guard_env *env, const char *name,
 int topic_publish(const struct topic *t, const void *data, size_t len,
                   uint64_t *seq);
 
+/* The same for the first *n, at least one, of `count` events, at least one: as
+ * many as go in one hold of the lock and, in a lossless topic, have room. All
+ * of these or none. *seq gets the number of the first. */
+int topic_publish_many(const struct topic *t, const void *const *data,
+                       const size_t *len, uint32_t count, uint32_t *n,
+                       uint64_t *seq);
+
 /* Subscribes at the head, or the tail, or by name where that cursor is.
  * SHD_EXISTS: the name's subscriber lives. SHD_FULL: no cursor is left. */
 int topic_subscribe(const struct topic *t, const char *name, uint32_t from,
@@ -164,6 +172,10 @@ enum { TOPIC_NEWS = 0, TOPIC_ROOM = 1, TOPIC_PLACES = 2 };
 /* Is there anything that topic_next would give? It may turn out not to be
  * there. */
 bool topic_has_news(const struct topic *t, const struct topic_subscriber *s);
+
+/* The same for some microseconds, which is less than being woken takes. */
+bool topic_look_for_news(const struct topic *t,
+                         const struct topic_subscriber *s);
 
 /* Sleeps until there may be news, or room, or until_ms is over, or a slice of
  * wait.h. */

@@ -35,6 +35,18 @@ static uint32_t next_turn(uint32_t turn)
     return turn + 1 == 0 ? 1 : turn + 1;
 }
 
+void wait_look(const struct guard *g, uint64_t seq)
+{
+    for (uint32_t n = 1; n <= WAIT_LOOK_PAUSES; n *= 2) {
+        uint64_t now = atomic_load64(&g->seq);
+
+        if (now != seq && (now & 1) == 0)
+            return;
+        for (uint32_t i = 0; i < n; i++)
+            atomic_pause();
+    }
+}
+
 uint32_t wait_arm(struct guard_wait *w)
 {
     uint32_t turn = atomic_load32(&w->turn);

@@ -26,9 +26,18 @@
 #define WAIT_NEVER UINT64_MAX /* no deadline */
 #define WAIT_ALL UINT32_MAX
 
+/* Who would sleep looks first, after 1, 2, 4 ... so many pauses of the
+ * processor: some microseconds, less than falling asleep and being woken
+ * take. */
+#define WAIT_LOOK_PAUSES 64u
+
 /* A deadline for wait_ms (shdict.h, WAITING), as of clock_now_ms(). SHD_INVAL:
  * it is under -1. */
 int wait_deadline(int64_t wait_ms, uint64_t *until_ms);
+
+/* Looks so long whether a transaction has ended under the guard since its
+ * counter was seq. */
+void wait_look(const struct guard *g, uint64_t seq);
 
 /* Somebody is going to sleep: gives the turn to sleep in. */
 uint32_t wait_arm(struct guard_wait *w);

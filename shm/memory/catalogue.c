@@ -9,7 +9,8 @@
  *    dies, whoever comes next finishes it off as any dying object. The lock
  *    stays taken until
  * 2  the extent is filled and one store makes it findable.
- * 3  One store makes it unfindable. The lock is let go, for
+ * 3  One store makes it unfindable: that of step 2 of the object that takes its
+ *    place, if one does. The lock is let go, for
  * 4  each of its guards is taken in turn and its `object` set to 0 in a
  *    transaction, which also moves the sequence counter: readers that were
  *    inside see it, those that come later see the 0. Then, under the
@@ -426,9 +427,23 @@ static void assign_guards(const struct segment *s,
         atomic_store64(&guard_at(s, o->guards_first + i)->object, object);
 }
 
+/* Step 2; and step 3 of `old`, if it is not NULL. */
+static void set_live(const struct guard_env *env, struct catalogue_object *slot,
+                     struct catalogue_object *old)
+{
+    struct txn t;
+
+    txn_begin(&t, env->segment, own_guard(env), 2);
+    if (old != NULL)
+        txn_store32(&t, &old->state, CATALOGUE_DYING);
+    txn_store32(&t, &slot->state, CATALOGUE_LIVE);
+    txn_commit(&t);
+}
+
 /* Step 2, or back to FREE. */
 static int fill(const struct guard_env *env, struct catalogue_object *slot,
                 const struct catalogue_object *o,
+                struct catalogue_object *old,
                 int (*initialize)(const struct guard_env *env,
                                   const struct catalogue_object *object,
                                   void *context),
@@ -443,7 +458,7 @@ static int fill(const struct guard_env *env, struct catalogue_object *slot,
     if (rc == SHD_OK)
         rc = initialize(env, o, context);
     if (rc == SHD_OK) {
-        set_state(env, slot, CATALOGUE_LIVE);
+        set_live(env, slot, old);
         return SHD_OK;
     }
     /* Nobody has found it: no reader or waiter has to be told. If its memory
@@ -454,8 +469,11 @@ static int fill(const struct guard_env *env, struct catalogue_object *slot,
     return rc;
 }
 
+/* *former: the slot of the object whose place it has taken; objects_max if
+ * there is none. */
 static int create_locked(
     const struct guard_env *env, struct catalogue_object *want,
+    uint32_t *former,
     int (*initialize)(const struct guard_env *env,
                       const struct catalogue_object *object, void *context),
     void *context)
@@ -463,15 +481,24 @@ static int create_locked(
     const struct segment *s = env->segment;
     struct owned owned;
     uint32_t i = scan(s, want->name);
+    struct catalogue_object *old = NULL;
     int rc;
 
-    if (i < s->objects_max) {
-        reading_copy(want, slot_at(s, i), sizeof(*want));
+    *former = i;
+    if (i < s->objects_max)
+        old = slot_at(s, i);
+    if (old != NULL && (env->replacing == 0 ||
+                        atomic_load64(&old->generation) != env->replacing)) {
+        *former = s->objects_max;
+        reading_copy(want, old, sizeof(*want));
         rc = object_check(s, i, want);
         return rc != SHD_OK
                    ? rc
                    : error_set(SHD_EXISTS, "object '%s' exists", want->name);
     }
+    if (old == NULL && env->replacing != 0)
+        return error_set(SHD_GONE, "object '%s' has been destroyed",
+                         want->name);
     rc = owned_collect(s, &owned);
     if (rc == SHD_OK && owned.free_slot == s->objects_max)
         rc = error_set(SHD_FULL,
@@ -492,7 +519,7 @@ static int create_locked(
     want->generation = next_generation(env);
     want->state = CATALOGUE_DYING;
     reserve(env, slot_at(s, i), want);
-    rc = fill(env, slot_at(s, i), want, initialize, context);
+    rc = fill(env, slot_at(s, i), want, old, initialize, context);
     if (rc == SHD_OK)
         want->state = CATALOGUE_LIVE;
     return rc;
@@ -610,6 +637,8 @@ int catalogue_create(const struct guard_env *env,
                      void *context)
 {
     char name[sizeof(want->name)];
+    struct catalogue_object old;
+    uint32_t former;
     int rc;
 
     if (memchr(want->name, '\0', sizeof(want->name)) == NULL)
@@ -630,8 +659,13 @@ int catalogue_create(const struct guard_env *env,
     rc = guard_lock(env, own_guard(env));
     if (rc != SHD_OK)
         return rc;
-    rc = create_locked(env, want, initialize, context);
+    rc = create_locked(env, want, &former, initialize, context);
+    if (rc == SHD_OK && former < env->segment->objects_max)
+        reading_copy(&old, slot_at(env->segment, former), sizeof(old));
     guard_unlock(own_guard(env));
+    /* If not now, a sweep does. */
+    if (rc == SHD_OK && former < env->segment->objects_max)
+        (void)finish_off(env, former, &old);
     return rc;
 }
 

@@ -62,7 +62,11 @@ int catalogue_room(const struct guard_env *env, uint64_t *bytes);
 /* Makes an object: `want` gives name, kind, size_bytes, extent_bytes and
  * guards; *want then tells the rest. `initialize` fills the extent, which
  * reads as zeroes and is not committed yet, before anybody can find it.
- * SHD_EXISTS (and *want is what exists), SHD_NOMEM, SHD_FULL. */
+ * SHD_EXISTS (and *want is what exists), SHD_NOMEM, SHD_FULL.
+ *   With env->replacing the live object of that name and generation goes at
+ * the very store that makes the new one live: there is always one of the name,
+ * the old one if this one's maker dies. Both have room until then. SHD_GONE:
+ * there is no object of that name any more. */
 int catalogue_create(const struct guard_env *env,
                      struct catalogue_object *want,
                      int (*initialize)(const struct guard_env *env,

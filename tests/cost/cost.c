@@ -173,6 +173,107 @@ static void lists(shd_dict *d)
     MEASURE("lpop", SHD_OK, shd_pop(d, 1, "list", 4, out, 64, &v));
 }
 
+static void queues(shd_segment *s)
+{
+    struct shd_queue_options o = {.struct_size = sizeof(o)};
+    static uint64_t leases[TIMES];
+    struct shd_message m;
+    shd_queue *q;
+
+    expect(shd_queue_open(s, "queue", &o, &q), SHD_OK, "queue");
+    /* A cell that was used before costs less than a fresh one. */
+    for (uint32_t i = 0; i < TIMES; i++)
+        expect(shd_queue_push(q, bytes, 32, 0, 0, NULL), SHD_OK, "push");
+    MEASURE("queue: pop", SHD_OK, shd_queue_pop(q, out, sizeof(out), 0, &m));
+    MEASURE("queue: push", SHD_OK, shd_queue_push(q, bytes, 32, 0, 0, NULL));
+    for (uint32_t i = 0; i < TIMES; i++)
+        expect(shd_queue_pop(q, out, sizeof(out), 0, &m), SHD_OK, "pop");
+    for (uint32_t i = 0; i < TIMES; i++)
+        expect(shd_queue_push(q, bytes, 32, 0, 0, NULL), SHD_OK, "push");
+    CALLGRIND_ZERO_STATS;
+    for (uint32_t i = 0; i < TIMES; i++) {
+        expect(shd_queue_take(q, out, sizeof(out), 0, &m), SHD_OK, "take");
+        leases[i] = m.lease;
+    }
+    measured("queue: take");
+    MEASURE("queue: ack", SHD_OK, shd_queue_ack(q, leases[i]));
+    MEASURE("queue: pop nothing", SHD_NOTFOUND,
+            shd_queue_pop(q, out, sizeof(out), 0, &m));
+}
+
+static void queues_many(shd_segment *s)
+{
+    struct shd_queue_options o = {.struct_size = sizeof(o)};
+    static struct shd_message m[TIMES];
+    static uint64_t leases[TIMES];
+    const void *data[MULTI];
+    size_t len[MULTI], at[MULTI];
+    uint32_t n;
+    shd_queue *q;
+
+    for (uint32_t i = 0; i < MULTI; i++) {
+        data[i] = bytes;
+        len[i] = 32;
+    }
+    expect(shd_queue_open(s, "batches", &o, &q), SHD_OK, "queue");
+    for (int round = 0; round < 2; round++) {
+        CALLGRIND_ZERO_STATS;
+        for (uint32_t i = 0; i < TIMES; i += MULTI)
+            expect(shd_queue_push_many(q, MULTI, data, len, 0, 0, NULL, &n),
+                   SHD_OK, "push_many");
+        if (round == 1)
+            measured("queue: push_many of 32, a message");
+        CALLGRIND_ZERO_STATS;
+        for (uint32_t i = 0; i < TIMES; i += MULTI)
+            expect(shd_queue_take_many(q, MULTI, out, sizeof(out), 0, m + i,
+                                       at, &n),
+                   SHD_OK, "take_many");
+        if (round == 1)
+            measured("queue: take_many of 32, a message");
+        for (uint32_t i = 0; i < TIMES; i++)
+            leases[i] = m[i].lease;
+        CALLGRIND_ZERO_STATS;
+        for (uint32_t i = 0; i < TIMES; i += MULTI)
+            expect(shd_queue_ack_many(q, MULTI, leases + i, NULL), SHD_OK,
+                   "ack_many");
+        if (round == 1)
+            measured("queue: ack_many of 32, a message");
+    }
+}
+
+static void topics(shd_segment *s)
+{
+    struct shd_topic_options o = {.struct_size = sizeof(o),
+                                  .flags = SHD_TOPIC_CREATE};
+    static struct shd_event events[MULTI];
+    const void *data[MULTI];
+    size_t len[MULTI];
+    shd_subscription *subscription;
+    uint64_t missed;
+    uint32_t n;
+    shd_topic *t;
+
+    for (uint32_t i = 0; i < MULTI; i++) {
+        data[i] = bytes;
+        len[i] = 32;
+    }
+    expect(shd_topic_open(s, "topic", &o, &t), SHD_OK, "topic");
+    expect(shd_topic_subscribe(t, NULL, SHD_FROM_NOW, &subscription), SHD_OK,
+           "subscribe");
+    MEASURE("topic: publish", SHD_OK, shd_topic_publish(t, bytes, 32, 0, NULL));
+    CALLGRIND_ZERO_STATS;
+    for (uint32_t i = 0; i < TIMES; i += MULTI)
+        expect(shd_subscription_next(subscription, out, sizeof(out), 0, events,
+                                     MULTI, &n, &missed),
+               SHD_OK, "next");
+    measured("topic: next, 32 at once, an event");
+    CALLGRIND_ZERO_STATS;
+    for (uint32_t i = 0; i < TIMES; i += MULTI)
+        expect(shd_topic_publish_many(t, MULTI, data, len, 0, NULL, &n),
+               SHD_OK, "publish_many");
+    measured("topic: publish_many of 32, an event");
+}
+
 int main(void)
 {
     struct shd_segment_options o = {.struct_size = sizeof(o),
@@ -190,6 +291,9 @@ int main(void)
     stores(few);
     counters(few);
     lists(few);
+    queues(s);
+    queues_many(s);
+    topics(s);
     expect(shd_segment_close(s), SHD_OK, "close");
     return 0;
 }

@@ -61,6 +61,8 @@ void judge_note_counters(struct run *r)
     const struct segment *s = &r->world.segment->segment;
     uint32_t n = catalogue_guards(s);
 
+    /* Those that are made by whoever comes next begin. */
+    memset(r->seq, 0, sizeof(r->seq));
     for (uint32_t i = 0; i < n && i < LOCKS_MAX; i++) {
         const struct guard *g = guard_at(s, i);
 

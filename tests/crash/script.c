@@ -325,6 +325,7 @@ static int on_world(struct world *w, const struct words *c, bool *known)
 /* ---- the queue ------------------------------------------------------------ */
 
 static uint64_t lease; /* the last one given */
+static uint64_t leases[16]; /* the last ones given together */
 
 static int take(shd_queue *q, const struct words *c)
 {
@@ -344,6 +345,38 @@ static int take(shd_queue *q, const struct words *c)
     return rc;
 }
 
+/* Messages of LEN, LEN + 1 ... bytes, in one call. */
+static int push_many(shd_queue *q, const struct words *c)
+{
+    const void *data[64];
+    size_t len[64];
+    uint32_t count = (uint32_t)number(c, 2), pushed;
+
+    for (uint32_t i = 0; i < count && i < 64; i++) {
+        len[i] = (size_t)number(c, 1) + i;
+        data[i] = value(len[i]);
+    }
+    return shd_queue_push_many(q, count, data, len, number(c, 3), 0, NULL,
+                               &pushed);
+}
+
+static int take_many(shd_queue *q, const struct words *c)
+{
+    struct shd_message m[16];
+    size_t at[16];
+    uint32_t n;
+    int rc;
+
+    if (strcmp(c->word[0], "qpops") == 0)
+        return shd_queue_pop_many(q, (uint32_t)number(c, 1), bytes,
+                                  sizeof(bytes), 0, m, at, &n);
+    rc = shd_queue_take_many(q, (uint32_t)number(c, 1), bytes, sizeof(bytes),
+                             0, m, at, &n);
+    for (uint32_t i = 0; rc == SHD_OK && i < n; i++)
+        leases[i] = m[i].lease;
+    return rc;
+}
+
 static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
 {
     const char *verb = c->word[0];
@@ -356,6 +389,13 @@ static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
         return shd_queue_pop(q, bytes, sizeof(bytes), 0, &m);
     if (strcmp(verb, "qtake") == 0 || strcmp(verb, "qreserve") == 0)
         return take(q, c);
+    if (strcmp(verb, "qpushes") == 0)
+        return push_many(q, c);
+    if (strcmp(verb, "qtakes") == 0 || strcmp(verb, "qpops") == 0)
+        return take_many(q, c);
+    if (strcmp(verb, "qacks") == 0)
+        return shd_queue_ack_many(q, (uint32_t)number(c, 2),
+                                  leases + number(c, 1), NULL);
     if (strcmp(verb, "qarm") == 0)
         return shd_queue_arm(q, 0, NULL) < 0 ? SHD_INVAL : SHD_OK;
     if (strcmp(verb, "qack") == 0)

@@ -24,6 +24,9 @@
  *   qopen KIB [DELIVERIES [LEASE]]      the queue "q"; all below are on it
  *   qpush LEN [DELAY]   qpop   qtake   qack   qnack [DELAY]   qextend MS
  *   qreserve LEN   qcommit   qcancel    qack and its like: of the last taken
+ *   qpushes LEN COUNT [DELAY]   of LEN, LEN + 1 ... bytes, in one call
+ *   qtakes COUNT   qpops COUNT
+ *   qacks FIRST COUNT           of the last taken together
  *   qdrain WHICH   qrequeue   qdestroy   qarm (the bell of who asks)
  *   as WORKER COMMAND           another worker of the test, 1: the operator
  *   topic, lock ...             see script_ipc.h

@@ -6,6 +6,10 @@
 
 #include "shm/api/handle.h"
 #include "shm/dict/forest.h"
+#include "shm/ipc/mailbox.h"
+#include "shm/ipc/permits.h"
+#include "shm/ipc/queue.h"
+#include "shm/ipc/topic.h"
 
 static struct cell *cell_of(struct dict *d, const char *key)
 {
@@ -61,6 +65,35 @@ static bool break_entry(struct dict *d, const char *what, const char *key)
     return true;
 }
 
+static bool break_ipc(struct world *w, const char *name)
+{
+    struct guard_env *env = &w->segment->env;
+    struct catalogue_object c;
+    struct object o;
+    unsigned char *own;
+
+    if (catalogue_find(env, name, &c) != SHD_OK ||
+        object_view(env, &c, &o) != SHD_OK)
+        return false;
+    own = object_own(&o, 0, 64);
+    if (own == NULL)
+        return false;
+    switch (c.kind) {
+    case SHD_OBJECT_QUEUE:
+        ((struct queue_header *)(void *)own)->ready.first = 12345;
+        return true;
+    case SHD_OBJECT_TOPIC:
+        ((struct topic_header *)(void *)own)->cursors_free = 12345;
+        return true;
+    case SHD_OBJECT_MAILBOX:
+        ((struct mailbox_header *)(void *)own)->cells.used = 12345;
+        return true;
+    default:
+        ((struct permits_header *)(void *)own)->slots_free = 12345;
+        return true;
+    }
+}
+
 bool script_break(struct world *w, const char *what, const char *key)
 {
     struct dict *d = &w->dict->dict;
@@ -80,6 +113,8 @@ bool script_break(struct world *w, const char *what, const char *key)
         d->header->bounds.limit = 1u << 30;
     else if (is(what, "object"))
         dict_guard(d, 0)->object = 7777;
+    else if (is(what, "ipc"))
+        return break_ipc(w, key);
     else
         return break_entry(d, what, key);
     return true;

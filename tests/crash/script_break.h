@@ -9,6 +9,8 @@
  *     chain    where its value goes on     count    that of a list
  *     list     a link of one               map      the free map of its page
  *     page     the descriptor of its page
+ *     ipc      a word of the queue, lock, topic ... of the name KEY, by which
+ *              its check sees that it is damaged
  */
 #ifndef SHD_TESTS_CRASH_SCRIPT_BREAK_H
 #define SHD_TESTS_CRASH_SCRIPT_BREAK_H

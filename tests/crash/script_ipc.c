@@ -67,6 +67,21 @@ static int publish(const struct topic *t)
     return rc;
 }
 
+static int publish_many(const struct topic *t)
+{
+    const void *all[64];
+    size_t len[64];
+    uint32_t count = (uint32_t)number(3, 1), n;
+    uint64_t seq;
+
+    for (uint32_t i = 0; i < count && i < 64; i++) {
+        len[i] = number(2, 0) + i;
+        all[i] = data + 100 * i;
+    }
+    memset(data, (int)t->header->span.head_seq, sizeof(data));
+    return topic_publish_many(t, all, len, count, &n, &seq);
+}
+
 /* The subscription of this worker that the table knows by that name. */
 static int subscriber_of(const struct topic *t, const char *name,
                          struct topic_subscriber *s)
@@ -106,7 +121,7 @@ static int on_topic(struct world *w, bool *known)
     struct topic t;
     int rc;
 
-    *known = is("pub") || is("sub") || is("subnow") || is("read") || is("unsub") ||
+    *known = is("pub") || is("pubs") || is("sub") || is("subnow") || is("read") || is("unsub") ||
              is("forget");
     if (!*known)
         return SHD_OK;
@@ -115,6 +130,8 @@ static int on_topic(struct world *w, bool *known)
         return rc;
     if (is("pub"))
         return publish(&t);
+    if (is("pubs"))
+        return publish_many(&t);
     if (is("subnow"))
         return topic_subscribe(&t, word(2), SHD_FROM_NOW, &s);
     if (is("sub")) {

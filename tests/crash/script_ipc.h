@@ -5,7 +5,7 @@
  * between two commands but what is in the segment.
  *
  *   topic T BYTES [lossless]   makes it, with room for 3 cursors
- *   pub T LEN [COUNT]
+ *   pub T LEN [COUNT]          pubs T LEN COUNT   of LEN, LEN + 1 ..., at once
  *   sub T NAME    read T NAME N    unsub T NAME    forget T NAME
  *                              NAME "-" is a cursor without one
  *   subnow T NAME              not from the oldest event on

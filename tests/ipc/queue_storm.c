@@ -129,22 +129,51 @@ static const struct head *note(const unsigned char *bytes, size_t len)
 
 /* ---- workers ----------------------------------------------------------- */
 
+#define BATCH 16u
+
+/* Some at once, from number `from` on. */
+static int push_some(uint32_t p, shd_queue *queue, uint32_t from, uint32_t n,
+                     int64_t delay)
+{
+    static unsigned char texts[BATCH][sizeof(text)];
+    const void *data[BATCH];
+    size_t len[BATCH];
+    uint32_t pushed;
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct head h = {.producer = p, .number = from + i,
+                         .seed = random_of()};
+
+        fill(&h);
+        len[i] = length_of(&h);
+        memcpy(texts[i], text, len[i]);
+        data[i] = texts[i];
+    }
+    return shd_queue_push_many(queue, n, data, len, delay, SHD_FOREVER, NULL,
+                               &pushed);
+}
+
 static void produce(uint32_t p, shd_queue *queue)
 {
     struct head h = {.producer = p};
 
     for (;;) {
+        uint32_t n = random_of() % 2 == 0
+                         ? 1
+                         : 1 + (uint32_t)(random_of() % BATCH);
         int64_t delay = random_of() % 20 == 0 ? (int64_t)(random_of() % 5) : 0;
         int rc;
 
         h.number = books->begun[p];
-        if (h.number + 1 >= NUMBERS)
+        if (h.number + n >= NUMBERS)
             return;
         h.seed = random_of();
-        books->begun[p] = h.number + 1;
+        books->begun[p] = h.number + n;
         __asm__ __volatile__("" ::: "memory");
         fill(&h);
-        if (random_of() % 10 == 0) {
+        if (n > 1) {
+            rc = push_some(p, queue, h.number, n, delay);
+        } else if (random_of() % 10 == 0) {
             uint64_t lease;
 
             rc = shd_queue_reserve(queue, length_of(&h), SHD_FOREVER, &lease);
@@ -158,9 +187,10 @@ static void produce(uint32_t p, shd_queue *queue)
         }
         if (rc != SHD_OK)
             give_up("push", rc);
-        books->pushed[p][h.number] = 1;
+        for (uint32_t i = 0; i < n; i++)
+            books->pushed[p][h.number + i] = 1;
         __asm__ __volatile__("" ::: "memory");
-        books->returned[p] = h.number;
+        books->returned[p] = h.number + n - 1;
         if (books->stop)
             return;
     }
@@ -190,6 +220,59 @@ static int one_leased(int64_t wait_ms, bool calm)
     return rc;
 }
 
+/* Some at once; those whose lease has been lost meanwhile come again. */
+static int some_leased(int64_t wait_ms, bool calm)
+{
+    static unsigned char buf[sizeof(text)];
+    struct head heads[BATCH];
+    struct shd_message m[BATCH];
+    uint64_t leases[BATCH];
+    int32_t codes[BATCH];
+    size_t at[BATCH];
+    uint32_t n;
+    int rc = shd_queue_take_many(leased, 1 + (uint32_t)(random_of() % BATCH),
+                                 buf, sizeof(buf), wait_ms, m, at, &n);
+
+    if (rc != SHD_OK)
+        return rc;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct head *h = note(buf + at[i], m[i].len);
+
+        if (h == NULL || m[i].attempts > DELIVERIES_MAX ||
+            (calm && m[i].attempts != 1)) {
+            __atomic_add_fetch(&books->wrong, 1, __ATOMIC_RELAXED);
+            return SHD_OK;
+        }
+        heads[i] = *h;
+        leases[i] = m[i].lease;
+    }
+    if (!calm && random_of() % 50 == 0)
+        rc = shd_queue_nack(leased, leases[--n], (int64_t)(random_of() % 3));
+    if (rc == SHD_OK)
+        rc = shd_queue_ack_many(leased, n, leases, codes);
+    for (uint32_t i = 0; rc == SHD_OK && i < n; i++)
+        if (codes[i] == SHD_OK)
+            __atomic_add_fetch(
+                &books->acked[heads[i].producer][heads[i].number], 1,
+                __ATOMIC_RELAXED);
+    return rc;
+}
+
+static int some_popped(int64_t wait_ms)
+{
+    static unsigned char buf[sizeof(text)];
+    struct shd_message m[BATCH];
+    size_t at[BATCH];
+    uint32_t n;
+    int rc = shd_queue_pop_many(popped, BATCH, buf, sizeof(buf), wait_ms, m,
+                                at, &n);
+
+    for (uint32_t i = 0; rc == SHD_OK && i < n; i++)
+        if (note(buf + at[i], m[i].len) == NULL)
+            __atomic_add_fetch(&books->wrong, 1, __ATOMIC_RELAXED);
+    return rc;
+}
+
 static int one_popped(int64_t wait_ms)
 {
     static unsigned char buf[sizeof(text)];
@@ -213,8 +296,12 @@ static _Noreturn void work(uint32_t worker, bool calm)
         _exit(0);
     }
     while (rc == SHD_OK) {
-        rc = worker + 1 == WORKERS ? one_popped(100)
-                                   : one_leased(100, calm);
+        bool some = random_of() % 2 == 0;
+
+        if (worker + 1 == WORKERS)
+            rc = some ? some_popped(100) : one_popped(100);
+        else
+            rc = some ? some_leased(100, calm) : one_leased(100, calm);
         if (rc == SHD_NOTFOUND && !books->stop)
             rc = SHD_OK;
     }

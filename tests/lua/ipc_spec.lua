@@ -43,6 +43,30 @@ describe("topics", function()
     end)
     after_each(support.clean)
 
+    it("publishes many at once", function()
+        local a = assert(topic:subscribe())
+        local texts = {}
+        for i = 1, 300 do
+            texts[i] = ("e"):rep(i % 50) .. i
+        end
+        local numbers = assert(topic:publish_many(texts))
+        assert.equal(300, #numbers)
+        assert.equal(300, numbers[300])
+        local got = {}
+        while #got < 300 do
+            for _, event in ipairs(assert(a:batch())) do
+                got[#got + 1] = event.data
+            end
+        end
+        assert.same(texts, got)
+        assert.same({}, topic:publish_many({}))
+        local ok, _, code, published =
+            topic:publish_many({ "one", ("x"):rep(2 ^ 20) })
+        assert.is_nil(ok)
+        assert.equal("SHD_TOOBIG", code)
+        assert.equal(1, #published)
+    end)
+
     it("give every event to every subscriber", function()
         local a, b = assert(topic:subscribe()), assert(topic:subscribe())
         assert.equal(1, topic:publish("one"))

@@ -134,6 +134,41 @@ describe("a queue", function()
         assert.is_true(again > 900 and again <= 1000)
     end)
 
+    it("carries many at once", function()
+        local texts = {}
+        for i = 1, 100 do
+            texts[i] = ("m"):rep(i * 7 % 300) .. i
+        end
+        texts[50] = 4711
+        local numbers = assert(q:push_many(texts))
+        assert.equal(100, #numbers)
+        assert.equal(100, numbers[100])
+        local got = assert(q:take_many(1000))
+        assert.equal(64, #got)
+        assert.equal(texts[64], got[64].data)
+        assert.equal("4711", got[50].data)
+        assert.equal(1, got[1].attempts)
+        assert.equal(64, got[64].id)
+        local some = { got[1].lease, got[1].lease, got[2].lease }
+        assert.equal(2, q:ack_many(some))
+        assert.equal(62, q:ack_many(got))
+        assert.equal(36, #q:pop_many(64, 1))
+        assert.same({ nil, "empty", "SHD_NOTFOUND" }, { q:pop_many(1) })
+        assert.equal(0, q:info().cells_used)
+        assert.same({}, q:push_many({}))
+        assert.equal(0, q:ack_many({}))
+        local ok, err, code, pushed =
+            q:push_many({ "one", "two", ("x"):rep(2 ^ 20), "three" })
+        assert.is_nil(ok)
+        assert.equal("SHD_TOOBIG", code)
+        assert.is_string(err)
+        assert.equal(2, #pushed)
+        assert.matches("bad message 2", select(2, q:push_many({ "a", {} })))
+        assert.matches("bad lease", select(2, q:ack_many({ 1 })))
+        assert.matches("bad number", select(2, q:take_many(0)))
+        assert.equal("two", q:take_many(2)[2].data)
+    end)
+
     it("says what is wrong with its arguments", function()
         assert.matches("string expected", select(2, q:push({})))
         assert.matches("seconds", select(2, q:push("x", { delay = -1 })))

@@ -20,7 +20,11 @@
  *   - what fits value_max_bytes never fails a plain store;
  *   - forcible is 1 when, and only when, something live was removed.
  * At the end everything is deleted, and every byte must be free again.
- */#include "tests/model/world.h"
+ *
+ * Beside them queues, topics and mailboxes, see ipc.h.
+ */
+#include "tests/model/ipc.h"
+#include "tests/model/world.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -112,9 +116,12 @@ static _Noreturn void run(const struct config *c, uint64_t seed,
     _exit(0);
 }
 
-/* Each configuration in a process of its own: a crash fails only it. */
-static bool run_apart(const struct config *c, uint64_t seed, uint64_t ops)
+/* Each configuration, one of the two, in a process of its own: a crash fails
+ * only it. */
+static bool run_apart(const struct config *c, const struct ipc_config *ipc,
+                      uint64_t seed, uint64_t ops)
 {
+    const char *name = c != NULL ? c->name : ipc->name;
     int status;
     pid_t child;
 
@@ -127,6 +134,8 @@ static bool run_apart(const struct config *c, uint64_t seed, uint64_t ops)
     if (child == 0) {
         /* With time standing still, a wait that is bounded never ends. */
         (void)alarm(1800);
+        if (c == NULL)
+            ipc_run(ipc, seed, ops);
         run(c, seed, ops);
     }
     while (waitpid(child, &status, 0) < 0) {
@@ -138,10 +147,10 @@ static bool run_apart(const struct config *c, uint64_t seed, uint64_t ops)
     if (WIFSIGNALED(status))
         printf("    killed by signal %d (%s)\n    again: tests/model/run "
                "--only %s --seed %" PRIu64 " --ops %" PRIu64 "\n",
-               WTERMSIG(status), strsignal(WTERMSIG(status)), c->name, seed,
+               WTERMSIG(status), strsignal(WTERMSIG(status)), name, seed,
                ops);
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        printf("  FAIL %s\n", c->name);
+        printf("  FAIL %s\n", name);
         return false;
     }
     return true;
@@ -179,7 +188,15 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < CONFIG_COUNT; i++) {
         if (only != NULL && strcmp(only, CONFIGS[i].name) != 0)
             continue;
-        if (run_apart(&CONFIGS[i], seed, ops))
+        if (run_apart(&CONFIGS[i], NULL, seed, ops))
+            passed++;
+        else
+            failed++;
+    }
+    for (size_t i = 0; IPC_CONFIGS[i].name != NULL; i++) {
+        if (only != NULL && strcmp(only, IPC_CONFIGS[i].name) != 0)
+            continue;
+        if (run_apart(NULL, &IPC_CONFIGS[i], seed, ops))
             passed++;
         else
             failed++;

@@ -232,8 +232,7 @@ static bool go_on(uint64_t *root)
 
 static void roots_from(uint64_t *root)
 {
-    uint32_t former =
-        index_former(atomic_load64(&inner->pages.bounds->state));
+    uint32_t former = index_former(atomic_load64(&inner->pages.bounds->state));
 
     for (uint32_t i = 0; i < inner->shards; i++)
         root[i] = index_first(inner, i, former);
@@ -318,8 +317,8 @@ START_TEST(a_walk_meets_every_key_once_while_it_moves)
     start_moving(_i);
     roots_from(root);
     /* It moves on each dozen of keys; and later another way. */
-    while ((rc = shd_scan(dict, n == 0 ? NULL : key, len, 0, key, 65536,
-                          &len, bytes_out, VALUE_MAX, &v)) == SHD_OK) {
+    while ((rc = shd_scan(dict, n == 0 ? NULL : key, len, 0, key, 65536, &len,
+                          bytes_out, VALUE_MAX, &v)) == SHD_OK) {
         unsigned number = 0;
 
         key[len] = '\0';
@@ -477,10 +476,10 @@ START_TEST(a_tag_that_is_wrong_is_named_and_mended)
     start_growing(MIB, 16 * MIB, 1, 0);
     fill(0, KEYS);
     grain = grain_now();
-    expect(pages_set_tag(&inner->pages,
-                         index_tag(grain - 1, grain - 1,
-                                   inner->header->bounds.state)),
-           SHD_OK);
+    expect(
+        pages_set_tag(&inner->pages, index_tag(grain - 1, grain - 1,
+                                               inner->header->bounds.state)),
+        SHD_OK);
     expect_check_names("it is resized halfway, and says it is not");
     ck_assert_uint_ge(repaired().bounds, 1);
     ck_assert_uint_eq(info().resizing, 1);

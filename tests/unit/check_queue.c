@@ -89,6 +89,14 @@ static void pop(const char *text)
     ck_assert_str_eq(buf, text);
 }
 
+static void pop_n(uint32_t n)
+{
+    struct shd_message m;
+
+    for (uint32_t i = 0; i < n; i++)
+        expect(shd_queue_pop(queue, buf, sizeof(buf), 0, &m), SHD_OK);
+}
+
 static void expect_empty(void)
 {
     struct shd_message m;
@@ -496,6 +504,283 @@ START_TEST(peeking_shows_each_and_changes_nothing)
 }
 END_TEST
 
+/* ---- many at once ------------------------------------------------------ */
+
+#define MANY 300u
+
+static const void *texts[MANY];
+static size_t lengths[MANY], places[MANY];
+static struct shd_message got[MANY];
+static uint64_t numbers[MANY], leases[MANY];
+static int32_t codes[MANY];
+static uint32_t n;
+
+/* Message i has a length and bytes of its own. */
+static void many(uint32_t count, size_t longest)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        lengths[i] = i * 37 % (longest + 1);
+        texts[i] = bytes + i;
+    }
+}
+
+static void is_message(uint32_t i, const struct shd_message *m, size_t at)
+{
+    ck_assert_uint_eq(m->len, lengths[i]);
+    ck_assert_int_eq(memcmp(buf + at, texts[i], lengths[i]), 0);
+}
+
+static int push_many(uint32_t count)
+{
+    return shd_queue_push_many(queue, count, texts, lengths, 0, 0, numbers,
+                               &n);
+}
+
+static int take_many(uint32_t count)
+{
+    return shd_queue_take_many(queue, count, buf, sizeof(buf), 0, got, places,
+                               &n);
+}
+
+static int pop_many(uint32_t count, size_t size)
+{
+    return shd_queue_pop_many(queue, count, buf, size, 0, got, places, &n);
+}
+
+START_TEST(many_come_out_in_the_order_they_went_in)
+{
+    struct shd_queue_options o = options();
+    uint32_t done = 0;
+
+    make(&o);
+    many(MANY, 400);
+    lengths[100] = 20000; /* goes by itself */
+    expect(push_many(MANY), SHD_OK);
+    ck_assert_uint_eq(n, MANY);
+    check_all();
+    for (uint32_t i = 0; i < MANY; i++)
+        ck_assert_uint_eq(numbers[i], i + 1);
+    while (done < MANY) {
+        expect(take_many(MANY), SHD_OK);
+        ck_assert_uint_ge(n, 1);
+        ck_assert_uint_le(n, QUEUE_BATCH_MAX);
+        for (uint32_t i = 0; i < n; i++) {
+            is_message(done + i, &got[i], places[i]);
+            ck_assert_uint_eq(got[i].id, done + i + 1);
+            ck_assert_uint_eq(got[i].attempts, 1);
+            ck_assert_uint_eq(got[i].state, SHD_MESSAGE_LEASED);
+            leases[done + i] = got[i].lease;
+        }
+        done += n;
+    }
+    ck_assert_uint_eq(info().leased, MANY);
+    check_all();
+    expect(shd_queue_ack_many(queue, MANY, leases, codes), SHD_OK);
+    for (uint32_t i = 0; i < MANY; i++)
+        ck_assert_int_eq(codes[i], SHD_OK);
+    ck_assert_uint_eq(info().acked, MANY);
+    ck_assert_uint_eq(info().cells_used, 0);
+    ck_assert_uint_eq(info().bytes, 0);
+    expect(shd_queue_ack_many(queue, MANY, leases, codes), SHD_LOST);
+    for (uint32_t i = 0; i < MANY; i++)
+        ck_assert_int_eq(codes[i], SHD_LOST);
+}
+END_TEST
+
+START_TEST(many_are_popped_as_fit_the_buffer)
+{
+    struct shd_queue_options o = options();
+
+    make(&o);
+    many(10, 300);
+    lengths[0] = 100;
+    expect(push_many(10), SHD_OK);
+    expect(pop_many(10, 99), SHD_SPACE);
+    ck_assert_uint_eq(got[0].len, 100);
+    ck_assert_uint_eq(n, 0);
+    expect(pop_many(10, 100 + lengths[1]), SHD_OK);
+    ck_assert_uint_eq(n, 2);
+    is_message(0, &got[0], places[0]);
+    is_message(1, &got[1], places[1]);
+    expect(pop_many(3, sizeof(buf)), SHD_OK);
+    ck_assert_uint_eq(n, 3);
+    check_all();
+    expect(pop_many(MANY, sizeof(buf)), SHD_OK);
+    ck_assert_uint_eq(n, 5);
+    is_message(9, &got[4], places[4]);
+    ck_assert_uint_eq(got[4].attempts, 1);
+    expect(pop_many(MANY, sizeof(buf)), SHD_NOTFOUND);
+    ck_assert_uint_eq(info().popped, 10);
+    ck_assert_uint_eq(info().cells_used, 0);
+}
+END_TEST
+
+START_TEST(of_many_as_many_go_in_as_there_is_room_for)
+{
+    struct shd_queue_options o = options();
+
+    o.capacity_bytes = 20 * 256;
+    make(&o);
+    many(MANY, 100);
+    expect(push_many(MANY), SHD_FULL);
+    ck_assert_uint_eq(n, 20);
+    check_all();
+    pop_n(5);
+    lengths[3] = 500; /* three cells */
+    expect(push_many(MANY), SHD_FULL);
+    ck_assert_uint_eq(n, 3);
+    ck_assert_uint_eq(info().ready, 18);
+    lengths[1] = 30000;
+    pop_n(18);
+    expect(push_many(MANY), SHD_TOOBIG);
+    ck_assert_uint_eq(n, 1);
+}
+END_TEST
+
+START_TEST(many_at_once_keep_the_bound_of_messages)
+{
+    struct shd_queue_options o = options();
+
+    o.messages_max = 7;
+    make(&o);
+    many(MANY, 100);
+    push("x");
+    expect(push_many(MANY), SHD_FULL);
+    ck_assert_uint_eq(n, 6);
+    ck_assert_uint_eq(info().ready, 7);
+}
+END_TEST
+
+START_TEST(many_with_a_delay_come_when_it_is_over)
+{
+    struct shd_queue_options o = options();
+
+    make(&o);
+    many(5, 100);
+    expect(shd_queue_push_many(queue, 5, texts, lengths, 50000, 0, numbers,
+                               &n),
+           SHD_OK);
+    ck_assert_uint_eq(info().delayed, 5);
+    expect(take_many(5), SHD_NOTFOUND);
+    clock_test_advance(50001);
+    expect(take_many(5), SHD_OK);
+    ck_assert_uint_eq(n, 5);
+    for (uint32_t i = 0; i < 5; i++)
+        is_message(i, &got[i], places[i]);
+}
+END_TEST
+
+START_TEST(leases_given_together_end_each_by_itself)
+{
+    struct shd_queue_options o = options();
+
+    o.lease_ms = 100000;
+    make(&o);
+    many(6, 100);
+    expect(push_many(6), SHD_OK);
+    expect(take_many(6), SHD_OK);
+    ck_assert_uint_eq(n, 6);
+    check_all();
+    for (uint32_t i = 0; i < 6; i++) {
+        ck_assert_int_ge(got[i].when_ms, 0);
+        leases[i] = got[5 - i].lease;
+    }
+    expect(shd_queue_extend(queue, leases[1], 0), SHD_OK);
+    expect(shd_queue_extend(queue, leases[3], 500000), SHD_OK);
+    expect(shd_queue_ack_many(queue, 3, leases, codes), SHD_OK);
+    check_all();
+    ck_assert_uint_eq(info().acked, 3);
+    clock_test_advance(100001);
+    expect(take_many(6), SHD_OK);
+    ck_assert_uint_eq(n, 2);
+    ck_assert_uint_eq(got[0].attempts, 2);
+    expect(shd_queue_ack_many(queue, 6, leases, codes), SHD_LOST);
+    for (uint32_t i = 0; i < 6; i++)
+        ck_assert_int_eq(codes[i], i == 3 ? SHD_OK : SHD_LOST);
+}
+END_TEST
+
+START_TEST(acknowledged_in_any_order_and_twice)
+{
+    struct shd_queue_options o = options();
+    static const uint32_t order[] = {3, 4, 5, 0, 9, 8, 3, 1, 2, 7};
+
+    make(&o);
+    many(10, 400);
+    expect(push_many(10), SHD_OK);
+    expect(take_many(10), SHD_OK);
+    for (uint32_t i = 0; i < 10; i++)
+        leases[i] = got[order[i]].lease;
+    leases[10] = 0;
+    expect(shd_queue_ack_many(queue, 11, leases, codes), SHD_LOST);
+    for (uint32_t i = 0; i < 11; i++)
+        ck_assert_int_eq(codes[i], i == 6 || i == 10 ? SHD_LOST : SHD_OK);
+    ck_assert_uint_eq(info().acked, 9);
+    ck_assert_uint_eq(info().leased, 1);
+    check_all();
+    expect(shd_queue_nack(queue, got[6].lease, 0), SHD_OK);
+    expect(shd_queue_pop(queue, buf, sizeof(buf), 0, got), SHD_OK);
+    ck_assert_uint_eq(got[0].id, 7);
+}
+END_TEST
+
+START_TEST(what_many_at_once_are_given_is_checked)
+{
+    struct shd_queue_options o = options();
+
+    make(&o);
+    many(3, 10);
+    lengths[1] = 5;
+    texts[1] = NULL;
+    expect(push_many(3), SHD_INVAL);
+    ck_assert_uint_eq(n, 0);
+    expect(shd_queue_push_many(queue, 0, NULL, NULL, 0, 0, NULL, &n), SHD_OK);
+    expect(shd_queue_push_many(queue, 1, texts, NULL, 0, 0, NULL, &n),
+           SHD_INVAL);
+    expect(shd_queue_push_many(queue, 1, texts, lengths, -1, 0, NULL, &n),
+           SHD_INVAL);
+    expect(shd_queue_push_many(queue, 1, texts, lengths, 0, 0, NULL, NULL),
+           SHD_INVAL);
+    expect(take_many(0), SHD_INVAL);
+    expect(shd_queue_pop_many(queue, 1, buf, 9, 0, got, NULL, &n), SHD_INVAL);
+    expect(shd_queue_take_many(queue, 1, buf, 9, -2, got, places, &n),
+           SHD_INVAL);
+    expect(shd_queue_ack_many(queue, 1, NULL, codes), SHD_INVAL);
+    expect(shd_queue_ack_many(queue, 0, NULL, codes), SHD_OK);
+    ck_assert_uint_eq(info().ready, 0);
+}
+END_TEST
+
+START_TEST(many_that_wait_for_room_all_get_in)
+{
+    struct shd_queue_options o = options();
+    uint32_t done = 0;
+    int status;
+    pid_t pid;
+
+    o.capacity_bytes = 20 * 256;
+    make(&o);
+    many(MANY, 100);
+    pid = fork();
+    if (pid == 0) {
+        int rc = shd_queue_push_many(queue, MANY, texts, lengths, 0,
+                                     SHD_FOREVER, NULL, &n);
+        _exit(rc == SHD_OK && n == MANY ? 0 : 1);
+    }
+    ck_assert_int_gt(pid, 0);
+    while (done < MANY) {
+        expect(shd_queue_pop_many(queue, 7, buf, sizeof(buf), SHD_FOREVER, got,
+                                  places, &n),
+               SHD_OK);
+        for (uint32_t i = 0; i < n; i++)
+            is_message(done + i, &got[i], places[i]);
+        done += n;
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 /* ---- deaths ------------------------------------------------------------ */
 
 START_TEST(what_a_dead_consumer_had_comes_back)
@@ -661,12 +946,12 @@ static const struct queue *inside(void)
         ->view;
 }
 
-static struct message *cell(uint32_t n)
+static struct message *cell(uint32_t number)
 {
     const struct queue *q = inside();
 
     return (struct message *)(void *)(segment->segment.base + q->cells.at +
-                                      n * q->cells.bytes);
+                                      number * q->cells.bytes);
 }
 
 static const struct {
@@ -743,7 +1028,7 @@ END_TEST
 START_TEST(damage_anywhere_is_survived)
 {
     struct shd_message m;
-    uint64_t n, lease;
+    uint64_t drained, lease;
     struct shd_queue_options o = options();
     unsigned char *header;
     size_t size;
@@ -752,6 +1037,7 @@ START_TEST(damage_anywhere_is_survived)
 
     o.capacity_bytes = 256 * 40;
     make(&o);
+    many(5, 400);
     push("a");
     push("b");
     expect(shd_queue_push(queue, bytes, 900, 0, 0, NULL), SHD_OK);
@@ -778,14 +1064,23 @@ START_TEST(damage_anywhere_is_survived)
         ignored |= shd_queue_pop(queue, buf, sizeof(buf), 0, &m);
         ignored |= shd_queue_take(queue, buf, sizeof(buf), 0, &m);
         ignored |= shd_queue_ack(queue, m.lease);
+        ignored |= shd_queue_push_many(queue, 5, texts, lengths, 0, 0, NULL,
+                                       &n);
+        ignored |= shd_queue_take_many(queue, 3, buf, sizeof(buf), 0, got,
+                                       places, &n);
+        for (uint32_t i = 0; i < 3; i++)
+            leases[i] = got[i].lease;
+        ignored |= shd_queue_ack_many(queue, 3, leases, codes);
+        ignored |= shd_queue_pop_many(queue, 3, buf, sizeof(buf), 0, got,
+                                      places, &n);
         ignored |= shd_queue_reserve(queue, 300, 0, &lease);
         ignored |= shd_queue_write(queue, lease, 100, bytes, 150);
         ignored |= shd_queue_commit(queue, lease, 10, NULL);
         for (uint32_t which = 1; which <= 5; which++)
             ignored |= shd_queue_peek(queue, which, 3, buf, 600, &m);
-        ignored |= shd_queue_requeue(queue, 3, &n);
-        ignored |= shd_queue_drain(queue, 0, 3, &n);
-        ignored |= shd_queue_drain(queue, SHD_MESSAGE_DEAD, 3, &n);
+        ignored |= shd_queue_requeue(queue, 3, &drained);
+        ignored |= shd_queue_drain(queue, 0, 3, &drained);
+        ignored |= shd_queue_drain(queue, SHD_MESSAGE_DEAD, 3, &drained);
         ignored |= shd_queue_arm(queue, 0, NULL);
         ignored |= queue_reap(&inside()->object);
         ignored |= shd_segment_check(segment, buf, 200);
@@ -829,6 +1124,16 @@ int main(void)
     tcase_add_test(c, too_many_deliveries_make_a_dead_letter);
     tcase_add_test(c, draining_takes_what_is_asked_for);
     tcase_add_test(c, peeking_shows_each_and_changes_nothing);
+    c = new_case(suite, "many");
+    tcase_add_test(c, many_come_out_in_the_order_they_went_in);
+    tcase_add_test(c, many_are_popped_as_fit_the_buffer);
+    tcase_add_test(c, of_many_as_many_go_in_as_there_is_room_for);
+    tcase_add_test(c, many_at_once_keep_the_bound_of_messages);
+    tcase_add_test(c, many_with_a_delay_come_when_it_is_over);
+    tcase_add_test(c, leases_given_together_end_each_by_itself);
+    tcase_add_test(c, acknowledged_in_any_order_and_twice);
+    tcase_add_test(c, what_many_at_once_are_given_is_checked);
+    tcase_add_test(c, many_that_wait_for_room_all_get_in);
     c = new_case(suite, "death");
     tcase_add_test(c, what_a_dead_consumer_had_comes_back);
     tcase_add_test(c, a_reap_gives_back_leases_and_reservations);

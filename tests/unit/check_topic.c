@@ -220,6 +220,92 @@ START_TEST(events_go_round_the_end_in_two_pieces)
 }
 END_TEST
 
+START_TEST(many_at_once_are_one_row_of_numbers)
+{
+    static const void *all[300];
+    static size_t len[300];
+    static uint64_t seqs[300];
+    uint32_t n;
+
+    start(65536, 0);
+    subscribe(NULL, SHD_FROM_NOW);
+    publish_n(1, 3);
+    for (uint32_t i = 0; i < 300; i++) {
+        len[i] = (4 + i) % 97;
+        all[i] = data + 100 * i;
+        pattern(data + 100 * i, len[i], 4 + i);
+    }
+    expect(shd_topic_publish_many(topic, 300, all, len, 0, seqs, &n), SHD_OK);
+    ck_assert_uint_eq(n, 300);
+    for (uint32_t i = 0; i < 300; i++)
+        ck_assert_uint_eq(seqs[i], 4 + i);
+    gets(0, 1, 303);
+    expect(shd_topic_publish_many(topic, 0, NULL, NULL, 0, NULL, &n), SHD_OK);
+    expect(shd_topic_publish_many(topic, 1, all, len, 0, NULL, NULL),
+           SHD_INVAL);
+    all[2] = NULL;
+    expect(shd_topic_publish_many(topic, 3, all, len, 0, NULL, &n), SHD_INVAL);
+    ck_assert_uint_eq(n, 0);
+    all[2] = data;
+    len[2] = 65536;
+    expect(shd_topic_publish_many(topic, 3, all, len, 0, NULL, &n),
+           SHD_TOOBIG);
+    ck_assert_uint_eq(n, 2);
+    ck_assert_uint_eq(info().published, 305);
+    sound();
+}
+END_TEST
+
+START_TEST(many_at_once_lose_what_does_not_fit_and_no_more)
+{
+    static const void *all[300];
+    static size_t len[300];
+    uint32_t n;
+
+    start(4096, 0);
+    subscribe(NULL, SHD_FROM_NOW);
+    for (uint32_t i = 0; i < 300; i++) {
+        len[i] = 100; /* 128 in the ring, which holds 32 */
+        all[i] = data;
+    }
+    expect(shd_topic_publish_many(topic, 300, all, len, 0, NULL, &n), SHD_OK);
+    ck_assert_uint_eq(n, 300);
+    expect(next(4096), SHD_OK);
+    ck_assert_uint_eq(missed, 300 - 32);
+    ck_assert_uint_eq(count, 32);
+    sound();
+}
+END_TEST
+
+START_TEST(of_many_as_many_are_published_as_a_lossless_topic_has_room_for)
+{
+    static const void *all[300];
+    static size_t len[300];
+    uint32_t n;
+
+    start(4096, SHD_TOPIC_LOSSLESS);
+    subscribe(NULL, SHD_FROM_NOW);
+    for (uint32_t i = 0; i < 300; i++) {
+        len[i] = 100;
+        all[i] = data;
+    }
+    expect(shd_topic_publish_many(topic, 300, all, len, 0, NULL, &n),
+           SHD_FULL);
+    ck_assert_uint_eq(n, 32);
+    expect(next(10), SHD_OK);
+    expect(shd_subscription_acknowledge(sub), SHD_OK);
+    expect(shd_topic_publish_many(topic, 300, all, len, 0, NULL, &n),
+           SHD_FULL);
+    ck_assert_uint_eq(n, 10);
+    for (uint32_t got = 0; got < 32; got += count) {
+        expect(next(4096), SHD_OK);
+        ck_assert_uint_eq(missed, 0);
+    }
+    expect(next(1), SHD_NOTFOUND);
+    sound();
+}
+END_TEST
+
 START_TEST(a_buffer_that_is_too_small_loses_nothing)
 {
     start(65536, 0);
@@ -682,11 +768,25 @@ END_TEST
 START_TEST(a_live_subscriber_left_behind_in_a_lossless_topic_is_named)
 {
     start(4096, SHD_TOPIC_LOSSLESS);
-    subscribe("me", SHD_FROM_NOW);
+    subscribe(NULL, SHD_FROM_NOW);
     publish_n(1, 3);
     inner()->header->span.tail_at = 32;
     inner()->header->span.tail_seq = 2;
     expect_check_names("left behind in a lossless topic is cursor 0");
+}
+END_TEST
+
+START_TEST(who_takes_a_lapped_name_over_is_no_damage)
+{
+    start(4096, SHD_TOPIC_LOSSLESS);
+    subscribe("me", SHD_FROM_NOW);
+    expect(shd_subscription_close(sub), SHD_OK);
+    publish_n(1, 200);
+    subscribe("me", SHD_FROM_NOW);
+    sound();
+    expect(next(4096), SHD_OK);
+    ck_assert_uint_eq(missed + info().published - info().oldest + 1, 200);
+    sound();
 }
 END_TEST
 
@@ -762,6 +862,10 @@ int main(void)
     tcase_add_test(c, who_is_lapped_is_told_how_many_it_missed);
     tcase_add_test(c, an_event_as_large_as_the_ring);
     tcase_add_test(c, events_go_round_the_end_in_two_pieces);
+    tcase_add_test(c, many_at_once_are_one_row_of_numbers);
+    tcase_add_test(c, many_at_once_lose_what_does_not_fit_and_no_more);
+    tcase_add_test(
+        c, of_many_as_many_are_published_as_a_lossless_topic_has_room_for);
     tcase_add_test(c, a_buffer_that_is_too_small_loses_nothing);
     tcase_add_test(c, arguments_are_checked);
     tcase_add_test(c, a_destroyed_topic_is_gone_for_all);
@@ -786,6 +890,7 @@ int main(void)
     tcase_add_test(c, damaged_cursors_are_named);
     tcase_add_test(c,
                    a_live_subscriber_left_behind_in_a_lossless_topic_is_named);
+    tcase_add_test(c, who_takes_a_lapped_name_over_is_no_damage);
     tcase_add_test(c, damaged_sizes_are_named);
     tcase_add_test(c, received_and_missed_are_published);
     suite_add_tcase(suite, c);

@@ -59,12 +59,17 @@ uint64_t play_draw(struct play *p, uint64_t below)
     return (z ^ z >> 31) % below;
 }
 
-static int answer(struct play *p, int rc)
+int play_answer(struct play *p, int rc)
 {
     if (rc > 0 || rc < SHD_ERROR_LAST_)
         play_fail(p, "gave %d, which is no code", rc);
     p->codes[-rc]++;
     return rc;
+}
+
+static int answer(struct play *p, int rc)
+{
+    return play_answer(p, rc);
 }
 
 /* ---- material ----------------------------------------------------------- */
@@ -176,8 +181,8 @@ void play_create(struct play *p, uint32_t wait_ms)
     const struct shd_segment_options o = {.struct_size = sizeof(o),
                                           .size_bytes = 2 << 20,
                                           .workers_max = 16,
-                                          .objects_max = 8,
-                                          .locks_max = 12,
+                                          .objects_max = 12,
+                                          .locks_max = 20,
                                           .wait_ms = wait_ms};
     struct shd_segment_options ro = o;
     char name[24];
@@ -193,6 +198,7 @@ void play_create(struct play *p, uint32_t wait_ms)
                                : KEYS,
              i == PLAY_CONTROL);
     }
+    play_ipc_create(p);
     snprintf(name, sizeof(name), "fd:%d", shd_segment_fd(p->segment));
     ro.flags = SHD_ATTACH_READONLY;
     must(p, shd_segment_attach(name, &ro, &p->readonly));
@@ -212,6 +218,7 @@ void play_open(struct play *p)
                                     &p->looked[i])) != SHD_OK)
             p->looked[i] = NULL;
     }
+    play_ipc_open(p);
 }
 
 static void verify(struct play *p, shd_dict *d, uint64_t n, bool must_be)
@@ -657,7 +664,9 @@ void play_read(struct play *p)
     shd_dict *d = p->looked[play_draw(p, 3) == 0 ? PLAY_SHARDED : PLAY_SMALL];
 
     p->ops++;
-    if (d == NULL)
+    if (play_draw(p, 5) == 0)
+        play_ipc_read(p);
+    else if (d == NULL)
         look_at_segment(p);
     else
         read_op(p, p->readonly, d);
@@ -666,11 +675,13 @@ void play_read(struct play *p)
 void play_op(struct play *p)
 {
     uint64_t which = play_draw(p, 3) == 0 ? PLAY_SHARDED : PLAY_SMALL;
-    uint64_t what = play_draw(p, 64);
+    uint64_t what = play_draw(p, 80);
     shd_dict *d = p->dict[which];
 
     p->ops++;
-    if (what < 8 && p->looked[which] != NULL) {
+    if (what >= 64) {
+        play_ipc_op(p);
+    } else if (what < 8 && p->looked[which] != NULL) {
         read_op(p, p->readonly, p->looked[which]);
     } else if (d == NULL) {
         play_open(p);

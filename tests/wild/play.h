@@ -17,11 +17,24 @@
 
 enum { PLAY_SMALL = 0, PLAY_SHARDED = 1, PLAY_CONTROL = 2, PLAY_DICTS = 3 };
 
+/* Those that are no dicts. */
+struct play_objects {
+    shd_queue *queue;
+    shd_topic *topic[2]; /* the second one is lossless */
+    shd_lock *lock[2];   /* the second one is a semaphore */
+    shd_mailbox *mailbox;
+};
+
+#define PLAY_NAMED 4u
+
 struct play {
     shd_segment *segment;
     shd_segment *readonly; /* the same file; NULL: none */
     shd_dict *dict[PLAY_DICTS];
     shd_dict *looked[PLAY_DICTS]; /* in the read-only attachment */
+    struct play_objects own, seen;
+    shd_subscription *subscription[2];
+    uint64_t name[PLAY_NAMED], named; /* leases, tokens, tickets, requests */
     uint64_t random;
     const unsigned char *data; /* not NULL: instead of random */
     size_t left;
@@ -52,6 +65,19 @@ void play_read(struct play *p);
  * shard `but`, what they were stored as? */
 void play_verify_control(struct play *p);
 void play_verify_shards(struct play *p, uint32_t but);
+
+/* Counts it; a number that is no code ends it. Gives it back. */
+int play_answer(struct play *p, int rc);
+
+/* The same for queues, topics, locks, mailboxes (play_ipc.c), which play_create,
+ * play_open, play_op and play_read do as well. */
+void play_ipc_create(struct play *p);
+void play_ipc_open(struct play *p);
+void play_ipc_op(struct play *p);
+void play_ipc_read(struct play *p);
+
+/* Ends subscriptions, and forgets all names. */
+void play_ipc_forget(struct play *p);
 
 _Noreturn void play_fail(const struct play *p, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -129,6 +129,23 @@ static uint64_t in_head(struct scribbler *s)
     }
 }
 
+/* What is a queue's, a topic's, a lock's or a mailbox's. */
+static uint64_t in_object(struct scribbler *s)
+{
+    const struct segment *g = s->small.env->segment;
+    const struct catalogue_object *o =
+        (const struct catalogue_object *)(s->base + g->catalogue_at) +
+        PLAY_DICTS + draw(s, 6);
+    uint64_t at = o->extent_at, bytes = o->extent_bytes;
+
+    if (draw(s, 5) == 0 && o->guards_first < g->locks_max)
+        return in_guard(s, guard_at(g, o->guards_first));
+    if (bytes == 0 || at >= s->used || bytes > s->used - at)
+        return draw(s, s->used);
+    /* Its head, and what comes after that, more often than the rest. */
+    return at + draw(s, bytes >> (draw(s, 4) * 2 % 7) | 1);
+}
+
 static uint64_t place(struct scribbler *s)
 {
     switch (s->where) {
@@ -136,9 +153,10 @@ static uint64_t place(struct scribbler *s)
     case SCRIBBLE_SHARD: return in_shard(s, &s->sharded, s->shard, false);
     default: break;
     }
-    switch (draw(s, 4)) {
+    switch (draw(s, 5)) {
     case 0: return in_head(s);
     case 1: return in_dict(s, &s->sharded);
+    case 2: return in_object(s);
     default: return in_dict(s, &s->small);
     }
 }
@@ -199,6 +217,12 @@ static void write_at(struct scribbler *s, uint64_t at)
         word = some_word(s, word);
         memcpy(s->base + at, &word, 8);
     }
+}
+
+void scribble_at(struct scribbler *s, uint64_t at)
+{
+    write_at(s, at);
+    s->done++;
 }
 
 void scribble(struct scribbler *s)

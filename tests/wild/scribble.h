@@ -32,6 +32,8 @@ struct scribbler {
 
 void scribble_start(struct scribbler *s, const struct play *p,
                     enum scribble_where where, uint32_t shard, uint64_t seed);
+/* Byte offset. */
+void scribble_at(struct scribbler *s, uint64_t at);
 void scribble(struct scribbler *s);
 
 #endif

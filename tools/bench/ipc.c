@@ -5,312 +5,41 @@
  *
  *   latency     one message at a time there and back; half of that is one way.
  *               busy: the receiver asks again and again; blocking: it sleeps
- *   throughput  as fast as it goes, nothing lost. The topic is lossless, and
- *               read in batches, as its users would; the others, for want of
- *               batches, one by one
+ *   throughput  as fast as it goes, nothing lost (the topic is lossless). Once
+ *               with one message a call, at both ends; once, for those who can,
+ *               with up to 64 a call
  *   1:N         each message to all N: the topic once, the others N times
  *   N:1, N:N    N senders; 1 receiver, or N: each message to all of them for
  *               the topic, to one of them for the others, whose own way that
  *               is, so that row says what a delivery costs
+ *   locks       one worker that takes and gives it; two, who both want it all
+ *               the time
  *
  * A rate counts deliveries. The line of a cache that two processes hand to
- * each other is the floor of all of them.
+ * each other is the floor of all of them. Rows that begin with "shdict" are
+ * ours; a ratio is to the best of those in its column.
  */
-#include <errno.h>
-#include <fcntl.h>
+#include "tools/bench/ipc.h"
+
 #include <inttypes.h>
-#include <mqueue.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "shm/base/atomic.h"
-#include "shm/shdict.h"
-#ifdef HAVE_BOOST
-#include "tools/bench/ipc_boost.h"
-#endif
 
-#define SIZE_MAX_BYTES 65536u
-#define CHANNELS_MAX 8u
-#define BATCH 64u
-#define RING_BYTES (1u << 20)
-#define QUEUE_BYTES (256u << 10)
-
-/* ---- ways to send --------------------------------------------------------- */
-
-/* A channel leads from any sender to a receiver; a topic is one for all. */
-struct channel {
-    int fd[2];
-    mqd_t mq;
-    void *boost;
-    char name[64];
-    shd_topic *topic;
-    shd_subscription *subscription;
-    uint32_t have, next; /* of the batch */
-    struct shd_event events[BATCH];
-    unsigned char *buf;
-};
-
-struct way {
-    const char *name;
-    bool broadcast; /* one channel serves all receivers */
-    size_t largest;
-    bool (*make)(struct channel *c, size_t size);
-    bool (*receiver)(struct channel *c);
-    /* 1: done. 0: not without waiting. -1: failed. */
-    int (*send)(struct channel *c, const void *data, size_t len, bool wait);
-    int (*receive)(struct channel *c, void *to, size_t size, bool wait);
-    void (*drop)(struct channel *c);
-};
-
-static shd_segment *segment;
-static uint32_t made;
-
-static bool make_topic(struct channel *c, size_t size)
-{
-    struct shd_topic_options o = {
-        .struct_size = sizeof(o),
-        .flags = SHD_TOPIC_CREATE | SHD_TOPIC_LOSSLESS,
-        .capacity_bytes = size > 4096 ? 4 * RING_BYTES : RING_BYTES};
-
-    snprintf(c->name, sizeof(c->name), "t%u", made++);
-    return shd_topic_open(segment, c->name, &o, &c->topic) == SHD_OK;
-}
-
-static bool receiver_topic(struct channel *c)
-{
-    c->buf = malloc(2 * SIZE_MAX_BYTES);
-    c->have = c->next = 0;
-    return c->buf != NULL &&
-           shd_topic_subscribe(c->topic, NULL, SHD_FROM_OLDEST,
-                               &c->subscription) == SHD_OK;
-}
-
-static int send_topic(struct channel *c, const void *data, size_t len,
-                      bool wait)
-{
-    int rc = shd_topic_publish(c->topic, data, len, wait ? 20000 : 0, NULL);
-
-    return rc == SHD_OK ? 1 : rc == SHD_FULL ? 0 : -1;
-}
-
-static int receive_topic(struct channel *c, void *to, size_t size, bool wait)
-{
-    uint64_t missed;
-
-    (void)size;
-    if (c->next == c->have) {
-        int rc = shd_subscription_next(c->subscription, c->buf,
-                                       2 * SIZE_MAX_BYTES, wait ? 20000 : 0,
-                                       c->events, BATCH, &c->have, &missed);
-
-        c->next = 0;
-        if (rc != SHD_OK) {
-            c->have = 0;
-            return rc == SHD_NOTFOUND ? 0 : -1;
-        }
-    }
-    /* The data lies in this process's memory: that is where the others' end
-     * up as well. */
-    memcpy(to, c->buf + c->events[c->next].at, 8);
-    c->next++;
-    return 1;
-}
-
-static void drop_topic(struct channel *c)
-{
-    (void)shd_topic_close(c->topic);
-    (void)!shd_object_destroy(segment, c->name);
-}
-
-static int again(ssize_t n)
-{
-    return n >= 0 ? 1 : errno == EAGAIN || errno == ETIMEDOUT ? 0 : -1;
-}
-
-static bool make_pipe(struct channel *c, size_t size)
-{
-    (void)size;
-    if (pipe2(c->fd, O_CLOEXEC) != 0)
-        return false;
-    (void)fcntl(c->fd[1], F_SETPIPE_SZ, (int)QUEUE_BYTES);
-    return true;
-}
-
-static void set_waiting(int fd, bool wait)
-{
-    int flags = fcntl(fd, F_GETFL);
-    int wanted = wait ? flags & ~O_NONBLOCK : flags | O_NONBLOCK;
-
-    if (flags != wanted)
-        (void)fcntl(fd, F_SETFL, wanted);
-}
-
-/* A pipe has no messages: all of one is written, and read. */
-static int send_pipe(struct channel *c, const void *data, size_t len,
-                     bool wait)
-{
-    const unsigned char *p = data;
-    size_t done = 0;
-
-    (void)wait;
-    while (done < len) {
-        ssize_t n = write(c->fd[1], p + done, len - done);
-
-        if (n < 0 && errno != EINTR)
-            return -1;
-        done += n > 0 ? (size_t)n : 0;
-    }
-    return 1;
-}
-
-static int receive_pipe(struct channel *c, void *to, size_t size, bool wait)
-{
-    unsigned char *p = to;
-    size_t done = 0;
-
-    while (done < size) {
-        ssize_t n = read(c->fd[0], p + done, size - done);
-
-        if (n < 0 && errno == EAGAIN && done == 0 && !wait)
-            return 0;
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-            return -1;
-        done += n > 0 ? (size_t)n : 0;
-    }
-    return 1;
-}
-
-static void drop_fds(struct channel *c)
-{
-    (void)close(c->fd[0]);
-    (void)close(c->fd[1]);
-}
-
-static bool make_socket(struct channel *c, size_t size)
-{
-    int room = (int)(4 * QUEUE_BYTES);
-
-    (void)size;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, c->fd) != 0)
-        return false;
-    (void)setsockopt(c->fd[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
-    return true;
-}
-
-static int send_socket(struct channel *c, const void *data, size_t len,
-                       bool wait)
-{
-    return again(send(c->fd[1], data, len, wait ? 0 : MSG_DONTWAIT));
-}
-
-static int receive_socket(struct channel *c, void *to, size_t size, bool wait)
-{
-    return again(recv(c->fd[0], to, size, wait ? 0 : MSG_DONTWAIT));
-}
-
-static bool make_mq(struct channel *c, size_t size)
-{
-    struct mq_attr a = {.mq_maxmsg = 10, .mq_msgsize = (long)size};
-
-    /* As deep as the system allows. */
-    for (long depth = 256; depth >= 8; depth /= 2) {
-        snprintf(c->name, sizeof(c->name), "/shdict-bench-%d-%u",
-                 (int)getpid(), made++);
-        a.mq_maxmsg = depth;
-        c->mq = mq_open(c->name, O_RDWR | O_CREAT | O_EXCL, 0600, &a);
-        if (c->mq != (mqd_t)-1)
-            return true;
-    }
-    return false;
-}
-
-static int send_mq(struct channel *c, const void *data, size_t len, bool wait)
-{
-    struct timespec never = {0, 0};
-
-    return again(wait ? mq_send(c->mq, data, len, 0)
-                      : mq_timedsend(c->mq, data, len, 0, &never));
-}
-
-static int receive_mq(struct channel *c, void *to, size_t size, bool wait)
-{
-    struct timespec never = {0, 0};
-
-    return again(wait ? mq_receive(c->mq, to, size, NULL)
-                      : mq_timedreceive(c->mq, to, size, NULL, &never));
-}
-
-static void drop_mq(struct channel *c)
-{
-    (void)mq_close(c->mq);
-    (void)mq_unlink(c->name);
-}
-
-#ifdef HAVE_BOOST
-static bool make_boost(struct channel *c, size_t size)
-{
-    size_t depth = size > 4096 ? 64 : 1024;
-
-    snprintf(c->name, sizeof(c->name), "shdict-bench-%d-%u", (int)getpid(),
-             made++);
-    c->boost = boost_make(c->name, depth, size);
-    return c->boost != NULL;
-}
-
-static int send_boost(struct channel *c, const void *data, size_t len,
-                      bool wait)
-{
-    return boost_send(c->boost, data, len, wait);
-}
-
-static int receive_boost(struct channel *c, void *to, size_t size, bool wait)
-{
-    return boost_receive(c->boost, to, size, wait);
-}
-
-static void drop_boost(struct channel *c)
-{
-    boost_drop(c->name);
-}
-#endif
-
-static const struct way WAYS[] = {
-    {"shdict topic", true, SIZE_MAX_BYTES, make_topic, receiver_topic,
-     send_topic, receive_topic, drop_topic},
-    {"pipe", false, SIZE_MAX_BYTES, make_pipe, NULL, send_pipe, receive_pipe,
-     drop_fds},
-    {"unix socket", false, SIZE_MAX_BYTES, make_socket, NULL, send_socket,
-     receive_socket, drop_fds},
-    {"posix mq", false, 8192, make_mq, NULL, send_mq, receive_mq, drop_mq},
-#ifdef HAVE_BOOST
-    {"boost mq", false, SIZE_MAX_BYTES, make_boost, NULL, send_boost,
-     receive_boost, drop_boost},
-#endif
-};
-#define WAYS_COUNT (sizeof(WAYS) / sizeof(WAYS[0]))
+struct shared *shared;
+shd_segment *segment;
 
 /* ---- processes ------------------------------------------------------------ */
-
-struct shared {
-    uint64_t ready, go, failed;
-    uint64_t line[16]; /* handed to and fro */
-    struct {           /* of each child: what it has done */
-        uint64_t count, at_end, pad[6];
-    } done[2 * CHANNELS_MAX];
-};
-static struct shared *shared;
 
 static double now(void)
 {
@@ -373,48 +102,51 @@ static bool race(const pid_t *pid, uint32_t n, double length, double *took)
     return good;
 }
 
-static void count(uint32_t child)
+static void count(uint32_t child, uint64_t more)
 {
     uint64_t *n = &shared->done[child].count;
 
-    atomic_store64(n, atomic_load64(n) + 1);
+    atomic_store64(n, atomic_load64(n) + more);
 }
 
-/* Sends, or receives, one; again and again if it is busy. */
+/* What rc says, or again and again what the caller does if there is nothing
+ * and nobody waits. False: that. */
+static bool went(int rc)
+{
+    if (rc < 0)
+        fail();
+    if (rc == 0)
+        atomic_pause();
+    return rc > 0;
+}
+
 static void send_one(const struct way *w, struct channel *c, const void *data,
                      size_t len, bool busy)
 {
-    int rc = 0;
-
-    while (rc == 0) {
-        rc = w->send(c, data, len, !busy);
-        if (rc == 0)
-            atomic_pause();
-    }
-    if (rc < 0)
-        fail();
+    while (!went(w->send(c, data, len, 1, !busy)))
+        ;
 }
 
 static void receive_one(const struct way *w, struct channel *c, void *to,
                         size_t size, bool busy)
 {
-    int rc = 0;
-
-    while (rc == 0) {
-        rc = w->receive(c, to, size, !busy);
-        if (rc == 0)
-            atomic_pause();
-    }
-    if (rc < 0)
-        fail();
+    while (!went(w->receive(c, to, size, 1, !busy)))
+        ;
 }
 
 static void prepare_receiver(const struct way *w, struct channel *c, bool busy)
 {
     if (w->receiver != NULL && !w->receiver(c))
         fail();
-    if (w->drop == drop_fds)
-        set_waiting(c->fd[0], !busy);
+    way_set_waiting(w, c, !busy);
+}
+
+static bool make(const struct way *w, struct channel *c, uint32_t number,
+                 size_t size)
+{
+    memset(c, 0, sizeof(*c));
+    c->number = number;
+    return size <= w->largest && w->make(c, size);
 }
 
 /* ---- latency -------------------------------------------------------------- */
@@ -435,43 +167,61 @@ static double line_latency(double length)
             while (atomic_load64(word) != i + side)
                 atomic_pause();
             atomic_store64(word, i + side + 1);
-            count((uint32_t)side);
+            count((uint32_t)side, 1);
         }
     }
     (void)race(pid, 2, length, &took);
     return took / (double)(shared->done[0].at_end + 1) / 2 * 1e9;
 }
 
+/* There and back, again and again. */
+static _Noreturn void ping(const struct way *w, struct channel *there,
+                           struct channel *back, size_t size, bool busy,
+                           uint32_t side)
+{
+    static unsigned char data[SIZE_MAX_BYTES];
+
+    if (w->call == NULL || side == 1)
+        prepare_receiver(w, side == 0 ? back : there, busy);
+    line_up();
+    for (;;) {
+        if (w->call != NULL && side == 0) {
+            while (!went(w->call(there, data, size, !busy)))
+                ;
+        } else if (w->call != NULL) {
+            while (!went(w->serve(there, data, size, !busy)))
+                ;
+        } else if (side == 0) {
+            send_one(w, there, data, size, busy);
+            receive_one(w, back, data, size, busy);
+        } else {
+            receive_one(w, there, data, size, busy);
+            send_one(w, back, data, size, busy);
+        }
+        count(side, 1);
+    }
+}
+
 /* ns one way; < 0: it cannot. */
 static double latency(const struct way *w, size_t size, double length,
                       bool busy)
 {
-    static unsigned char data[SIZE_MAX_BYTES];
-    struct channel there = {0}, back = {0};
+    struct channel there, back;
     pid_t pid[2];
     double took;
     bool good;
 
-    if (size > w->largest || !w->make(&there, size) || !w->make(&back, size))
+    if (!make(w, &there, 0, size))
         return -1;
+    if (!make(w, &back, 1, size)) {
+        w->drop(&there);
+        return -1;
+    }
     memset(shared, 0, sizeof(*shared));
-    for (int side = 0; side < 2; side++) {
-        struct channel *out = side == 0 ? &there : &back;
-        struct channel *in = side == 0 ? &back : &there;
-
+    for (uint32_t side = 0; side < 2; side++) {
         pid[side] = begin();
-        if (pid[side] != 0)
-            continue;
-        prepare_receiver(w, in, busy);
-        line_up();
-        for (;;) {
-            if (side == 0)
-                send_one(w, out, data, size, busy);
-            receive_one(w, in, data, size, busy);
-            if (side == 1)
-                send_one(w, out, data, size, busy);
-            count((uint32_t)side);
-        }
+        if (pid[side] == 0)
+            ping(w, &there, &back, size, busy, side);
     }
     good = race(pid, 2, length, &took) && shared->done[0].at_end > 0;
     w->drop(&there);
@@ -481,151 +231,247 @@ static double latency(const struct way *w, size_t size, double length,
 
 /* ---- throughput ----------------------------------------------------------- */
 
-static _Noreturn void sender(const struct way *w, struct channel *c,
-                             uint32_t channels, size_t size, uint32_t first,
-                             bool to_all)
+struct pattern {
+    const char *title;
+    uint32_t senders, receivers;
+    bool to_all; /* each message; else, for who has one channel a receiver, to
+                    them in turn */
+    bool busy;
+};
+
+static const struct pattern PATTERNS[] = {{"1:1", 1, 1, true, false},
+                                          {"1:1, busy", 1, 1, true, true},
+                                          {"1:4", 1, 4, true, false},
+                                          {"4:1", 4, 1, true, false},
+                                          {"4:4", 4, 4, false, false}};
+#define PATTERNS_COUNT (sizeof(PATTERNS) / sizeof(PATTERNS[0]))
+
+static _Noreturn void sender(const struct way *w, const struct pattern *p,
+                             struct channel *c, size_t size, uint32_t batch,
+                             uint32_t first)
 {
     static unsigned char data[SIZE_MAX_BYTES];
+    uint32_t channels = w->broadcast ? 1 : p->receivers;
+    uint32_t each = p->to_all && !w->broadcast ? channels : 1;
 
     line_up();
-    for (uint64_t i = 0;; i++)
-        for (uint32_t k = 0; k < (to_all ? channels : 1); k++)
-            send_one(w, &c[(first + i + k) % channels], data, size, false);
+    for (uint32_t i = first;; i++)
+        for (uint32_t k = 0; k < each; k++) {
+            struct channel *to = &c[(i + k) % channels];
+
+            while (!went(w->send(to, data, size, batch, !p->busy)))
+                ;
+        }
 }
 
-static _Noreturn void receiver(const struct way *w, struct channel *c,
-                               size_t size, uint32_t child)
+static _Noreturn void receiver(const struct way *w, const struct pattern *p,
+                               struct channel *c, size_t size, uint32_t batch,
+                               uint32_t child)
 {
     static unsigned char data[SIZE_MAX_BYTES];
 
-    prepare_receiver(w, c, false);
+    prepare_receiver(w, c, p->busy);
     line_up();
     for (;;) {
-        receive_one(w, c, data, size, false);
-        count(child);
+        int rc = w->receive(c, data, size, batch, !p->busy);
+
+        if (went(rc))
+            count(child, (uint64_t)rc);
     }
 }
 
-/* Deliveries a second; < 0: it cannot. `to_all`: each message to all
- * receivers; else (for who has one channel a receiver) to them in turn. */
-static double throughput(const struct way *w, size_t size, uint32_t senders,
-                         uint32_t receivers, double length, bool to_all)
+/* Deliveries a second; < 0: it cannot. */
+static double throughput(const struct way *w, const struct pattern *p,
+                         size_t size, uint32_t batch, double length)
 {
-    struct channel c[CHANNELS_MAX] = {0};
-    uint32_t channels = w->broadcast ? 1 : receivers;
+    struct channel c[CHANNELS_MAX];
+    uint32_t channels = w->broadcast ? 1 : p->receivers, have = 0;
+    uint32_t children = p->receivers + p->senders;
     pid_t pid[2 * CHANNELS_MAX];
     uint64_t got = 0;
-    double took;
+    double took = 1;
     bool good;
 
-    if (size > w->largest)
-        return -1;
-    for (uint32_t i = 0; i < channels; i++)
-        if (!w->make(&c[i], size))
-            return -1;
+    while (have < channels && make(w, &c[have], have, size))
+        have++;
+    good = have == channels;
     memset(shared, 0, sizeof(*shared));
     /* Receivers first: what nobody has subscribed to need not be read. */
-    for (uint32_t i = 0; i < receivers; i++) {
+    for (uint32_t i = 0; good && i < p->receivers; i++) {
         pid[i] = begin();
         if (pid[i] == 0)
-            receiver(w, &c[w->broadcast ? 0 : i], size, i);
+            receiver(w, p, &c[w->broadcast ? 0 : i], size, batch, i);
     }
-    while (atomic_load64(&shared->ready) < receivers &&
+    while (good && atomic_load64(&shared->ready) < p->receivers &&
            atomic_load64(&shared->failed) == 0)
         sched_yield();
-    for (uint32_t i = 0; i < senders; i++) {
-        pid[receivers + i] = begin();
-        if (pid[receivers + i] == 0)
-            sender(w, c, channels, size, i, to_all && !w->broadcast);
+    for (uint32_t i = 0; good && i < p->senders; i++) {
+        pid[p->receivers + i] = begin();
+        if (pid[p->receivers + i] == 0)
+            sender(w, p, c, size, batch, i);
     }
-    good = race(pid, receivers + senders, length, &took);
-    for (uint32_t i = 0; i < channels; i++)
+    good = good && race(pid, children, length, &took);
+    for (uint32_t i = 0; i < have; i++)
         w->drop(&c[i]);
-    for (uint32_t i = 0; i < receivers; i++)
+    for (uint32_t i = 0; i < p->receivers; i++)
         got += shared->done[i].at_end;
     return good && got > 0 ? (double)got / took : -1;
+}
+
+/* ---- locks ---------------------------------------------------------------- */
+
+/* Times a second that `workers` have had it, and *changes: that it went from
+ * one to the other. < 0: it cannot. */
+static double lock_rate(const struct lock_way *w, uint32_t workers,
+                        double length, double *changes)
+{
+    pid_t pid[2];
+    double took;
+    uint64_t n = 0;
+    bool good = w->make();
+
+    memset(shared, 0, sizeof(*shared));
+    for (uint32_t i = 0; good && i < workers; i++) {
+        pid[i] = begin();
+        if (pid[i] != 0)
+            continue;
+        line_up();
+        for (;;) {
+            if (!w->take())
+                fail();
+            if (shared->owner != i + 1) {
+                shared->owner = i + 1;
+                shared->changes++;
+            }
+            if (!w->give())
+                fail();
+            count(i, 1);
+        }
+    }
+    good = good && race(pid, workers, length, &took);
+    for (uint32_t i = 0; i < workers; i++)
+        n += shared->done[i].at_end;
+    *changes = good ? (double)shared->changes / took : -1;
+    return good ? (double)n / took : -1;
 }
 
 /* ---- tables --------------------------------------------------------------- */
 
 static const size_t SIZES[] = {8, 64, 1024, 8192, 65536};
 #define SIZES_COUNT (sizeof(SIZES) / sizeof(SIZES[0]))
+#define WAYS_MAX 16u
 
-static bool json;
-static bool any_json;
+static bool json, any_json;
 
-static void begin_table(const char *title, const char *unit)
+struct table {
+    const char *title, *unit;
+    bool more_is_better;
+    double value[WAYS_MAX][SIZES_COUNT];
+};
+
+static void write_json(const struct table *t, uint32_t batch)
 {
-    if (json)
+    for (size_t w = 0; WAYS[w].name != NULL; w++) {
+        for (size_t i = 0; i < SIZES_COUNT; i++) {
+            if (t->value[w][i] < 0)
+                continue;
+            printf("%s\n  {\"table\": \"%s\", \"unit\": \"%s\", "
+                   "\"batch\": %u, \"way\": \"%s\", \"ours\": %s, "
+                   "\"bytes\": %zu, \"value\": %.1f}",
+                   any_json ? "," : "", t->title, t->unit, batch, WAYS[w].name,
+                   WAYS[w].ours ? "true" : "false", SIZES[i],
+                   t->value[w][i]);
+            any_json = true;
+        }
+    }
+}
+
+static double best_of_ours(const struct table *t, size_t column)
+{
+    double best = -1;
+
+    for (size_t w = 0; WAYS[w].name != NULL; w++) {
+        double v = t->value[w][column];
+
+        if (WAYS[w].ours && v > 0 &&
+            (best < 0 || (t->more_is_better ? v > best : v < best)))
+            best = v;
+    }
+    return best;
+}
+
+static void print_table(const struct table *t, uint32_t batch)
+{
+    if (json) {
+        write_json(t, batch);
         return;
-    printf("\n%s, %s\n  %-14s", title, unit, "bytes");
+    }
+    printf("\n%s, %s%s (ours is so many times as good)\n  %-20s", t->title,
+           t->unit, batch > 1 ? ", up to 64 a call" : "", "bytes");
     for (size_t i = 0; i < SIZES_COUNT; i++)
         printf(" %18zu", SIZES[i]);
     printf("\n");
-}
+    for (size_t w = 0; WAYS[w].name != NULL; w++) {
+        printf("  %-20s", WAYS[w].name);
+        for (size_t i = 0; i < SIZES_COUNT; i++) {
+            double v = t->value[w][i], best = best_of_ours(t, i);
 
-/* The ratio is to ours in the same column: over 1, ours is better. */
-static void cell(const char *table, const char *way, size_t size, double value,
-                 double ratio)
-{
-    if (json) {
-        printf("%s\n  {\"table\": \"%s\", \"way\": \"%s\", \"bytes\": %zu, "
-               "\"value\": ",
-               any_json ? "," : "", table, way, size);
-        any_json = true;
-        if (value < 0)
-            printf("null}");
-        else
-            printf("%.1f, \"ours_better_by\": %.2f}", value, ratio);
-        return;
+            if (v < 0 || best < 0)
+                printf(" %18s", "-");
+            else
+                printf(" %11.0f %5.1fx", v,
+                       t->more_is_better ? best / v : v / best);
+        }
+        printf("\n");
     }
-    if (value < 0)
-        printf(" %18s", "-");
-    else
-        printf(" %11.0f %5.1fx", value, ratio);
+    fflush(stdout);
 }
 
 static void table_latency(const char *title, double length, bool busy)
 {
-    double ours[SIZES_COUNT];
+    struct table t = {.title = title, .unit = "ns one way"};
 
-    begin_table(title, "ns one way (times ours)");
-    for (size_t w = 0; w < WAYS_COUNT; w++) {
-        if (!json)
-            printf("  %-14s", WAYS[w].name);
-        for (size_t i = 0; i < SIZES_COUNT; i++) {
-            double ns = latency(&WAYS[w], SIZES[i], length, busy);
-
-            if (w == 0)
-                ours[i] = ns;
-            cell(title, WAYS[w].name, SIZES[i], ns, ns / ours[i]);
-            fflush(stdout);
-        }
-        if (!json)
-            printf("\n");
-    }
+    for (size_t w = 0; WAYS[w].name != NULL; w++)
+        for (size_t i = 0; i < SIZES_COUNT; i++)
+            t.value[w][i] = latency(&WAYS[w], SIZES[i], length, busy);
+    print_table(&t, 1);
 }
 
-static void table_throughput(const char *title, uint32_t senders,
-                             uint32_t receivers, double length, bool to_all)
+static void table_throughput(const struct pattern *p, uint32_t batch,
+                             double length)
 {
-    double ours[SIZES_COUNT];
+    struct table t = {.title = p->title,
+                      .unit = "deliveries a second",
+                      .more_is_better = true};
 
-    begin_table(title, "deliveries a second (ours is so many times it)");
-    for (size_t w = 0; w < WAYS_COUNT; w++) {
-        if (!json)
-            printf("  %-14s", WAYS[w].name);
-        for (size_t i = 0; i < SIZES_COUNT; i++) {
-            double rate = throughput(&WAYS[w], SIZES[i], senders, receivers,
-                                     length, to_all);
+    for (size_t w = 0; WAYS[w].name != NULL; w++)
+        for (size_t i = 0; i < SIZES_COUNT; i++)
+            t.value[w][i] =
+                WAYS[w].send == NULL || (batch > 1 && !WAYS[w].many)
+                    ? -1
+                    : throughput(&WAYS[w], p, SIZES[i], batch, length);
+    print_table(&t, batch);
+}
 
-            if (w == 0)
-                ours[i] = rate;
-            cell(title, WAYS[w].name, SIZES[i], rate, ours[i] / rate);
-            fflush(stdout);
-        }
-        if (!json)
-            printf("\n");
+static void table_locks(double length)
+{
+    if (!json)
+        printf("\nlocks, times a second\n  %-20s %14s %14s %14s\n", "",
+               "one worker", "two workers", "of them changes");
+    for (size_t i = 0; LOCK_WAYS[i].name != NULL; i++) {
+        const struct lock_way *w = &LOCK_WAYS[i];
+        double ignored, changes;
+        double one = lock_rate(w, 1, length, &ignored);
+        double two = lock_rate(w, 2, length, &changes);
+
+        if (json)
+            printf("%s\n  {\"way\": \"%s\", \"ours\": %s, \"one\": %.1f, "
+                   "\"two\": %.1f, \"changes\": %.1f}",
+                   i == 0 ? "" : ",", w->name, w->ours ? "true" : "false", one,
+                   two, changes);
+        else
+            printf("  %-20s %14.0f %14.0f %14.0f\n", w->name, one, two,
+                   changes);
     }
 }
 
@@ -635,20 +481,24 @@ int main(int argc, char **argv)
                                     .size_bytes = 256u << 20,
                                     .workers_max = 256};
     struct rlimit room = {RLIM_INFINITY, RLIM_INFINITY};
-    bool quick = false;
-    double length, floor_ns;
+    double length = 0.5, floor_ns;
 
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0) {
-            quick = true;
+            length = 0.02;
+        } else if (strcmp(argv[i], "--length") == 0 && i + 1 < argc) {
+            length = strtod(argv[++i], NULL);
         } else if (strcmp(argv[i], "--json") == 0) {
             json = true;
         } else {
-            fprintf(stderr, "usage: shdict-bench-ipc [--quick] [--json]\n");
+            fprintf(stderr, "usage: shdict-bench-ipc [--quick | --length "
+                            "SECONDS] [--json]\n"
+                            "  --length  of each measurement, 0.5\n");
             return 2;
         }
     }
-    length = quick ? 0.02 : 0.5;
+    if (!(length > 0 && length < 1e6))
+        return 2;
     /* More for POSIX queues than a user has; it may be refused. */
     (void)setrlimit(RLIMIT_MSGQUEUE, &room);
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
@@ -668,10 +518,13 @@ int main(int argc, char **argv)
                sysconf(_SC_NPROCESSORS_ONLN), floor_ns);
     table_latency("latency, busy", length, true);
     table_latency("latency, blocking", length, false);
-    table_throughput("1:1", 1, 1, length, true);
-    table_throughput("1:4", 1, 4, length, true);
-    table_throughput("4:1", 4, 1, length, true);
-    table_throughput("4:4", 4, 4, length, false);
+    for (size_t i = 0; i < PATTERNS_COUNT; i++) {
+        table_throughput(&PATTERNS[i], 1, length);
+        table_throughput(&PATTERNS[i], BATCH_MAX, length);
+    }
+    if (json)
+        printf("\n], \"locks\": [");
+    table_locks(length);
     if (json)
         printf("\n]}\n");
     return 0;
