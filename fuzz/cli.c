@@ -106,10 +106,13 @@ int cli_run(int argc, char **argv, const void *in, size_t in_len, char **out,
     (void)getopt(1, none, "");
     open_count = 0;
     waits = 0;
+    /* It leaves what it has to its process's end. */
+    workers_leaks(false);
     running = 1;
     if (setjmp(ended) == 0)
         status = shdict_main(argc, argv);
     running = 0;
+    workers_leaks(true);
     while (open_count > 0)
         (void)shd_segment_close(open_segments[--open_count]);
     (void)fclose(stdin);

@@ -201,6 +201,7 @@ static void attach(void)
         }
         p.data = fresh.data;
         p.left = fresh.left;
+        play_ipc_forget(&fresh);
         (void)shd_segment_close(o.flags == 0 ? fresh.segment : fresh.readonly);
     }
     if (ftruncate(other_fd, (off_t)bytes) != 0)

@@ -215,6 +215,7 @@ void workers_begin(shd_segment *s)
 
 void workers_end(void)
 {
+    workers_leaks(true);
     still = inside = armed = false;
     accesses_left = 0;
 }
@@ -325,8 +326,22 @@ void workers_kill(uint32_t worker)
     incarnations[worker] = 0;
 }
 
+/* What a call had allocated that is cut off goes with its process. */
+void __lsan_disable(void) __attribute__((weak));
+void __lsan_enable(void) __attribute__((weak));
+static bool unwatched;
+
+void workers_leaks(bool watch)
+{
+    if (unwatched == !watch || __lsan_disable == NULL)
+        return;
+    unwatched = !watch;
+    (watch ? __lsan_enable : __lsan_disable)();
+}
+
 void workers_arm(uint64_t stop)
 {
+    workers_leaks(stop == 0);
     stores_left = stop;
     held_count = 0;
     armed = stop > 0;
@@ -335,6 +350,7 @@ void workers_arm(uint64_t stop)
 void workers_done(void)
 {
     armed = false;
+    workers_leaks(true);
 }
 
 static void store_to(const void *p)
@@ -347,6 +363,7 @@ static void store_to(const void *p)
     armed = false;
     accesses_left = 0;
     workers_kill(runs);
+    workers_leaks(true);
     /* They go with a process. */
     while (held_count > 0)
         (void)__real_pthread_mutex_unlock(held[--held_count]);

@@ -10,7 +10,8 @@
  * CRASH  workers_try() runs a call and leaves it before its store number
  *        `stop` (clang puts a call in front of each load and store; other
  *        compilers do not, and nobody dies or is interrupted then). The locks that the worker had are marked
- *        as the kernel does. Memory that the call had allocated leaks.
+ *        as the kernel does. Memory that the call had allocated
+ *        leaks, and is not looked for.
  */
 #ifndef SHD_FUZZ_WORKERS_H
 #define SHD_FUZZ_WORKERS_H
@@ -50,6 +51,9 @@ void workers_done(void);
 
 extern jmp_buf workers_death;
 void workers_arm(uint64_t stop);
+
+/* Is what is allocated from now on to be given back? */
+void workers_leaks(bool watch);
 
 /* One more worker, who is never killed, with an attachment of its own: before
  * workers_keep(s). What it does while another one is in the middle of a call is

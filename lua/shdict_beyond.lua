@@ -283,7 +283,7 @@ end
 
 -- Apart from append, for its errors name the caller of append.
 local function append_options(init, init_ttl)
-    if init ~= nil then
+    if type(init) ~= "nil" then -- a NULL of the FFI equals nil
         local text = text_of(init)
         if not text then
             error("bad init arg: string expected, got " .. type(init), 3)
@@ -526,6 +526,10 @@ function Dict.get_multi(self, keys, results, flags)
     local dict = dict_of(self)
     if type(keys) ~= "table" then
         error('bad "keys" argument', 2)
+    elseif results and type(results) ~= "table" then
+        error('bad "results" argument', 2)
+    elseif flags and type(flags) ~= "table" then
+        error('bad "flags" argument', 2)
     end
     local n = #keys
     local ok, err = many_fill(keys, n)
@@ -766,6 +770,9 @@ function Dict.stats(self, into)
     local info, err = Dict.info(self)
     if not info then
         return nil, err
+    end
+    if into and type(into) ~= "table" then
+        error('bad "into" argument', 2)
     end
     into = into or {}
     into.entries = info.entries

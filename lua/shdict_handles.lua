@@ -66,6 +66,9 @@ function M.kind(name, close, methods)
     function kind.adopt(handle, parent)
         local releases = owner_of(parent).releases
         local token = {}
+        -- The object, for whoever closes it by its segment: what was closed
+        -- is not to be used. Weak, as `release` must not keep it.
+        local adopted = setmetatable({}, { __mode = "v" })
         -- Finalizers run in any order, and the library gives a closed handle
         -- out again: so each is closed through the table of those that are
         -- still to be closed.
@@ -74,13 +77,19 @@ function M.kind(name, close, methods)
                 return CLOSED
             end
             releases[token] = nil
+            if adopted.object then
+                adopted.object[1] = none
+            end
             return close(handle)
         end
         releases[token] = release
         -- A copy of the pointer: were it `handle` itself, `release` would
         -- keep it.
         local collected = ffi_gc(ffi_new(ctype, handle), release)
-        return setmetatable({ collected, parent, drop = release }, methods)
+        local object = setmetatable({ collected, parent, drop = release },
+                                    methods)
+        adopted.object = object
+        return object
     end
 
     function kind.of(self)

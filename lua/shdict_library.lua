@@ -191,12 +191,20 @@ local function lease_seconds(name, value)
     return value
 end
 
+local function object_name(name, value)
+    if type(value) ~= "string" or value:find("\0", 1, true) then
+        return nil, ("bad %s: string without NUL bytes expected"):format(name)
+    end
+    return value
+end
+
 M.QUEUE_OPTIONS = {
     capacity = size_of,
     message_bytes = size_of,
     messages_max = whole(1, 2 ^ 53),
     deliveries_max = whole(1, UINT32_MAX),
-    lease = lease_seconds
+    lease = lease_seconds,
+    dead_to = object_name
 }
 
 M.SAVE_OPTIONS = {

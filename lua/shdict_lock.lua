@@ -194,9 +194,19 @@ function Lock.request(self, ttl)
     return failed(code)
 end
 
+local function is_ticket(ticket)
+    return ffi.istype("uint64_t", ticket)
+end
+
+local NO_TICKET = "bad ticket: what request gave expected"
+
 -- As acquire, once it is granted; false: not yet.
 function Lock.poll(self, ticket)
-    local code = lib.shd_lock_poll(lock_of(self), ticket, grant)
+    local lock = lock_of(self)
+    if not is_ticket(ticket) then
+        return invalid(NO_TICKET)
+    end
+    local code = lib.shd_lock_poll(lock, ticket, grant)
     if code == OK then
         return granted(self)
     end
@@ -208,7 +218,11 @@ end
 
 -- true: left the line. As acquire: it had been granted.
 function Lock.cancel(self, ticket)
-    local code = lib.shd_lock_cancel(lock_of(self), ticket, grant)
+    local lock = lock_of(self)
+    if not is_ticket(ticket) then
+        return invalid(NO_TICKET)
+    end
+    local code = lib.shd_lock_cancel(lock, ticket, grant)
     if code == OK then
         return granted(self)
     end

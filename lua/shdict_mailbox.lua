@@ -348,6 +348,45 @@ function Mailbox.boxes(self)
     end)
 end
 
+-- Message number index (from 1) of those that wait for that worker, which stays,
+-- and a table about it.
+function Mailbox.peek(self, to, index)
+    local mailbox = mailbox_of(self)
+    local at = index == nil and 0 or index - 1
+    if not is_incarnation(to) or not (at >= 0 and at < 2 ^ 32) then
+        return invalid("bad worker, or index")
+    end
+    local slot, code = 0, NOTFOUND
+    while code == NOTFOUND do
+        local box
+        box, code = read_box(function(out)
+            return lib.shd_mailbox_box(mailbox, slot, out)
+        end)
+        if box and box.owner == to then
+            code = lib.shd_mailbox_peek(mailbox, slot, at, buf, size, mail)
+            while code == OK and mail.len > size do
+                grow()
+                code = lib.shd_mailbox_peek(mailbox, slot, at, buf, size,
+                                            mail)
+            end
+            break
+        end
+        code = box and NOTFOUND or code
+        slot = slot + 1
+    end
+    -- Past the last slot: nobody's box.
+    if code ~= OK then
+        return answer(code == lib.SHD_INVAL and NOTFOUND or code)
+    end
+    return ffi_string(buf, mail.len), {
+        id = tonumber(mail.id),
+        from = tonumber(mail.from),
+        to = tonumber(mail.to),
+        request = mail.request ~= 0,
+        sent_ms = tonumber(mail.sent_ms)
+    }
+end
+
 function Mailbox.close(self)
     return mailboxes.close(self)
 end

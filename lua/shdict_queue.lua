@@ -121,6 +121,23 @@ function Queue.close(self)
     return true
 end
 
+-- The ms of a push's options, delay and wait; nil and what is wrong with them.
+local function times_of(options)
+    if options and type(options) ~= "table" then
+        return nil, "bad options: table expected, got " .. type(options)
+    end
+    local delay, err = ms_of(options and options.delay, 0)
+    if not delay then
+        return nil, err
+    end
+    local wait
+    wait, err = ms_of(options and options.wait, 0)
+    if not wait then
+        return nil, err
+    end
+    return delay, wait
+end
+
 -- The message's number. options: delay, wait.
 function Queue.push(self, text, options)
     local queue = queue_of(self)
@@ -132,13 +149,9 @@ function Queue.push(self, text, options)
     elseif type(text) ~= "string" then
         return invalid("bad message: string expected, got " .. type(text))
     end
-    local delay, err = ms_of(options and options.delay, 0)
-    local wait
-    if delay then
-        wait, err = ms_of(options and options.wait, 0)
-    end
-    if not wait then
-        return invalid(err)
+    local delay, wait = times_of(options)
+    if not delay then
+        return invalid(wait)
     end
     local code = lib.shd_queue_push(queue, text, #text, delay, wait, number)
     if code ~= OK then
@@ -193,13 +206,9 @@ function Queue.push_many(self, texts, options)
         row_data[i - 1] = ffi.cast("const char *", text)
         row_lens[i - 1] = #text
     end
-    local delay, err = ms_of(options and options.delay, 0)
-    local wait
-    if delay then
-        wait, err = ms_of(options and options.wait, 0)
-    end
-    if not wait then
-        return invalid(err)
+    local delay, wait = times_of(options)
+    if not delay then
+        return invalid(wait)
     end
     local code = lib.shd_queue_push_many(queue, n, row_data, row_lens, delay,
                                          wait, row_numbers, pushed)
@@ -384,6 +393,13 @@ function Queue.extend(self, lease, seconds)
     return done(lib.shd_queue_extend(queue, lease, ms))
 end
 
+-- A number of messages, or of one of them.
+local function is_count(n, least)
+    return type(n) == "number" and n >= least and n < 2 ^ 53
+end
+
+local BAD_MAX = "bad max: number expected"
+
 -- Message number index (from 1) of those that are "ready" (or as which says),
 -- and what is known of it.
 function Queue.peek(self, index, which)
@@ -394,6 +410,9 @@ function Queue.peek(self, index, which)
     local kind = WHICH[which or "ready"]
     if not kind then
         return invalid("bad which: ready, delayed, leased, reserved or dead")
+    end
+    if not is_count(index or 1, 1) then
+        return invalid("bad index: number from 1 expected")
     end
     local at = (index or 1) - 1
     local code = lib.shd_queue_peek(queue, kind, at, buf, size, message)
@@ -427,6 +446,9 @@ function Queue.drain(self, which, max)
     if not kind then
         return invalid("bad which: ready, delayed or dead")
     end
+    if not is_count(max or 0, 0) then
+        return invalid(BAD_MAX)
+    end
     local code = lib.shd_queue_drain(queue, kind, max or 0, number)
     if code ~= OK then
         return answer(code)
@@ -439,6 +461,9 @@ function Queue.requeue(self, max)
     local queue = queue_of(self)
     if not queue then
         return closed()
+    end
+    if not is_count(max or 0, 0) then
+        return invalid(BAD_MAX)
     end
     local code = lib.shd_queue_requeue(queue, max or 0, number)
     if code ~= OK then
@@ -494,6 +519,7 @@ function M.open(segment_object, segment, name, options)
         o.messages_max = checked.messages_max or 0
         o.deliveries_max = checked.deliveries_max or 0
         o.lease_ms = math.ceil((checked.lease or 0) * 1000)
+        o.dead_to = checked.dead_to -- which lives as long as this call
     end
     local out = ffi_new("shd_queue *[1]")
     local code = lib.shd_queue_open(segment, name, o, out)

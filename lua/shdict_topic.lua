@@ -251,10 +251,11 @@ function Subscription.batch(self, max, timeout)
     if not ms then
         return invalid(err)
     end
-    max = math.min(max or BATCH, BATCH)
-    if not (max >= 1) then
+    max = max or BATCH
+    if type(max) ~= "number" or not (max >= 1) then
         return invalid("bad max: a number from 1 expected")
     end
+    max = math.min(max, BATCH)
     local code = fetch(self, max, ms)
     if code == NOTFOUND and self.missed == 0 then
         return nil, "timeout", "SHD_NOTFOUND"

@@ -1256,7 +1256,11 @@ SHD_API void shd_keys_free(shd_keys *keys);
  * looks, which one that waits does every 250 ms. Exactly once, if nobody dies
  * and no lease ends. A message that has been delivered deliveries_max times
  * without being acknowledged becomes a *dead letter*, which stays in the
- * queue's memory until it is drained or put back (shd_queue_requeue).
+ * queue's memory until it is drained or put back (shd_queue_requeue), or, if
+ * the queue says so (dead_to), goes to another queue and is a message of that
+ * one, delivered to nobody yet: at once, or when there is such a queue, and
+ * room in it. It is in one of the two at any time, also when who moves it is
+ * killed: the next reap, or who takes from either, goes on.
  *
  * A queue is bounded, by bytes and if wanted by messages, and never drops
  * anything: who pushes to a full one waits, or gets SHD_FULL. */
@@ -1277,6 +1281,8 @@ struct shd_queue_options {
                                 counted; 0: as many as fit */
     uint64_t lease_ms;       /* leases end after that; 0: only with the death
                                 of the consumer */
+    const char *dead_to;     /* the queue that dead letters go to; it may be
+                                made later. NULL: they stay */
 };
 
 enum { /* struct shd_message.state, and `which` */
@@ -1289,9 +1295,10 @@ enum { /* struct shd_message.state, and `which` */
 
 struct shd_message {
     uint64_t len;       /* bytes */
-    uint64_t id;        /* 1, 2 ... in the order of pushing */
+    uint64_t id;        /* 1, 2 ... in the order of pushing; a letter from
+                           another queue gets a new one, */
     uint64_t lease;     /* for shd_queue_ack and its like */
-    uint64_t from;      /* incarnation of the worker that pushed it */
+    uint64_t from;      /* incarnation of the worker that pushed it, there */
     uint64_t holder;    /* leased: incarnation of the consumer; else 0 */
     uint64_t pushed_ms; /* wall clock, of the kernel's last tick */
     int64_t when_ms;    /* delayed: ms until it is ready; leased: ms until the
@@ -1325,12 +1332,14 @@ struct shd_queue_info {
     uint64_t redelivered; /* came back and were handed out again, */
     uint64_t expired;     /* of those that came back: by the end of a lease, */
     uint64_t orphaned;    /* by the death of the consumer */
+    uint64_t forwarded;   /* dead letters that went to the queue dead_to */
     char name[64];
+    char dead_to[64];     /* "": dead letters stay */
 };
 
 /* Opens the queue of that name, and makes it if it is not there and o is
  * given. SHD_MISMATCH: it is there and one of the options that are not 0 is
- * another; or it is no queue. SHD_NOTFOUND, SHD_NOMEM, SHD_FULL, SHD_NAME as
+ * another; or it is no queue. SHD_INVAL: dead_to is its own name. SHD_NOTFOUND, SHD_NOMEM, SHD_FULL, SHD_NAME as
  * of shd_dict_open. */
 SHD_API SHD_MUST int shd_queue_open(shd_segment *segment, const char *name,
                                     const struct shd_queue_options *o,

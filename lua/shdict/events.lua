@@ -11,6 +11,9 @@
 --
 -- It stands on a topic, so who polls too seldom is told how many it missed
 -- (the source "worker-events", the event "missed"), and nobody is held up.
+-- What is for one worker goes the same way: all that a worker is told comes in one
+-- order, poll() waits at one place, and a name may be any. Who wants to know whether
+-- that worker is there, and has got it, sends by segment:mailbox.
 --
 -- OWNS   one subscription for each Lua state.
 -- HOLDS  handlers run in poll() and post_local() only, each in a pcall; every

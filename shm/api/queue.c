@@ -3,7 +3,7 @@
  * The contracts are in shdict.h. */
 #include "shm/api/object.h"
 #include "shm/base/error.h"
-#include "shm/ipc/queue.h"
+#include "shm/ipc/letters.h"
 
 #include <string.h>
 
@@ -51,8 +51,10 @@ int shd_queue_open(shd_segment *segment, const char *name,
         rc = error_set(SHD_INVAL, "out is NULL");
     if (rc == SHD_OK)
         rc = handle_object_open(segment, name, &how, &h);
-    if (rc == SHD_OK)
+    if (rc == SHD_OK) {
         *out = (shd_queue *)(void *)h;
+        letters_introduce(view(*out));
+    }
     return rc;
 }
 
@@ -188,62 +190,82 @@ int shd_queue_cancel(shd_queue *queue, uint64_t lease)
 
 /* ---- taking ------------------------------------------------------------ */
 
-static int take(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
-                bool lease, struct shd_message *m)
+/* Whoever comes by sends on what has become a dead letter: it is no matter of
+ * the caller's if that fails. */
+static void send_on(const struct queue *q)
 {
-    uint32_t ignored;
-    size_t at;
-    int rc = writer(queue);
-
-    if (rc == SHD_OK && (m == NULL || (buf == NULL && size > 0)))
-        rc = error_set(SHD_INVAL, "m or buf is NULL");
-    if (rc != SHD_OK)
-        return rc;
-    return queue_take_many(view(queue), buf, size, wait_ms, lease, 1, m, &at,
-                           &ignored);
+    if (letters_wait(q))
+        (void)letters_forward(q);
 }
 
-static int take_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
-                     int64_t wait_ms, bool lease, struct shd_message *m,
-                     size_t *at, uint32_t *taken)
+/* Where letters come in, an empty queue has them come first. */
+static int gather_and_take(const struct queue *q, void *buf, size_t size,
+                           int64_t wait_ms, bool lease, uint32_t max,
+                           struct shd_message *m, size_t *at, uint32_t *taken)
 {
+    int rc = queue_take_many(q, buf, size, 0, lease, max, m, at, taken);
+
+    if (rc != SHD_NOTFOUND)
+        return rc;
+    (void)letters_gather(q);
+    return queue_take_many(q, buf, size, wait_ms, lease, max, m, at, taken);
+}
+
+static int take(shd_queue *queue, uint32_t max, void *buf, size_t size,
+                int64_t wait_ms, bool lease, struct shd_message *m, size_t *at,
+                uint32_t *taken)
+{
+    const struct queue *q;
     int rc = writer(queue);
 
     if (taken != NULL)
         *taken = 0;
     if (rc == SHD_OK && (max == 0 || m == NULL || at == NULL ||
                          taken == NULL || (buf == NULL && size > 0)))
-        rc = error_set(SHD_INVAL, "max is 0, or m, at, taken or buf is NULL");
+        rc = error_set(SHD_INVAL, "m or buf is NULL, or at or taken, or max "
+                                  "is 0");
     if (rc != SHD_OK)
         return rc;
-    return queue_take_many(view(queue), buf, size, wait_ms, lease, max, m, at,
-                           taken);
+    q = view(queue);
+    rc = letters_come(q) ? gather_and_take(q, buf, size, wait_ms, lease, max,
+                                           m, at, taken)
+                         : queue_take_many(q, buf, size, wait_ms, lease, max,
+                                           m, at, taken);
+    if (rc == SHD_OK || rc == SHD_NOTFOUND)
+        send_on(q);
+    return rc;
 }
 
 int shd_queue_pop_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
                        int64_t wait_ms, struct shd_message *m, size_t *at,
                        uint32_t *taken)
 {
-    return take_many(queue, max, buf, size, wait_ms, false, m, at, taken);
+    return take(queue, max, buf, size, wait_ms, false, m, at, taken);
 }
 
 int shd_queue_take_many(shd_queue *queue, uint32_t max, void *buf, size_t size,
                         int64_t wait_ms, struct shd_message *m, size_t *at,
                         uint32_t *taken)
 {
-    return take_many(queue, max, buf, size, wait_ms, true, m, at, taken);
+    return take(queue, max, buf, size, wait_ms, true, m, at, taken);
 }
 
 int shd_queue_pop(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
                   struct shd_message *m)
 {
-    return take(queue, buf, size, wait_ms, false, m);
+    uint32_t ignored;
+    size_t at;
+
+    return take(queue, 1, buf, size, wait_ms, false, m, &at, &ignored);
 }
 
 int shd_queue_take(shd_queue *queue, void *buf, size_t size, int64_t wait_ms,
                    struct shd_message *m)
 {
-    return take(queue, buf, size, wait_ms, true, m);
+    uint32_t ignored;
+    size_t at;
+
+    return take(queue, 1, buf, size, wait_ms, true, m, &at, &ignored);
 }
 
 int shd_queue_ack(shd_queue *queue, uint64_t lease)
@@ -270,7 +292,11 @@ int shd_queue_nack(shd_queue *queue, uint64_t lease, int64_t delay_ms)
 
     if (rc == SHD_OK)
         rc = time_check("a delay", delay_ms);
-    return rc != SHD_OK ? rc : queue_nack(view(queue), lease, delay_ms);
+    if (rc == SHD_OK)
+        rc = queue_nack(view(queue), lease, delay_ms);
+    if (rc == SHD_OK)
+        send_on(view(queue));
+    return rc;
 }
 
 int shd_queue_extend(shd_queue *queue, uint64_t lease, int64_t lease_ms)
@@ -330,6 +356,8 @@ int shd_queue_arm(shd_queue *queue, int room, int64_t *again_ms)
 
     if (rc != SHD_OK)
         return rc;
+    if (!room)
+        (void)letters_gather(view(queue));
     return queue_arm(view(queue),
                      room ? QUEUE_WAIT_ROOM : QUEUE_WAIT_MESSAGES, again_ms);
 }

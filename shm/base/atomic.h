@@ -134,6 +134,12 @@ static inline void atomic_will_write(const void *p)
 #endif
 }
 
+/* The line of p will be read soon. A hint: any address will do. */
+static inline void atomic_will_read(const void *p)
+{
+    __builtin_prefetch(p);
+}
+
 /* Says to the processor that this is a spinning wait. */
 static inline void atomic_pause(void)
 {

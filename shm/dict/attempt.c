@@ -101,6 +101,44 @@ struct chain_site attempt_site(const struct attempt *a, int slot)
                                .built = &a->shard->chains};
 }
 
+/* What the old value ends in, if it was a chain when it was looked up: for
+ * chain_fill. */
+static uint32_t old_chain(const struct attempt *a)
+{
+    const uint32_t *chain;
+
+    if (a->old == 0 ||
+        (atomic_load32(&a->entry->cell.meta) & CELL_CHAINED) == 0)
+        return 0;
+    chain = entry_chain(&a->d->pages, &a->entry->cell);
+    return chain == NULL ? 0 : atomic_load32(chain);
+}
+
+static void will_write(const struct attempt *a, uint32_t ref, bool page)
+{
+    uint32_t n = cell_page(&a->d->pages, ref);
+
+    if (n == PAGE_NONE)
+        return;
+    atomic_will_write(cell_fresh(&a->d->pages, ref));
+    if (page)
+        atomic_will_write(&a->d->pages.table[n]);
+}
+
+void attempt_will_link(const struct attempt *a)
+{
+    const struct cell *c;
+
+    if (a->old == 0)
+        return;
+    c = &a->entry->cell;
+    will_write(a, old_chain(a), true);
+    will_write(a, a->old, true);
+    will_write(a, atomic_load32(&c->word[LIST_PREV]), false);
+    will_write(a, atomic_load32(&c->word[LIST_NEXT]), false);
+    will_write(a, atomic_load32(&a->shard->lru.first), false);
+}
+
 int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
                         int *steps)
 {
@@ -109,7 +147,7 @@ int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
 
     while (left > 0) {
         uint32_t class = attempt_class(a, chain_class(left));
-        int rc = chain_build_step(&site, &item->chain, class, &left);
+        int rc = chain_build_step(&site, class, &left);
 
         if (rc == SHD_OK)
             *steps = 0;
@@ -118,7 +156,7 @@ int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
         if (rc != SHD_OK)
             return rc;
     }
-    return SHD_OK;
+    return chain_fill(&site, &item->chain, old_chain(a));
 }
 
 int attempt_adopt_chain(struct attempt *a, struct txn *t, int slot,

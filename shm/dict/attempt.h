@@ -95,6 +95,10 @@ struct chain_site attempt_site(const struct attempt *a, int slot);
 int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
                  uint64_t expires);
 
+/* After a look-up: asks for the lines that attempt_link will write to when the
+ * old value goes, so that they come while the new one is copied. */
+void attempt_will_link(const struct attempt *a);
+
 /* ---- store.c, for other changes under the lock ------------------------ */
 
 /* What one transaction may log that stores a filled fresh entry. */

@@ -131,6 +131,25 @@ static bool split(const struct dict *d, struct item *item, uint64_t head)
     return item->prefix > 0;
 }
 
+/* A string that is longer than a cell begins in its entry's, if that takes what
+ * a page leaves of it, and a version beside it: two cells, not three. */
+static bool split_page(const struct dict *d, struct item *item, uint64_t head)
+{
+    uint64_t rest = item->len > CHAIN_DATA_MAX ? item->len - CHAIN_DATA_MAX : 1;
+
+    if (rest > SLAB_CELL_MAX || head + 16 + pad8(rest) > SLAB_CELL_MAX ||
+        dict_gone(d, 0) || pages_count(&d->pages) < SPLIT_PAGES_MIN)
+        return false;
+    item->prefix = pad8(rest);
+    return true;
+}
+
+static bool is_split(const struct dict *d, struct item *item, uint64_t head)
+{
+    return head + item->len > SLAB_CELL_MAX ? split_page(d, item, head)
+                                            : split(d, item, head);
+}
+
 int item_shape(const struct dict *d, struct item *item)
 {
     bool is_long = entry_is_long((uint32_t)item->key_len);
@@ -147,18 +166,18 @@ int item_shape(const struct dict *d, struct item *item)
         item->chain.first_bytes = item->key_len;
         item->chain.first_len = pad8(item->key_len);
     }
-    if (item->type == SHD_STRING &&
-        (is_long || bytes + item->len > SLAB_CELL_MAX)) {
-        item->chain.second = item->value;
-        item->chain.second_len = item->len;
-        item->meta |= CELL_CHAINED;
-        bytes += is_long ? 0 : 8;
-    } else if (item->type == SHD_STRING && bytes + item->len > SPLIT_BYTES &&
-               split(d, item, bytes)) {
+    if (item->type == SHD_STRING && !is_long &&
+        bytes + item->len > SPLIT_BYTES && is_split(d, item, bytes)) {
         item->chain.second = (const unsigned char *)item->value + item->prefix;
         item->chain.second_len = item->len - item->prefix;
         item->meta |= CELL_CHAINED;
         bytes += 8 + item->prefix;
+    } else if (item->type == SHD_STRING &&
+               (is_long || bytes + item->len > SLAB_CELL_MAX)) {
+        item->chain.second = item->value;
+        item->chain.second_len = item->len;
+        item->meta |= CELL_CHAINED;
+        bytes += is_long ? 0 : 8;
     } else {
         bytes += value_bytes(item);
     }
@@ -169,15 +188,21 @@ int item_shape(const struct dict *d, struct item *item)
 
 void item_unsplit(struct item *item)
 {
+    uint64_t bytes = entry_value_at(item->meta, (uint32_t)item->key_len);
+
     if (item->prefix == 0)
         return;
     item->prefix = 0;
+    if (bytes + item->len > SLAB_CELL_MAX) {
+        item->chain.second = item->value;
+        item->chain.second_len = item->len;
+        item->class = slab_class(bytes + 8);
+        return;
+    }
     item->meta &= ~CELL_CHAINED;
     item->has_chain = false;
     memset(&item->chain, 0, sizeof(item->chain));
-    item->class = slab_class(
-        (uint64_t)entry_value_at(item->meta, (uint32_t)item->key_len) +
-        pad8(item->len));
+    item->class = slab_class(bytes + pad8(item->len));
 }
 
 int item_shape_node(const struct dict *d, struct item *item)

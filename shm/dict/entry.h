@@ -145,7 +145,8 @@ static inline bool entry_is_expired(const struct entry *e)
 /* Works out meta, class and chain. SHD_TOOBIG: over the dict's pages. */
 int item_shape(const struct dict *d, struct item *item);
 
-/* A value that was to begin in one cell and end in another goes into one. */
+/* A value that was to begin in one cell and end in another goes into one, or
+ * into a chain of its own. */
 void item_unsplit(struct item *item);
 
 /* The same as item_shape for a list node (no key, no flags). */

@@ -195,23 +195,32 @@ int room_touch(const struct dict *d, uint32_t shard, struct txn *t,
 
 /* ---- garbage ---------------------------------------------------------- */
 
-/* Frees the first cell of the chain behind *head. */
+/* Frees the first cells of the chain behind *head, at most *left. */
 static int collect_chain(const struct dict *d, uint32_t shard, struct txn *t,
-                         uint32_t *head)
+                         uint32_t *head, int *left)
 {
     uint32_t ref = atomic_load32(head);
-    struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
+    int rc = SHD_OK;
 
-    if (c == NULL)
-        return dict_damaged(d, "a chain leads outside");
-    txn_store32(t, head, atomic_load32(&c->word[CHAIN_NEXT]));
-    return slab_free(&d->pages, &d->shard[shard].slab, t, dict_owner(shard),
-                     ref);
+    /* One that is in a circle is met again, and is free then. */
+    for (; ref != 0 && *left > 0 && rc == SHD_OK; --*left) {
+        const struct cell *c = cell_at(&d->pages, ref, sizeof(*c));
+        uint32_t next;
+
+        if (c == NULL)
+            return dict_damaged(d, "a chain leads outside");
+        next = atomic_load32(&c->word[CHAIN_NEXT]);
+        rc = slab_free(&d->pages, &d->shard[shard].slab, t, dict_owner(shard),
+                       ref);
+        ref = next;
+    }
+    txn_store32(t, head, ref);
+    return rc;
 }
 
-/* Frees the first node of a list on the garbage, or its chain's first cell. */
+/* Frees the first node of a list on the garbage, or of its chain. */
 static int collect_list(const struct dict *d, uint32_t shard, struct txn *t,
-                        struct entry_list *l, uint32_t entry)
+                        struct entry_list *l, uint32_t entry, int *left)
 {
     uint32_t ref = atomic_load32(&l->first);
     struct cell *node = cell_at(&d->pages, ref, SLAB_CELL_MIN);
@@ -223,8 +232,9 @@ static int collect_list(const struct dict *d, uint32_t shard, struct txn *t,
         uint32_t *chain = entry_chain(&d->pages, node);
 
         if (chain != NULL && atomic_load32(chain) != 0)
-            return collect_chain(d, shard, t, chain);
+            return collect_chain(d, shard, t, chain, left);
     }
+    --*left;
     next = atomic_load32(&node->word[CHAIN_NEXT]);
     /* The last node leads back to the entry. */
     txn_store32(t, &l->first, next == entry ? 0 : next);
@@ -232,8 +242,10 @@ static int collect_list(const struct dict *d, uint32_t shard, struct txn *t,
                      ref);
 }
 
-/* Frees one cell of what is on top of the garbage. */
-static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
+/* Frees of what is on top of the garbage one cell, or *left of a chain; and
+ * takes as many off *left. */
+static int collect_some(const struct dict *d, uint32_t shard, struct txn *t,
+                        int *left)
 {
     struct shard *s = &d->shard[shard];
     uint32_t ref = atomic_load32(&s->garbage);
@@ -261,7 +273,7 @@ static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
             if (l == NULL)
                 return dict_damaged(d, "a list crosses its page");
             if (atomic_load32(&l->first) != 0)
-                return collect_list(d, shard, t, l, ref);
+                return collect_list(d, shard, t, l, ref, left);
         }
         if ((meta & CELL_TYPE_MASK) != SHD_LIST ||
             entry_has_chain(
@@ -273,9 +285,10 @@ static int collect_cell(const struct dict *d, uint32_t shard, struct txn *t)
             if (chain == NULL)
                 return dict_damaged(d, "a chain crosses its page");
             if (atomic_load32(chain) != 0)
-                return collect_chain(d, shard, t, chain);
+                return collect_chain(d, shard, t, chain, left);
         }
     }
+    --*left;
     txn_store32(t, &s->garbage, next);
     return slab_free(&d->pages, &s->slab, t, dict_owner(shard), ref);
 }
@@ -288,13 +301,11 @@ int room_collect(const struct dict *d, uint32_t shard)
         return 0;
     for (int step = 0; step < COLLECT_STEPS; step++) {
         struct txn t;
-        int rc = SHD_OK;
+        int left = COLLECT_CELLS, rc = SHD_OK;
 
         txn_begin(&t, d->env->segment, dict_guard(d, shard), COLLECT_WORDS);
-        for (int i = 0; i < COLLECT_CELLS && rc == SHD_OK &&
-                        atomic_load32(&s->garbage) != 0;
-             i++)
-            rc = collect_cell(d, shard, &t);
+        while (left > 0 && rc == SHD_OK && atomic_load32(&s->garbage) != 0)
+            rc = collect_some(d, shard, &t, &left);
         if (rc != SHD_OK) {
             txn_abort(&t);
             return rc;

@@ -209,8 +209,11 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
     bool built = false;
 
     /* A page may be left where two kinds of cells find none. */
-    if (a->room.larger)
+    if (a->room.larger && item->prefix != 0) {
         item_unsplit(item);
+        if (item->has_chain)
+            a->pages = chain_pages(chain_source_len(&item->chain)) + 1;
+    }
     for (;;) {
         uint32_t class;
 
@@ -233,6 +236,8 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
         }
         if (fits_in_place(a, item, IN_PLACE_LARGER))
             return store_in_place(a, item);
+        if (item->has_chain)
+            attempt_will_link(a);
         if (item->has_chain && item->prefix == 0 && !built) {
             rc = attempt_build_chain(a, item, PENDING_ENTRY, &steps);
             if (rc != SHD_OK)
@@ -463,11 +468,39 @@ static int incr_body(struct attempt *a, void *context)
     return rc;
 }
 
+/* With the lock, which it lets go of. Apart, so that what most calls are does
+ * not pay for it. */
+static __attribute__((noinline)) int incr_held(const struct dict *d,
+                                               const struct place *at,
+                                               struct incr_call *c,
+                                               uint32_t *forcible)
+{
+    struct attempt a;
+    /* Without an init nothing is stored that might not fit. */
+    int rc = c->has_init ? item_shape(d, &c->item) : SHD_OK;
+
+    if (rc != SHD_OK) {
+        dict_unlock(d, at->shard);
+        return rc;
+    }
+    attempt_start_at(&a, d, at, c->item.key, c->item.key_len, false, forcible);
+    a.held = true;
+    if (c->item.has_chain)
+        a.pages = chain_pages(chain_source_len(&c->item.chain)) + 1;
+    return attempt_run(&a, incr_body, c);
+}
+
 int store_incr(const struct dict *d, const void *key, size_t len, double by,
                bool has_init, double init, uint64_t init_expires,
                double *result, uint32_t *forcible)
 {
-    struct attempt a;
+    struct place at = place_of_key(d, key, len);
+    int rc = dict_lock(d, at.shard);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (over_incr(d, &at, key, len, by, result) == SHD_OK)
+        return unlock_quick(d, &at);
     struct incr_call c = {.item = {.key = key,
                                    .key_len = len,
                                    .type = SHD_NUMBER,
@@ -476,22 +509,5 @@ int store_incr(const struct dict *d, const void *key, size_t len, double by,
                           .by = by,
                           .result = result,
                           .has_init = has_init};
-    struct place at = place_of_key(d, key, len);
-    int rc = dict_lock(d, at.shard);
-
-    if (rc != SHD_OK)
-        return rc;
-    if (over_incr(d, &at, key, len, by, result) == SHD_OK)
-        return unlock_quick(d, &at);
-    /* Without an init nothing is stored that might not fit. */
-    rc = has_init ? item_shape(d, &c.item) : SHD_OK;
-    if (rc != SHD_OK) {
-        dict_unlock(d, at.shard);
-        return rc;
-    }
-    attempt_start_at(&a, d, &at, key, len, false, forcible);
-    a.held = true;
-    if (c.item.has_chain)
-        a.pages = chain_pages(chain_source_len(&c.item.chain)) + 1;
-    return attempt_run(&a, incr_body, &c);
+    return incr_held(d, &at, &c, forcible);
 }

@@ -20,12 +20,16 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Pauses between one look at a taken lock and the next: each time twice as
- * many, up to so many. Who looks all the time takes the line from the holder,
- * and the lock as soon as it is free: then two workers take turns, and each
- * waits for all that the other has just written to come over. Looking rarely
- * lets the holder do a number of calls with all of it near. */
-#define SPIN_PAUSES 64u
+/* Pauses between one look at a taken lock and the next: first 1, 2, 4, 8, for a
+ * holder that is about to go elsewhere. Has it come again meanwhile, or does it
+ * stay, then a long rest, in which it does a number of calls with all of it
+ * near: who looks all the time takes the line from the holder, and the lock as
+ * soon as it is free; then two workers take turns, and each waits for all that
+ * the other has just written to come over. After the rest the waiter looks all
+ * the time, so that it is its turn. */
+#define SPIN_FIRST 8u
+#define SPIN_REST 64u
+#define SPIN_LAST 40u
 #define SLICE_NS (GUARD_SLICE_MS * 1000000l)
 
 struct guard *guard_at(const struct segment *s, uint32_t index)
@@ -149,16 +153,36 @@ int guard_busy(const struct guard *g, uint32_t waited_ms)
                      waited_ms, (unsigned long long)guard_holder(g));
 }
 
+/* After so many pauses; rc if it still is taken. */
+static int look_again(struct guard *g, int rc, uint32_t pauses)
+{
+    for (uint32_t i = 0; i < pauses; i++)
+        atomic_pause();
+    return atomic_load32(&g->lock) == 0 ? robust_trylock(&g->lock) : rc;
+}
+
+static int spin(struct guard *g, int rc)
+{
+    uint64_t seq = atomic_load64(&g->seq);
+
+    for (uint32_t n = 1; n <= SPIN_FIRST && is_contended(rc); n *= 2) {
+        rc = look_again(g, rc, n);
+        /* Another transaction than the one that we have met. */
+        if (atomic_load64(&g->seq) - seq > 1)
+            break;
+    }
+    if (is_contended(rc))
+        rc = look_again(g, rc, SPIN_REST);
+    for (uint32_t n = 0; n < SPIN_LAST && is_contended(rc); n++)
+        rc = look_again(g, rc, 1);
+    return rc;
+}
+
 int guard_lock_by(const struct guard_env *env, struct guard *g, int rc)
 {
     if (!is_contended(rc))
         return acquired(env, g, rc);
-    for (uint32_t n = 1; n <= SPIN_PAUSES && is_contended(rc); n *= 2) {
-        for (uint32_t i = 0; i < n; i++)
-            atomic_pause();
-        if (atomic_load32(&g->lock) == 0)
-            rc = robust_trylock(&g->lock);
-    }
+    rc = spin(g, rc);
     if (is_contended(rc))
         rc = wait_in_slices(env, g);
     if (is_contended(rc))

@@ -120,9 +120,10 @@ static void finish(const struct segment *s, struct guard *g, uint32_t releases,
     atomic_store64_release(&g->seq, id + 1);
 }
 
-void txn_finish(struct txn *t)
+void txn_finish(const struct segment *s, struct guard *g, uint32_t releases,
+                uint64_t id)
 {
-    finish(t->segment, t->guard, t->releases, t->id);
+    finish(s, g, releases, id);
 }
 
 /* The word an entry of the log is about, NULL if no transaction of that id

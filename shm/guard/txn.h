@@ -125,8 +125,10 @@ TXN_INLINE void txn_begin(struct txn *t, const struct segment *s,
     atomic_fence_release();
 }
 
-/* After the commit: its releases, and the end. */
-void txn_finish(struct txn *t);
+/* After the commit: its releases, and the end. Not told by a pointer to the
+ * transaction, which would keep all of it in memory. */
+void txn_finish(const struct segment *s, struct guard *g, uint32_t releases,
+                uint64_t id);
 
 TXN_INLINE void txn_commit(struct txn *t)
 {
@@ -138,7 +140,7 @@ TXN_INLINE void txn_commit(struct txn *t)
     if (t->releases == 0)
         atomic_store64_release(&g->seq, t->id + 1);
     else
-        txn_finish(t);
+        txn_finish(t->segment, g, t->releases, t->id);
     t->guard = NULL;
 }
 

@@ -156,11 +156,6 @@ static int find_fresh(const struct cells *c, uint32_t want,
     return SHD_OK;
 }
 
-int cells_find(const struct cells *c, uint64_t len, struct cells_run *run)
-{
-    return cells_find_cells(c, cells_of(c, len), run);
-}
-
 int cells_find_cells(const struct cells *c, uint64_t n, struct cells_run *run)
 {
     uint32_t ref = atomic_load32(&c->header->free), found = 0;
@@ -235,11 +230,17 @@ struct message *cells_fill_message(const struct cells *c,
                                    const struct cells_run *run, uint32_t *ref,
                                    const void *data, uint64_t len)
 {
-    struct message *m = fill(c, run, ref, data, len);
+    struct message *m = cells_of_ref(c, *ref);
+    uint64_t cells = 1;
 
+    if (len <= cells_first_room(c)) {
+        cell_fill(m + 1, data, len);
+    } else {
+        (void)fill(c, run, ref, data, len);
+        cells = cells_of(c, len);
+    }
     atomic_store32(&m->last, *ref);
-    atomic_store64((uint64_t *)(void *)&m->cells,
-                   len << 32 | cells_of(c, len));
+    atomic_store64((uint64_t *)(void *)&m->cells, len << 32 | cells);
     if (*ref != run->last)
         (void)run_next(c, run, ref);
     return m;
@@ -264,17 +265,6 @@ static void heads_store(const struct cells *c, struct txn *t, uint32_t free,
 {
     txn_store64(t, (uint64_t *)(void *)&c->header->free,
                 (uint64_t)used << 32 | free);
-}
-
-void cells_take_run(const struct cells *c, struct txn *t,
-                    const struct cells_run *run)
-{
-    if (run->joint != 0)
-        txn_store32(t, &cells_of_ref(c, run->joint)->next, run->joint_to);
-    heads_store(c, t, run->free_after,
-                atomic_load32(&c->header->used) + run->n);
-    if (run->fresh_after != atomic_load64(&c->header->fresh))
-        txn_store64(t, &c->header->fresh, run->fresh_after);
 }
 
 struct message *cells_take(const struct cells *c, struct txn *t,
@@ -359,6 +349,10 @@ int cells_read(const struct cells *c, const struct message *m, uint64_t from,
 
     if (len == 0)
         return SHD_OK;
+    if (from == 0 && len <= cells_first_room(c)) {
+        cell_copy_out(out, m + 1, len);
+        return SHD_OK;
+    }
     bytes = seek(c, m, &from, &ref, &room);
     while (bytes != NULL) {
         uint64_t n = room - from < len ? room - from : len;

@@ -157,7 +157,8 @@ struct cells_run {
 /* Finds the cells for a message of len bytes, before txn_begin. SHD_FULL:
  * there are not so many now. SHD_NOMEM: the system has no memory for them.
  * SHD_CORRUPT. */
-int cells_find(const struct cells *c, uint64_t len, struct cells_run *run);
+static inline int cells_find(const struct cells *c, uint64_t len,
+                             struct cells_run *run);
 
 /* The same for n cells. */
 int cells_find_cells(const struct cells *c, uint64_t n,
@@ -175,8 +176,8 @@ struct message *cells_fill_message(const struct cells *c,
                                    const void *data, uint64_t len);
 
 /* Takes the cells of a run that is filled: CELLS_ALLOC_WORDS. */
-void cells_take_run(const struct cells *c, struct txn *t,
-                    const struct cells_run *run);
+TXN_INLINE void cells_take_run(const struct cells *c, struct txn *t,
+                               const struct cells_run *run);
 
 /* Takes them: CELLS_ALLOC_WORDS. The first is a message with `next`, `last`,
  * `cells` and `len` filled in and the rest 0. */
@@ -205,6 +206,37 @@ int cells_read(const struct cells *c, const struct message *m, uint64_t from,
                void *to, uint64_t len);
 int cells_write(const struct cells *c, struct message *m, uint64_t from,
                 const void *data, uint64_t len);
+
+static inline int cells_find(const struct cells *c, uint64_t len,
+                             struct cells_run *run)
+{
+    uint32_t ref = atomic_load32(&c->header->free);
+    const struct message *m;
+
+    /* Most take one cell that has been used before. */
+    if (len > cells_first_room(c) || ref == 0 || cells_left(c) == 0 ||
+        (m = cells_at(c, ref)) == NULL)
+        return cells_find_cells(c, cells_of(c, len), run);
+    run->first = run->last = ref;
+    run->n = 1;
+    run->free_after = atomic_load32(&m->next);
+    run->fresh_after = atomic_load64(&c->header->fresh);
+    run->joint = run->joint_to = 0;
+    return SHD_OK;
+}
+
+TXN_INLINE void cells_take_run(const struct cells *c, struct txn *t,
+                               const struct cells_run *run)
+{
+    uint64_t used = (uint64_t)atomic_load32(&c->header->used) + run->n;
+
+    if (run->joint != 0)
+        txn_store32(t, &cells_of_ref(c, run->joint)->next, run->joint_to);
+    txn_store64(t, (uint64_t *)(void *)&c->header->free,
+                used << 32 | run->free_after);
+    if (run->fresh_after != atomic_load64(&c->header->fresh))
+        txn_store64(t, &c->header->fresh, run->fresh_after);
+}
 
 /* ---- lists and trees of messages --------------------------------------- */
 

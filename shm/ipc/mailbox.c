@@ -678,11 +678,15 @@ static int deliver(const struct mailbox *b, struct mailbox_box *box,
 }
 
 /* With the lock, which is let go of: sleeps at this worker's place, unless it
- * is too late (false). *idle: nobody has come by. */
-static bool wait_for_mail(const struct mailbox *b, uint64_t until, bool *idle)
+ * is too late (false); the first time it only looks a little while for
+ * somebody's transaction. *idle: nobody has come by. */
+static bool wait_for_mail(const struct mailbox *b, uint64_t until, bool *idle,
+                          bool *peeped)
 {
+    const struct guard *g = object_guard(&b->object, 0);
     struct guard_wait *w = registry_wait(b->object.env->segment,
                                          registry_index(self(b)));
+    uint64_t seq = atomic_load64(&g->seq);
     uint32_t turn;
 
     if (w == NULL || until == 0 ||
@@ -690,9 +694,17 @@ static bool wait_for_mail(const struct mailbox *b, uint64_t until, bool *idle)
         object_unlock(&b->object, 0);
         return false;
     }
+    *idle = false;
+    if (!*peeped) {
+        object_unlock(&b->object, 0);
+        *peeped = true;
+        wait_look(g, seq);
+        return true;
+    }
     turn = wait_arm(w);
     object_unlock(&b->object, 0);
     wait_sleep(w, turn, until);
+    *peeped = false;
     *idle = atomic_load32(&w->turn) == turn;
     return true;
 }
@@ -701,6 +713,7 @@ int mailbox_receive(const struct mailbox *b, void *buf, size_t size,
                     int64_t wait_ms, struct shd_mail *out)
 {
     struct mailbox_box *box;
+    bool peeped = false;
     uint64_t until;
     int rc = wait_deadline(wait_ms, &until);
 
@@ -724,7 +737,7 @@ int mailbox_receive(const struct mailbox *b, void *buf, size_t size,
             if (rc != SHD_LOST)
                 return rc;
             rc = SHD_OK;
-        } else if (!wait_for_mail(b, until, &idle)) {
+        } else if (!wait_for_mail(b, until, &idle, &peeped)) {
             rc = SHD_NOTFOUND;
         }
     }
@@ -942,7 +955,7 @@ static int collect(const struct mailbox *b, struct mailbox_box *box,
 int mailbox_await(const struct mailbox *b, uint64_t request, void *buf,
                   size_t size, int64_t wait_ms, struct shd_mail *out)
 {
-    bool looked = false;
+    bool looked = false, peeped = false;
     uint64_t until;
     int rc = wait_deadline(wait_ms, &until);
 
@@ -965,7 +978,7 @@ int mailbox_await(const struct mailbox *b, uint64_t request, void *buf,
             return no_request(b);
         }
         peer = atomic_load64(&m->holder);
-        late = !wait_for_mail(b, until, &idle);
+        late = !wait_for_mail(b, until, &idle, &peeped);
         /* Nobody has come by: perhaps the one who should answer is dead. */
         if ((late && !looked) || (!late && idle)) {
             looked = true;

@@ -7,6 +7,7 @@
  *                     |  nack, end of lease,    |   |
  *                     |  death of the holder ---'   |
  *                     '--- after N deliveries --> DEAD --drain--> gone
+ *                                                  '-- to another queue
  *
  * What comes back goes to the front of the ready ones: it is the oldest.
  * Everything that takes time (copying what is long, asking the kernel who is
@@ -15,6 +16,7 @@
 #include "shm/ipc/queue.h"
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
+#include "shm/ipc/letters.h"
 #include "shm/worker/registry.h"
 
 #include <string.h>
@@ -118,6 +120,8 @@ static int initialize(const struct object *o, void *context)
     h->deliveries_max = p->o->deliveries_max;
     h->capacity_bytes = p->capacity;
     h->message_bytes = p->message_bytes;
+    if (p->o->dead_to != NULL)
+        memcpy(h->dead_to, p->o->dead_to, strlen(p->o->dead_to));
     h->ids = p->ids;
     cells_initialize(o, &h->cells, sizeof(*h), p->cell_bytes, p->cells);
     return SHD_OK;
@@ -158,6 +162,24 @@ static int compare(const struct queue *q, const struct shd_queue_options *o)
     if (rc == SHD_OK)
         rc = differs(q, "deliveries_max", h->deliveries_max,
                      o->deliveries_max);
+    if (rc == SHD_OK && o->dead_to != NULL &&
+        strncmp(h->dead_to, o->dead_to, sizeof(h->dead_to)) != 0)
+        rc = error_set(SHD_MISMATCH,
+                       "queue '%s' exists with dead letters going to '%.64s', "
+                       "not '%s'",
+                       q->object.name, h->dead_to, o->dead_to);
+    return rc;
+}
+
+/* Where dead letters are to go. */
+static int dead_to_check(const char *name, const char *dead_to)
+{
+    int rc = dead_to == NULL ? SHD_OK : catalogue_name_check(dead_to);
+
+    if (rc == SHD_OK && dead_to != NULL && strcmp(dead_to, name) == 0)
+        rc = error_set(SHD_INVAL,
+                       "queue '%s': its dead letters cannot go to itself",
+                       name);
     return rc;
 }
 
@@ -171,9 +193,9 @@ static int find_or_make(const struct guard_env *env, const char *name,
                                .own_commit = sizeof(struct queue_header),
                                .initialize = initialize};
     struct plan plan;
-    int rc = SHD_OK;
+    int rc = o == NULL ? SHD_OK : dead_to_check(name, o->dead_to);
 
-    if (create) {
+    if (rc == SHD_OK && create) {
         plan.ids = ids;
         rc = plan_make(o, &plan);
         spec.size_bytes = plan.capacity;
@@ -399,7 +421,9 @@ static int reap_step(const struct queue *q, struct asked *a, uint32_t *given)
             return object_damaged(&q->object, "the list of what is held "
                                               "leads to no message");
         ref = atomic_load32(&m->after);
-        if (!is_dead(q, atomic_load64(&m->holder), a))
+        /* What arrives is of its own queue's mover: letters_settle. */
+        if (atomic_load64(&m->tag) != 0 ||
+            !is_dead(q, atomic_load64(&m->holder), a))
             continue;
         rc = orphan(q, m);
         ++*given;
@@ -427,7 +451,7 @@ int queue_reap_held(const struct queue *q)
         object_unlock(&q->object, 0);
         object_deliver(&q->object, &n);
     }
-    return rc;
+    return rc == SHD_OK ? letters_look(q) : rc;
 }
 
 int queue_reap(const struct object *o)
@@ -978,6 +1002,74 @@ int queue_arm(const struct queue *q, uint32_t place, int64_t *again_ms)
     return rc;
 }
 
+/* ---- letters from another queue (ipc/letters.c) ------------------------ */
+
+int queue_letter_room(const struct queue *q, size_t len, uint64_t *lease)
+{
+    return reserve(q, len, 0, lease);
+}
+
+int queue_letter_mark(const struct queue *q, uint64_t lease, uint64_t tag,
+                      uint64_t from, uint64_t pushed_ms)
+{
+    struct message *m;
+    struct txn t;
+    int rc = object_lock(&q->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    rc = queue_find_held(q, lease, QUEUE_RESERVED_SET, &m);
+    if (rc == SHD_OK) {
+        begin(q, &t, 3);
+        txn_store64(&t, &m->from, from);
+        txn_store64(&t, &m->pushed_ms, pushed_ms);
+        txn_store64(&t, &m->tag, tag);
+        txn_commit(&t);
+    }
+    object_unlock(&q->object, 0);
+    return rc;
+}
+
+/* The newest are last, and what arrives is new. */
+struct message *queue_letter_find(const struct queue *q, uint64_t tag)
+{
+    uint32_t ref = atomic_load32(&q->header->held.last);
+
+    for (uint32_t i = 0; ref != 0 && i < q->cells.count; i++) {
+        struct message *m = cells_at(&q->cells, ref);
+
+        if (m == NULL)
+            break;
+        if (atomic_load64(&m->tag) == tag && queue_state(m) == QUEUE_RESERVED)
+            return m;
+        ref = atomic_load32(&m->prev);
+    }
+    return NULL;
+}
+
+int queue_letter_arrive(const struct queue *q, uint64_t tag)
+{
+    struct message *m;
+    struct txn t;
+    int rc = object_lock(&q->object, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    m = queue_letter_find(q, tag);
+    if (m == NULL)
+        rc = SHD_NOTFOUND;
+    if (rc == SHD_OK) {
+        begin(q, &t, MOVE_WORDS + 1);
+        txn_store64(&t, &m->tag, 0);
+        rc = unhold(q, &t, m);
+        if (rc == SHD_OK)
+            rc = put_new(q, &t, m, 0);
+        rc = end(&t, rc);
+    }
+    queue_unlock_and_wake(q, rc == SHD_OK, false);
+    return rc;
+}
+
 /* ---- many at once ------------------------------------------------------ */
 
 /* The next message that drain takes: a ready one, then a delayed one. */
@@ -1181,7 +1273,8 @@ static void info(const struct queue *q, struct shd_queue_info *i)
     i->delayed = atomic_load32(&h->n_delayed);
     i->leased = atomic_load32(&h->n_leased);
     i->reservations = atomic_load32(&h->n_reserved);
-    i->dead = atomic_load32(&h->n_dead);
+    i->dead = atomic_load32(&h->n_dead) +
+              (atomic_load32(&h->stage) == LETTER_PINNED);
     i->pushed = atomic_load64(&h->pushed);
     i->popped = atomic_load64(&h->popped);
     i->acked = atomic_load64(&h->acked);
@@ -1190,6 +1283,8 @@ static void info(const struct queue *q, struct shd_queue_info *i)
     i->orphaned = atomic_load64(&h->orphaned);
     i->buried = atomic_load64(&h->buried);
     i->drained = atomic_load64(&h->drained);
+    i->forwarded = atomic_load64(&h->forwarded);
+    memcpy(i->dead_to, h->dead_to, sizeof(i->dead_to) - 1);
 }
 
 int queue_info(const struct queue *q, struct shd_queue_info *out)
@@ -1272,6 +1367,9 @@ static int check_held(const struct queue *q, struct cells_check *k,
             return cells_check_failed(k, m, "its lease was never given");
         leased += queue_state(m) == QUEUE_LEASED;
         reserved += queue_state(m) == QUEUE_RESERVED;
+        if (m->tag != 0 && queue_state(m) != QUEUE_RESERVED)
+            return cells_check_failed(k, m, "has arrived, and is not taken "
+                                            "in");
         *timed += m->when != 0;
         ref = m->after;
     }
@@ -1315,6 +1413,28 @@ static int check_timed(const struct queue *q, struct cells_check *k,
     return rc;
 }
 
+/* The letter that is on its way is nowhere else. */
+static int check_letter(const struct queue *q, struct cells_check *k)
+{
+    const struct queue_header *h = q->header;
+    const struct message *m = cells_at(&q->cells, h->letter);
+
+    if (memchr(h->dead_to, '\0', sizeof(h->dead_to)) == NULL)
+        return cells_check_failed(k, NULL, "the name that its dead letters "
+                                           "go to has no end");
+    if (h->stage > LETTER_LANDED ||
+        (h->stage == LETTER_NONE && h->mover != 0) ||
+        (h->stage == LETTER_PINNED) != (h->letter != 0))
+        return cells_check_failed(k, NULL, "what is said of a letter on its "
+                                           "way contradicts itself");
+    if (h->stage != LETTER_PINNED)
+        return SHD_OK;
+    if (m == NULL || queue_state(m) != QUEUE_DEAD)
+        return cells_check_failed(k, m, "is on its way to another queue, and "
+                                        "is no dead letter");
+    return cells_check_message(k, m);
+}
+
 static int check_sums(const struct queue *q, struct cells_check *k)
 {
     const struct queue_header *h = q->header;
@@ -1322,8 +1442,9 @@ static int check_sums(const struct queue *q, struct cells_check *k)
     if (k->bytes != h->bytes)
         return cells_check_failed(k, NULL, "the number of bytes is wrong");
     if (h->pushed !=
-        h->popped + h->acked + h->drained + h->n_ready + h->n_delayed +
-            h->n_leased + h->n_dead)
+        h->popped + h->acked + h->drained + h->forwarded + h->n_ready +
+            h->n_delayed + h->n_leased + h->n_dead +
+            (h->stage == LETTER_PINNED))
         return cells_check_failed(k, NULL, "what was pushed is not what was "
                                            "taken and what is there");
     if (h->expired + h->orphaned > h->redelivered + h->buried)
@@ -1352,6 +1473,8 @@ int queue_check(const struct object *o, char *report, size_t size)
         rc = check_held(&q, &k, &timed);
     if (rc == SHD_OK)
         rc = check_timed(&q, &k, timed);
+    if (rc == SHD_OK)
+        rc = check_letter(&q, &k);
     if (rc == SHD_OK)
         rc = check_sums(&q, &k);
     return cells_check_end(&k, rc);

@@ -5,8 +5,8 @@
  *        the cells.
  * HOLDS  a message is in one place: ready (a list, first in first out),
  *        delayed (the tree of times), leased or reserved (the list of what is
- *        held, with its holder; leased ones that end are in the tree too), or
- *        dead (a list).
+ *        held, with its holder; leased ones that end are in the tree too),
+ *        dead (a list), or on its way to another queue (ipc/letters.h).
  * LOCK   guard 0 of the object; functions take it themselves. Long messages
  *        are copied without it, reserved or leased meanwhile.
  *        A message's holder and lease mean something while it is held, and are
@@ -62,9 +62,20 @@ struct queue_header {
     uint64_t orphaned;          /* 240 of them by the death of the holder */
     uint64_t buried;            /* 248 became dead letters */
     uint64_t drained;           /* 256 */
-    uint8_t pad2[56];           /* 264 */
+    uint64_t pad2;              /* 264 */
+    /* A dead letter on its way to another queue (ipc/letters.h): */
+    uint64_t mover;             /* 272 incarnation; 0: who comes next goes on */
+    uint32_t letter;            /* 280 a message that is in no list; 0 */
+    uint32_t stage;             /* 284 LETTER_ */
+    uint64_t forwarded;         /* 288 */
+    uint32_t fed;               /* 296 1: a queue sends its dead letters here;
+                                       a hint, without a log */
+    uint8_t pad4[20];           /* 300 */
+    char dead_to[64];           /* 320 constant; "": they stay */
 };
-static_assert(sizeof(struct queue_header) == 320, "layout");
+static_assert(sizeof(struct queue_header) == 384, "layout");
+static_assert(offsetof(struct queue_header, mover) == 272, "layout");
+static_assert(offsetof(struct queue_header, dead_to) == 320, "layout");
 static_assert(offsetof(struct queue_header, cells) == 64, "layout");
 static_assert(offsetof(struct queue_header, ready) == 128, "layout");
 static_assert(offsetof(struct queue_header, n_ready) % 8 == 0 &&
@@ -128,6 +139,22 @@ int queue_held(const struct queue *q, uint64_t incarnation, uint64_t *count);
 int queue_put(const struct queue *q, const void *data, size_t len,
               uint32_t state, uint32_t attempts, uint64_t id,
               uint64_t pushed_ms, uint64_t when);
+
+/* For ipc/letters.h: what arrives from another queue is reserved, with a tag,
+ * until it is one of this queue's messages. */
+
+/* Reserves room, as queue_reserve without waiting; the bytes are undefined. */
+int queue_letter_room(const struct queue *q, size_t len, uint64_t *lease);
+
+/* The reservation is whole, and outlives its holder. */
+int queue_letter_mark(const struct queue *q, uint64_t lease, uint64_t tag,
+                      uint64_t from, uint64_t pushed_ms);
+
+/* The reservation with that tag becomes ready. SHD_NOTFOUND: none has it. */
+int queue_letter_arrive(const struct queue *q, uint64_t tag);
+
+/* With the lock: it, or NULL. */
+struct message *queue_letter_find(const struct queue *q, uint64_t tag);
 
 /* ---- queue.c for queue_batch.c ------------------------------------------ */
 

@@ -51,6 +51,13 @@ static int broken(const struct queue *q)
     return object_damaged(&q->object, "a link leads to no message");
 }
 
+/* As wait_deadline, which most calls, who do not wait, can do without. */
+static int deadline(int64_t wait_ms, uint64_t *until)
+{
+    *until = 0;
+    return wait_ms == 0 ? SHD_OK : wait_deadline(wait_ms, until);
+}
+
 /* ---- pushing ------------------------------------------------------------- */
 
 /* With the lock and the run for the first message: how many go with it, and
@@ -169,7 +176,7 @@ int queue_push_many(const struct queue *q, uint32_t count,
 {
     uint32_t done = 0;
     uint64_t until;
-    int rc = wait_deadline(wait_ms, &until);
+    int rc = deadline(wait_ms, &until);
 
     while (rc == SHD_OK && done < count) {
         uint64_t *id = ids == NULL ? NULL : ids + done;
@@ -420,7 +427,7 @@ int queue_take_many(const struct queue *q, void *buf, size_t size,
 {
     uint64_t until, next = WAIT_NEVER;
     bool looked = false;
-    int rc = wait_deadline(wait_ms, &until);
+    int rc = deadline(wait_ms, &until);
 
     *taken = 0;
     while (rc == SHD_OK) {

@@ -23,6 +23,7 @@ struct recipe {
             uint32_t permits, waiters_max;
         } lock;
     } o;
+    char dead_to[64]; /* of a queue */
     uint64_t at;      /* of a topic: where the next event goes */
     uint64_t counted; /* the last number that was given */
 };
@@ -52,6 +53,10 @@ static void read_queue(struct recipe *r, const struct object *o)
     r->o.queue.messages_max = h->messages_max;
     r->o.queue.lease_ms = h->lease_ms;
     r->o.queue.deliveries_max = h->deliveries_max;
+    memcpy(r->dead_to, h->dead_to, sizeof(r->dead_to) - 1);
+    if (catalogue_name_check(r->dead_to) == SHD_OK &&
+        strcmp(r->dead_to, r->object->name) != 0)
+        r->o.queue.dead_to = r->dead_to;
     r->counted = believed(atomic_load64(&h->ids));
 }
 

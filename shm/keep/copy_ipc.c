@@ -8,7 +8,7 @@
 #include "shm/guard/reading.h"
 #include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
-#include "shm/ipc/queue.h"
+#include "shm/ipc/letters.h"
 #include "shm/ipc/topic.h"
 #include "shm/keep/copy.h"
 
@@ -18,12 +18,18 @@
 
 /* ---- queues ------------------------------------------------------------ */
 
+static uint32_t state_to_save(const struct message *m)
+{
+    uint32_t state = atomic_load32(&m->state) & ~MESSAGE_RED;
+
+    return state == QUEUE_RESERVED ? QUEUE_READY : state;
+}
 
 static int put_message(struct copy *c, const struct queue *q,
                        const struct message *m)
 {
     uint64_t len = atomic_load32(&m->len);
-    uint32_t state = atomic_load32(&m->state) & ~MESSAGE_RED;
+    uint32_t state = state_to_save(m);
     uint64_t word[5] = {state, atomic_load32(&m->attempts),
                         atomic_load64(&m->id), atomic_load64(&m->pushed_ms),
                         state == QUEUE_DELAYED
@@ -59,6 +65,34 @@ static int put_list(struct copy *c, const struct queue *q,
     return SHD_OK;
 }
 
+/* A letter on its way to another queue is in both as long as both have it. A
+ * copy that has arrived is saved as what it is to be. */
+static int put_letters(struct copy *c, const struct queue *q,
+                       uint64_t *letters)
+{
+    const struct queue_header *h = q->header;
+    const struct message *m = cells_at(&q->cells, atomic_load32(&h->letter));
+    uint32_t ref = atomic_load32(&h->held.first);
+    int rc = SHD_OK;
+
+    *letters = 0;
+    if (atomic_load32(&h->stage) == LETTER_PINNED) {
+        rc = m == NULL ? SHD_CORRUPT : put_message(c, q, m);
+        ++*letters;
+    }
+    for (uint64_t n = 0; rc == SHD_OK && ref != 0; n++) {
+        m = cells_at(&q->cells, ref);
+        if (m == NULL || n > q->cells.count)
+            return SHD_CORRUPT;
+        if (atomic_load64(&m->tag) != 0) {
+            rc = put_message(c, q, m);
+            ++*letters;
+        }
+        ref = atomic_load32(&m->after);
+    }
+    return rc;
+}
+
 /* The tree of times has leased ones too. */
 static int put_delayed(struct copy *c, const struct queue *q)
 {
@@ -82,6 +116,22 @@ static int put_delayed(struct copy *c, const struct queue *q)
     return more;
 }
 
+static int put_queue(struct copy *c, const struct queue *q,
+                     const uint64_t word[6])
+{
+    size_t name_len = strlen(q->object.name);
+    size_t len = strnlen(q->header->dead_to, sizeof(q->header->dead_to) - 1);
+    unsigned char *name, *dead_to;
+    int rc = record_begin(&c->out, RECORD_QUEUE, word, 6, name_len, len, &name,
+                          &dead_to);
+
+    if (rc == SHD_OK) {
+        memcpy(name, q->object.name, name_len);
+        memcpy(dead_to, q->header->dead_to, len);
+    }
+    return rc;
+}
+
 static int queue_part(struct copy *c, const void *context)
 {
     const struct queue *q = context;
@@ -89,11 +139,12 @@ static int queue_part(struct copy *c, const void *context)
     const uint64_t word[6] = {h->capacity_bytes,  h->message_bytes,
                               h->messages_max,    h->lease_ms,
                               h->deliveries_max,  atomic_load64(&h->ids)};
+    uint64_t letters = 0;
     int rc;
 
     if (object_gone(&q->object, 0))
         return SHD_GONE;
-    rc = record_add(&c->out, RECORD_QUEUE, word, 6, q->object.name);
+    rc = put_queue(c, q, word);
     c->part.objects++;
     /* What is leased comes back first. */
     if (rc == SHD_OK)
@@ -104,11 +155,13 @@ static int queue_part(struct copy *c, const void *context)
         rc = put_delayed(c, q);
     if (rc == SHD_OK)
         rc = put_list(c, q, &h->dead, QUEUE_DEAD);
+    if (rc == SHD_OK)
+        rc = put_letters(c, q, &letters);
     return rc != SHD_OK || c->part.messages ==
                                (uint64_t)atomic_load32(&h->n_leased) +
                                    atomic_load32(&h->n_ready) +
                                    atomic_load32(&h->n_delayed) +
-                                   atomic_load32(&h->n_dead)
+                                   atomic_load32(&h->n_dead) + letters
                ? rc
                : SHD_CORRUPT;
 }

@@ -150,9 +150,24 @@ static bool is_element(const struct record *r)
            is_value((uint32_t)r->word[0], r->value_len);
 }
 
+/* Where a queue's dead letters go. */
+static bool is_dead_to(const struct record *r)
+{
+    char name[NAME_MAX_BYTES + 1] = "";
+
+    if (r->value_len == 0)
+        return true;
+    if (r->value_len > NAME_MAX_BYTES)
+        return false;
+    memcpy(name, r->value, r->value_len);
+    return strlen(name) == r->value_len &&
+           catalogue_name_check(name) == SHD_OK &&
+           strcmp(name, (const char *)r->key) != 0;
+}
+
 static bool is_queue(const struct record *r)
 {
-    return is_name(r) && r->word[0] <= SEGMENT_SIZE_MAX &&
+    return is_name(r) && is_dead_to(r) && r->word[0] <= SEGMENT_SIZE_MAX &&
            r->word[1] <= r->word[0] && r->word[4] <= UINT32_MAX;
 }
 

@@ -20,7 +20,8 @@
  *   LIST      key       as ENTRY, elements
  *   ELEMENT             type                                     string/double
  *   QUEUE     name      capacity, message_bytes, messages_max, lease_ms,
- *                       deliveries_max, the last message's number
+ *                       deliveries_max, the last message's     dead_to
+ *                       number
  *   MESSAGE             state, deliveries, number, pushed, ready at   bytes
  *   TOPIC     name      ring's bytes, flags, cursors_max, place and number of
  *                       the oldest event

@@ -153,6 +153,7 @@ static int put_element(struct restore *r, const struct record *x)
 
 static int make_queue(struct restore *r, const struct record *x)
 {
+    char dead_to[sizeof(r->name)] = "";
     struct shd_queue_options o = {.struct_size = sizeof(o),
                                   .capacity_bytes = x->word[0],
                                   .message_bytes = x->word[1],
@@ -161,6 +162,9 @@ static int make_queue(struct restore *r, const struct record *x)
                                   .deliveries_max = (uint32_t)x->word[4]};
 
     r->deliveries_max = o.deliveries_max;
+    memcpy(dead_to, x->value, x->value_len); /* a name, by its length too */
+    if (x->value_len > 0)
+        o.dead_to = dead_to;
     return queue_make(r->env, r->name, &o, x->word[5], &r->queue);
 }
 

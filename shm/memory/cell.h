@@ -94,7 +94,8 @@ static inline uint32_t cell_room(const struct pages *p, const void *cell)
 
 /* The low `len` bytes, 1..7, of a word in private memory: as memcpy into a
  * zeroed word, which for a length the compiler does not know is a call. */
-static inline uint64_t cell_tail_load(const unsigned char *p, size_t len)
+static inline __attribute__((always_inline)) uint64_t
+cell_tail_load(const unsigned char *p, size_t len)
 {
     uint32_t low, high;
     uint16_t low2;

@@ -4,7 +4,9 @@
  * what is there already and becomes the new head, so that at any moment the
  * `pending` word reaches all that has been taken. Readers cannot reach a
  * pending chain, hence its bytes are filled without a log, and the counter
- * is odd only while the free maps change.
+ * is odd only while the free maps change. They are filled when all cells have
+ * been taken: each cell that is taken takes a page by an atomic operation,
+ * which would wait until all that was copied before has left the processor.
  *
  * Half of the number of the chain that a cell was built in is in the cell. A
  * reader notes it before it copies the bytes. If the cell is in use and has
@@ -77,8 +79,7 @@ static int prepend(const struct chain_site *site, struct txn *t, uint32_t ref,
     return SHD_OK;
 }
 
-int chain_build_step(const struct chain_site *site,
-                     const struct chain_source *source, uint32_t class,
+int chain_build_step(const struct chain_site *site, uint32_t class,
                      uint64_t *left)
 {
     const struct pages *p = site->pages;
@@ -106,9 +107,73 @@ int chain_build_step(const struct chain_site *site,
         return rc;
     }
     txn_commit(&t);
-    /* A crash in here leaves garbage bytes in a cell that will be freed. */
-    source_fill(source, from, (unsigned char *)(c + 1), len);
     *left = from;
+    return SHD_OK;
+}
+
+/* The first lines of a cell, after which the processor sees by itself that the
+ * others will follow; until then it waits for each, for a cell may lie
+ * anywhere. */
+#define SOON_BYTES 512u
+#define LINE_BYTES 64u
+
+static const unsigned char *soon_at(const struct pages *p, uint32_t ref)
+{
+    return p->segment->base + (uint64_t)ref * SEGMENT_UNIT;
+}
+
+static void will_read(const struct pages *p, uint32_t ref)
+{
+    for (uint32_t i = 0; ref != 0 && i < SOON_BYTES; i += LINE_BYTES)
+        atomic_will_read(soon_at(p, ref) + i);
+}
+
+static void will_fill(const struct pages *p, uint32_t ref)
+{
+    for (uint32_t i = 0; ref != 0 && i < SOON_BYTES; i += LINE_BYTES)
+        atomic_will_write(soon_at(p, ref) + i);
+}
+
+/* One step along a chain that will be freed: the cell's head and its page's
+ * descriptor. */
+static uint32_t will_free(const struct pages *p, uint32_t ref)
+{
+    const struct cell *c = cell_at(p, ref, sizeof(*c));
+    uint32_t next = c == NULL ? 0 : atomic_load32(&c->word[CHAIN_NEXT]);
+    uint32_t page = cell_page(p, next);
+
+    if (page != PAGE_NONE) {
+        atomic_will_write(soon_at(p, next));
+        atomic_will_write(&p->table[page]);
+    }
+    return next;
+}
+
+int chain_fill(const struct chain_site *site,
+               const struct chain_source *source, uint32_t goes)
+{
+    const struct pages *p = site->pages;
+    uint32_t ref = atomic_load32(site->pending);
+    uint64_t total = chain_source_len(source), from = 0;
+
+    while (from < total) {
+        uint64_t len = total - from;
+        struct cell *c;
+
+        if (len > CHAIN_DATA_MAX)
+            len = CHAIN_DATA_MAX;
+        c = cell_at(p, ref, (uint32_t)(sizeof(*c) + len));
+        if (c == NULL)
+            return error_set(SHD_CORRUPT, "chain: a chain being built leads "
+                                          "outside its dict");
+        ref = atomic_load32(&c->word[CHAIN_NEXT]);
+        will_fill(p, ref);
+        goes = goes == 0 ? 0 : will_free(p, goes);
+        /* A crash in here leaves garbage bytes in a cell that will be freed.
+         */
+        source_fill(source, from, (unsigned char *)(c + 1), len);
+        from += len;
+    }
     return SHD_OK;
 }
 
@@ -157,11 +222,13 @@ static const struct cell *link_at(const struct pages *p, uint32_t ref,
 static int read_cell(const struct pages *p, uint32_t *ref, uint64_t *from,
                      unsigned char **to, uint64_t *len)
 {
-    uint32_t n;
+    uint32_t n, next;
     const struct cell *c = link_at(p, *ref, &n);
 
     if (c == NULL)
         return SHD_CORRUPT;
+    next = atomic_load32(&c->word[CHAIN_NEXT]);
+    will_read(p, next);
     if (*from >= n) {
         /* All cells but the last are full: else the next copy would begin,
          * and end, in the middle of a word. */
@@ -176,7 +243,7 @@ static int read_cell(const struct pages *p, uint32_t *ref, uint64_t *from,
         *len -= take;
         *from = 0;
     }
-    *ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    *ref = next;
     return SHD_OK;
 }
 

@@ -68,12 +68,18 @@ struct chain_site {
 /* The class of the cell that chain_build_step wants next. */
 uint32_t chain_class(uint64_t left);
 
-/* Prepends the cell that holds the piece of the source which ends at *left
- * (then *left is where it begins), in one transaction. `class` is at least
+/* Prepends the cell for the piece of the source which ends at *left (then
+ * *left is where it begins), in one transaction. `class` is at least
  * chain_class(*left). SHD_NOMEM: make room and call again. */
-int chain_build_step(const struct chain_site *site,
-                     const struct chain_source *source, uint32_t class,
+int chain_build_step(const struct chain_site *site, uint32_t class,
                      uint64_t *left);
+
+/* Fills the cells of the pending chain once all are there. `goes` is a chain
+ * that will be freed when this one has taken its place (0: none, and anything
+ * will do): what freeing it looks at is asked for meanwhile. SHD_CORRUPT: it
+ * is not what was built. */
+int chain_fill(const struct chain_site *site,
+               const struct chain_source *source, uint32_t goes);
 
 /* Inside a transaction, at most CHAIN_ONE_WORDS stores: makes a chain of one
  * cell of that class, at *ref, which belongs to the cell `of`. */

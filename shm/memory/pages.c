@@ -96,20 +96,26 @@ static uint32_t map_words(uint32_t to)
 /* The first page whose bit is set from `from` on, or PAGE_NONE. */
 static uint32_t first_free(const struct pages *p, uint32_t from)
 {
-    uint32_t count = pages_count(p);
+    uint32_t count = pages_count(p), words = map_words(count);
+    uint32_t w = from / 64, n;
+    uint64_t bits;
 
-    for (uint32_t w = from / 64; w < map_words(count); w++) {
-        uint64_t bits = atomic_load64(&p->map[w]);
+    if (w >= words)
+        return PAGE_NONE;
+    bits = atomic_load64(&p->map[w]) & ~0ull << from % 64;
+    while (bits == 0 && ++w < words)
+        bits = atomic_load64(&p->map[w]);
+    if (bits == 0)
+        return PAGE_NONE;
+    n = w * 64 + (uint32_t)__builtin_ctzll(bits);
+    return n < count ? n : PAGE_NONE;
+}
 
-        if (w == from / 64)
-            bits &= ~0ull << from % 64;
-        if (bits != 0) {
-            uint32_t n = w * 64 + (uint32_t)__builtin_ctzll(bits);
-
-            return n < count ? n : PAGE_NONE;
-        }
-    }
-    return PAGE_NONE;
+/* May it be claimed, for all that the map says? */
+static bool is_free(const struct pages *p, uint32_t n)
+{
+    return n < pages_count(p) &&
+           (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0;
 }
 
 /* One that this process has given back, if it still is free. */
@@ -120,8 +126,7 @@ static uint32_t search_recent(const struct pages *p, struct pages *hints)
     for (uint32_t i = 0; i < recents && i < PAGES_RECENT; i++) {
         uint32_t n = atomic_load32(&p->recent[i]);
 
-        if (n < pages_count(p) &&
-            (atomic_load64(&p->map[n / 64]) >> n % 64 & 1) != 0)
+        if (is_free(p, n))
             return n;
     }
     if (recents != 0)
@@ -129,12 +134,8 @@ static uint32_t search_recent(const struct pages *p, struct pages *hints)
     return PAGE_NONE;
 }
 
-/* A free page: the lowest, as far as the last searches are to be believed. The
- * hints are private to the process, and threads may race for them: they decide
- * where to look, never what is free. */
-static uint32_t search(const struct pages *p)
+static uint32_t search_map(const struct pages *p, struct pages *hints)
 {
-    struct pages *hints = (struct pages *)(uintptr_t)p;
     uint32_t trusted = atomic_load32(&p->trusted);
     uint32_t from = trusted == 0 ? 0 : atomic_load32(&p->full_below);
     uint32_t n = trusted == 0 ? PAGE_NONE : search_recent(p, hints);
@@ -153,12 +154,30 @@ static uint32_t search(const struct pages *p)
     return n;
 }
 
+/* A free page: the lowest, as far as the last searches are to be believed. The
+ * hints are private to the process, and threads may race for them: they decide
+ * where to look, never what is free. What one search has found the next one
+ * finds at once: who prepares looks first, and then claims. */
+static uint32_t search(const struct pages *p)
+{
+    struct pages *hints = (struct pages *)(uintptr_t)p;
+    uint32_t found = atomic_load32(&p->found);
+
+    if (found == 0 || !is_free(p, found - 1)) {
+        found = search_map(p, hints) + 1; /* PAGE_NONE becomes 0 */
+        atomic_store32(&hints->found, found);
+    }
+    return found - 1;
+}
+
 /* What `search` may not know of. */
 static void remember(const struct pages *p, uint32_t n)
 {
     struct pages *hints = (struct pages *)(uintptr_t)p;
     uint32_t recents = atomic_load32(&p->recents);
 
+    if (n + 1 < atomic_load32(&p->found))
+        atomic_store32(&hints->found, 0);
     if (n / 64 >= atomic_load32(&p->full_below))
         return;
     if (recents < PAGES_RECENT) {
@@ -211,9 +230,11 @@ int pages_prepare(const struct pages *p)
 
 uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner)
 {
+    struct pages *hints = (struct pages *)(uintptr_t)p;
     uint64_t committed = pages_committed(p);
     uint32_t n = search(p);
 
+    atomic_store32(&hints->found, 0);
     /* Each failure is another shard's success. */
     for (uint32_t tries = 0; tries < p->max; tries++) {
         if (n == PAGE_NONE || n >= committed)

@@ -101,6 +101,8 @@ struct pages {
     uint32_t recent[PAGES_RECENT]; /* pages this process has given back below
                                       full_below since: private, relaxed */
     uint32_t recents;
+    uint32_t found; /* a page that pages_prepare found free, + 1; 0: none.
+                       Private, relaxed */
     uint64_t at;  /* byte offset of page 0 in the segment */
     uint32_t max; /* pages there is address room for */
 };
@@ -176,7 +178,8 @@ int pages_set_tag(const struct pages *p, uint64_t tag);
 
 /* The page a byte offset lies in, or PAGE_NONE outside of the pages that may
  * be touched. */
-static inline uint32_t pages_number(const struct pages *p, uint64_t at)
+static inline __attribute__((always_inline)) uint32_t
+pages_number(const struct pages *p, uint64_t at)
 {
     uint64_t inside = at - p->at; /* huge if `at` comes before page 0 */
 

@@ -170,14 +170,40 @@ static int page_open(const struct pages *p, struct slab *s, struct txn *t,
     return partial_push(p, s, t, page, class);
 }
 
+static uint64_t stamp_now(void)
+{
+    return clock_coarse_ms() / 1000 & 0xffff;
+}
+
 static void stamp(struct txn *t, struct page *page)
 {
     uint64_t expiry = atomic_load64(&page->expiry);
-    uint64_t seconds = clock_coarse_ms() / 1000 & 0xffff;
+    uint64_t seconds = stamp_now();
 
     if (expiry >> 48 != seconds)
         txn_store64(t, &page->expiry,
                     (expiry & PAGE_EXPIRY_MASK) | seconds << 48);
+}
+
+/* A page that is one cell is free, and then full: in no list on the way. Its
+ * descriptor is filled as page_open does it. */
+static int page_whole(const struct pages *p, struct slab *s, struct txn *t,
+                      uint32_t owner, uint32_t class, uint32_t *ref)
+{
+    uint32_t n = pages_claim(p, t, owner);
+    struct page *page;
+
+    if (n == PAGE_NONE)
+        return SHD_NOMEM;
+    page = &p->table[n];
+    atomic_store64(&page->free_map[0], 0);
+    atomic_store64(&page->free_map[1], 0);
+    atomic_store64(&page->expiry, stamp_now() << 48);
+    atomic_store32(&page->info, class);
+    txn_store32(t, &s->pages, atomic_load32(&s->pages) + 1);
+    txn_store64(t, &s->bytes, atomic_load64(&s->bytes) + PAGE_BYTES);
+    *ref = (uint32_t)((p->at + (uint64_t)n * PAGE_BYTES) / SEGMENT_UNIT);
+    return SHD_OK;
 }
 
 int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
@@ -189,6 +215,8 @@ int slab_alloc(const struct pages *p, struct slab *s, struct txn *t,
     assert(class < SLAB_CLASSES);
     if (number != 0 && number - 1 == avoid)
         number = avoid < p->max ? atomic_load32(&p->table[avoid].next) : 0;
+    if (number == 0 && slab_sizes[class] == PAGE_BYTES)
+        return page_whole(p, s, t, owner, class, ref);
     if (number == 0) {
         int rc = page_open(p, s, t, owner, class, &page);
 
@@ -400,7 +428,9 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
         return error_set(SHD_CORRUPT, "slab: more free cells than cells");
     txn_store64(t, &page->free_map[cell / 64],
                 atomic_load64(&page->free_map[cell / 64]) | 1ull << cell % 64);
-    info_store(t, page, free_cells);
+    /* Of a page that goes back with its one cell nobody reads it. */
+    if (slab_sizes[class] != PAGE_BYTES)
+        info_store(t, page, free_cells);
     txn_store64(t, &s->bytes, atomic_load64(&s->bytes) - slab_sizes[class]);
     listed = (atomic_load32(&page->info) & PAGE_LEAVING) == 0;
     if (free_cells == class_cells(class)) {

@@ -353,6 +353,15 @@ def queues_are_pushed_to_and_popped_from():
     for _ in range(16):
         expect(0, "push", name, "jobs", "x")
     expect(1, "push", name, "jobs", "x", err=b"full")
+    expect(0, "push", name, "work", "x", "--create", "4k", "--deliveries",
+           "1", "--dead-to", "graves")
+    row = [q for q in answer("queues", name) if q["name"] == "work"][0]
+    assert (row["dead_to"], row["deliveries_max"]) == ("graves", 1), row
+    assert row["forwarded"] == 0, row
+    expect(2, "push", name, "work", "x", "--dead-to", "graves",
+           err=b"--create")
+    expect(2, "push", name, "self", "x", "--create", "4k", "--dead-to",
+           "self", err=b"itself")
     expect(0, "check", name)
     expect(2, "pop", name, "d", "k", "--wait", "1")
     expect(3, "pop", name, "d", err=b"is a dict, no queue")
@@ -391,6 +400,19 @@ def workers_are_written_to_and_asked():
         expect(0, "send", name, "m", "all", out=b"1\n", stdin=b"end")
         expect(1, "send", name, "m", "5", "x", err=b"no worker 5 listens")
         expect(1, "send", name, "m", "@1", "x", err=b"dead")
+        expect(0, "send", name, "m", "4", "unread\n")
+        expect(0, "send", name, "m", "4", "later")
+        seen = answer("peek", name, "m", "4")
+        assert [m["message"] for m in seen] == ["unread\n", "later"], seen
+        assert not seen[0]["request"] and seen[0]["len"] == 7, seen
+        assert seen == answer("peek", name, "m"), seen
+        assert seen == answer("peek", name, "m", "@%d" % seen[0]["to"])
+        out = expect(0, "peek", name, "m", "--max", "1").out
+        assert re.fullmatch(br"\d+\tpost\t@\d+\t@\d+\t\S+\tunread\\n\n",
+                            out), out
+        expect(1, "peek", name, "m", "@1", err=b"has no box")
+        expect(1, "peek", name, "m", "5", err=b"no worker 5 listens")
+        expect(2, "peek", name, "m", "--dead", err=b"for a queue")
         boxes = [b for b in answer("mailboxes", name, "m") if not b["dead"]]
         assert [b["worker_id"] for b in boxes] == [4], boxes
         assert b" listening " in expect(0, "mailboxes", name, "m").out

@@ -138,12 +138,12 @@ static bool workers_add_up(struct run *r)
 /* The other objects go too, and their room is there again. */
 static bool room_is_back(struct run *r)
 {
-    static const char *const OTHERS[] = {"other", "next", "q"};
+    static const char *const OTHERS[] = {"other", "next", "q", "d"};
     struct shd_dict_options o = {.struct_size = sizeof(o)};
     shd_dict *d;
     int rc;
 
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         rc = shd_object_destroy(r->world.segment, OTHERS[i]);
         if (rc != SHD_OK && rc != SHD_NOTFOUND)
             return crash_failed_call(r, "destroy", rc);
@@ -160,11 +160,11 @@ static bool room_is_back(struct run *r)
 }
 
 /* Drained, the queue is as it was made. */
-static bool queue_is_empty(struct run *r)
+static bool queue_is_empty(struct run *r, const char *name)
 {
     struct shd_queue_info info = {.struct_size = sizeof(info)};
     shd_queue *q;
-    int rc = shd_queue_open(r->world.segment, "q", NULL, &q);
+    int rc = shd_queue_open(r->world.segment, name, NULL, &q);
 
     if (rc == SHD_NOTFOUND)
         return true;
@@ -219,7 +219,7 @@ bool judge_nothing_leaks(struct run *r)
         crash_say(r, what);
         return false;
     }
-    return queue_is_empty(r) && room_is_back(r) && workers_are_free(r) &&
+    return queue_is_empty(r, "q") && queue_is_empty(r, "d") && room_is_back(r) && workers_are_free(r) &&
            judge_check(r, "when empty");
 }
 
@@ -334,6 +334,8 @@ static uint64_t share_of(const struct run *r, uint64_t at, uint64_t bytes)
     const uint64_t *old = (const uint64_t *)(const void *)(r->image + at);
     uint64_t share = 0;
 
+    if (memcmp(p, old, bytes) == 0)
+        return 0;
     for (uint64_t i = 0; i < bytes / 8; i++) {
         if (p[i] != old[i])
             share += trace_share(&p[i], old[i]);

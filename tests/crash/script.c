@@ -377,10 +377,22 @@ static int take_many(shd_queue *q, const struct words *c)
     return rc;
 }
 
+/* Takes it, and gives it back. */
+static int bury(shd_queue *q)
+{
+    struct shd_message m;
+    int rc = shd_queue_take(q, bytes, sizeof(bytes), 0, &m);
+
+    return rc == SHD_OK ? shd_queue_nack(q, m.lease, 0) : rc;
+}
+
 static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
 {
     const char *verb = c->word[0];
     struct shd_message m;
+
+    if (strcmp(verb, "qbury") == 0)
+        return bury(q);
 
     if (strcmp(verb, "qpush") == 0)
         return shd_queue_push(q, value((size_t)number(c, 1)),
@@ -416,8 +428,19 @@ static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
     return SHD_OK;
 }
 
-static int on_queue(struct world *w, const struct words *c, bool *known)
+/* What follows "other" is on the other queue. */
+static const char *which_queue(struct words *c)
 {
+    if (strcmp(c->word[0], "other") != 0 || c->count < 2)
+        return "q";
+    c->count--;
+    memmove(c->word, c->word + 1, (size_t)c->count * sizeof(c->word[0]));
+    return "d";
+}
+
+static int on_queue(struct world *w, struct words *c, bool *known)
+{
+    const char *name = which_queue(c);
     struct shd_queue_options o = {.struct_size = sizeof(o)};
     struct guard_env *env = &w->segment->env;
     uint64_t own = env->incarnation;
@@ -428,11 +451,12 @@ static int on_queue(struct world *w, const struct words *c, bool *known)
     if (!*known)
         return SHD_OK;
     if (strcmp(c->word[0], "qdestroy") == 0)
-        return shd_queue_destroy(w->segment, "q");
+        return shd_queue_destroy(w->segment, name);
     o.capacity_bytes = (uint64_t)number(c, 1) * 1024;
     o.deliveries_max = (uint32_t)number(c, 2);
     o.lease_ms = (uint64_t)number(c, 3);
-    rc = shd_queue_open(w->segment, "q",
+    o.dead_to = c->count > 4 ? c->word[4] : NULL;
+    rc = shd_queue_open(w->segment, name,
                         strcmp(c->word[0], "qopen") == 0 ? &o : NULL, &q);
     if (rc != SHD_OK)
         return rc;
@@ -736,12 +760,37 @@ static int read_objects(struct world *w, struct state *s)
     return 0;
 }
 
+/* Of a letter from another queue its number says how often it was begun to be
+ * moved: it is known by its bytes, and by how many there are of the same. */
+static uint64_t name_letter(const struct state *s, struct state_entry *e,
+                            size_t len)
+{
+    uint64_t h = mix(13, bytes, len);
+
+    for (unsigned n = 0, same = 1; same != 0; n++) {
+        memset(e->key, 0, sizeof(e->key));
+        snprintf(e->key, sizeof(e->key), "d %08x %u", (unsigned)h, n);
+        same = 0;
+        for (uint32_t i = 0; i < s->entries; i++)
+            same |= strcmp(s->entry[i].key, e->key) == 0;
+    }
+    return h;
+}
+
+static uint64_t name_message(struct state_entry *e, uint64_t id)
+{
+    memset(e->key, 0, sizeof(e->key));
+    snprintf(e->key, sizeof(e->key), "message %u", (unsigned)id);
+    return id;
+}
+
 /* Each message by its number: its bytes, state, deliveries; and their order. */
-static int read_queue(struct world *w, struct state *s)
+static int read_queue(struct world *w, const char *name, struct state *s)
 {
     struct shd_message m;
+    uint64_t which_one;
     shd_queue *q;
-    int rc = shd_queue_open(w->segment, "q", NULL, &q);
+    int rc = shd_queue_open(w->segment, name, NULL, &q);
 
     if (rc != SHD_OK)
         return rc == SHD_NOTFOUND ? 0 : complain("queue_open", rc);
@@ -753,9 +802,9 @@ static int read_queue(struct world *w, struct state *s)
             rc = shd_queue_peek(q, which, i, bytes, sizeof(bytes), &m);
             if (rc != SHD_OK)
                 break;
-            memset(e->key, 0, sizeof(e->key));
-            snprintf(e->key, sizeof(e->key), "message %u", (unsigned)m.id);
-            s->order = mix(s->order, &m.id, sizeof(m.id));
+            which_one = name[0] == 'd' ? name_letter(s, e, m.len)
+                                       : name_message(e, m.id);
+            s->order = mix(s->order, &which_one, sizeof(which_one));
             e->content = mix(which, bytes, m.len);
             e->content = mix(e->content, &m.attempts, sizeof(m.attempts));
             e->content = mix(e->content, &m.when_ms, sizeof(m.when_ms));
@@ -775,7 +824,9 @@ int state_read(struct world *w, struct state *s)
     if (read_objects(w, s) != 0 || read_order(w, s) != 0 ||
         read_entries(w, s) != 0 || read_lists(w, s) != 0)
         return -1;
-    return read_queue(w, s) != 0 ? -1 : state_read_ipc(w, s);
+    return read_queue(w, "q", s) != 0 || read_queue(w, "d", s) != 0
+               ? -1
+               : state_read_ipc(w, s);
 }
 
 /* States are in the order of a scan: what is looked for is most often near

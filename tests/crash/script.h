@@ -21,12 +21,14 @@
  *   open NAME BYTES   destroy NAME      another dict
  *   join   leave   reap   beat
  *   phase N   generation   drain GENERATION   of workers
- *   qopen KIB [DELIVERIES [LEASE]]      the queue "q"; all below are on it
+ *   qopen KIB [DELIVERIES [LEASE [DEAD_TO]]]   the queue "q"; all below are
+ *                               on it, or after "other" on the queue "d"
  *   qpush LEN [DELAY]   qpop   qtake   qack   qnack [DELAY]   qextend MS
  *   qreserve LEN   qcommit   qcancel    qack and its like: of the last taken
  *   qpushes LEN COUNT [DELAY]   of LEN, LEN + 1 ... bytes, in one call
  *   qtakes COUNT   qpops COUNT
  *   qacks FIRST COUNT           of the last taken together
+ *   qbury                       qtake and qnack in one
  *   qdrain WHICH   qrequeue   qdestroy   qarm (the bell of who asks)
  *   as WORKER COMMAND           another worker of the test, 1: the operator
  *   topic, lock ...             see script_ipc.h

@@ -415,6 +415,7 @@ static bool prepare(struct run *r)
     r->dict.pages.full_below = 0;
     r->dict.pages.trusted = 0;
     r->dict.pages.recents = 0;
+    r->dict.pages.found = 0;
     kernel_simulate(true, true);
     judge_mask(r);
     if (((r->c->flags & CASE_REPAIR) == 0 && !look(r, &r->before, false)) ||

@@ -23,7 +23,9 @@ LOAD = os.path.join(BUILD, "http_load")
 COMMANDS = {
     "luajit": ["luajit", os.path.join(ROOT, "tests/hosts/luajit/server.lua")],
     "c": [os.path.join(BUILD, "tests/host_c")],
+    "jobs": [os.path.join(BUILD, "tests/host_jobs")],
 }
+SERVERS = ("luajit", "c") # jobs has no socket
 DICTS = {"cache": "16m", "limits": "4m", "counters": "1m", "jobs": "16m"}
 
 
@@ -110,7 +112,11 @@ class Host:
                    "--segment", self.segment, "--listen", "127.0.0.1:0"]
         for name, size in DICTS.items():
             command += ["--dict", f"{name}={size}"]
-        command += ["--", *COMMANDS[kind], "--docroot", self.docroot, *args]
+        if kind == "jobs":
+            command += ["--dict", "results=16m"]
+        command += ["--", *COMMANDS[kind]]
+        if kind in SERVERS:
+            command += ["--docroot", self.docroot, *args]
         env = dict(os.environ, LUA_PATH=f"{BUILD}/lua/?.lua;;")
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(command, env=env, stderr=log)
@@ -240,6 +246,7 @@ def wait_for(look, what, timeout=10):
 
 def needed_files():
     missing = [f for f in (SHDICT, LOAD, COMMANDS["c"][0],
+                           COMMANDS["jobs"][0],
                            f"{BUILD}/lua/shdict.lua")
                if not os.path.exists(f)]
     if missing:

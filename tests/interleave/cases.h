@@ -13,6 +13,13 @@
  *   keys (a walk from the first to the last)   flush   sweep   reap
  *   advance MS (the clock)   resize KIB
  *   fill KEY COUNT LEN   thin KEY COUNT STEP   (to prepare)
+ *   queue KIB [DELIVERIES] (then its dead letters go to:)   graves KIB
+ *   leader   mailbox KIB                       (to prepare)
+ *   qpush LEN N   qpop   dpop (of graves)   qtake   qack   qnack
+ *   lead   resign
+ *   listen   unlisten   post|ask PARTY LEN C   receive   answer
+ *   await   unask
+ * What a party holds goes back when it has come to its end, or was killed.
  */
 #ifndef SHD_TESTS_INTERLEAVE_CASES_H
 #define SHD_TESTS_INTERLEAVE_CASES_H

@@ -11,7 +11,8 @@
  *   - the results and the state are those of the operations run one after the
  *     other, in some order in which none comes before another that had ended
  *     before it began; of who was killed, the operation in flight is done or
- *     not begun.
+ *     not begun, and the death is in that order too, for it gives back what was
+ *     held: anywhere after it happened, for nobody has to notice at once.
  * A flush, and others that are rows of transactions, are held to that as well
  * where the case is small enough for it to be true.
  *
@@ -30,8 +31,9 @@
 #include "tests/interleave/cases.h"
 #include "tests/interleave/world.h"
 
-#define OPS_MAX (PARTIES_MAX * PARTY_OPS_MAX)
-#define REFERENCES_MAX 512u
+#define OPS_MAX (PARTIES_MAX * PARTY_OPS_MAX + 1)
+#define REFERENCES_MAX 4096u
+#define DEATH 128u /* of that party, in an order */
 #define STEPS_MAX 4u
 #define FAILURES_SHOWN 3u
 #define NOBODY UINT32_MAX
@@ -55,7 +57,8 @@ struct schedule {
 /* What some order of whole operations gives. */
 struct reference {
     uint32_t ops, done[PARTIES_MAX];
-    uint8_t order[OPS_MAX]; /* the party each operation is of */
+    uint8_t order[OPS_MAX]; /* the party each operation is of; + DEATH */
+    uint32_t victim;
     char result[OPS_MAX][WORLD_RESULT_MAX];
     uint64_t digest;
 };
@@ -69,8 +72,9 @@ struct run {
     uint64_t solo[PARTIES_MAX]; /* accesses, when nobody is beside it */
     unsigned char *image;
     size_t image_bytes;
-    struct reference *reference; /* shared with the processes that make them */
+    struct reference *reference;
     uint32_t references;
+    bool deaths_matter; /* there is something between workers */
     unsigned failures;
     uint64_t schedules, deaths, left_out;
 };
@@ -123,7 +127,7 @@ static bool build(void)
 
     so.size_bytes = (run.c->kib * 2 + 256) * 1024ull;
     so.workers_max = 8;
-    so.objects_max = 4;
+    so.objects_max = 6;
     so.locks_max = 12;
     if (shd_segment_create(NULL, &so, &run.world.segment) != SHD_OK)
         return false;
@@ -172,14 +176,17 @@ static bool parse_parties(void)
  * know what the conductor has learned, and a registration. */
 static void prepare(uint32_t i)
 {
-    uint64_t incarnation;
-
-    (void)i;
     (void)shd_dict_close(run.world.dict);
     if (shd_dict_open(run.world.segment, "dict", NULL, &run.world.dict) !=
             SHD_OK ||
-        shd_worker_join(run.world.segment, &incarnation) != SHD_OK)
+        shd_worker_join(run.world.segment, &party_at(i)->incarnation) !=
+            SHD_OK)
         _exit(1);
+}
+
+static const uint64_t *worker(uint32_t party)
+{
+    return &party_at(party < PARTIES_MAX ? party : 0)->incarnation;
 }
 
 static void play(uint32_t i)
@@ -196,58 +203,82 @@ static void play(uint32_t i)
 
 /* ---- what is allowed ---------------------------------------------------------- */
 
-/* In a process of its own: one operation after the other. */
-static void make_reference(struct reference *r)
+static bool start_all(void);
+
+/* One operation after the other, each to its end. */
+static bool play_in_order(struct reference *r)
 {
     uint32_t at[PARTIES_MAX] = {0};
 
-    prepare(0);
+    if (!start_all())
+        return false;
     for (uint32_t i = 0; i < r->ops; i++) {
         uint32_t p = r->order[i];
 
-        if (world_run(&run.world, run.op[p][at[p]++], r->result[i]) != 0)
-            _exit(1);
+        if ((p & DEATH) != 0) {
+            party_kill(p & ~DEATH);
+            continue;
+        }
+        if (party_one(p) != PARTY_STOPPED)
+            return false;
+        memcpy(r->result[i], party_at(p)->result[at[p]++],
+               WORLD_RESULT_MAX);
     }
-    _exit(world_digest(&run.world, &r->digest) == 0 ? 0 : 1);
+    return true;
 }
 
 static bool add_reference(const struct reference *order)
 {
     struct reference *r = &run.reference[run.references];
-    int status;
-    pid_t pid;
+    bool good;
 
     if (run.references == REFERENCES_MAX)
         return false;
     *r = *order;
-    put_back();
-    fflush(stdout);
-    pid = fork();
-    if (pid == 0)
-        make_reference(r);
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
+    good = play_in_order(r);
+    party_end(run.parties);
+    if (!good || shd_reap(run.world.segment, NULL) != SHD_OK ||
+        world_digest(&run.world, &r->digest) != 0)
         return false;
     run.references++;
     return true;
 }
 
-/* All merges of all beginnings of the parties' operations. */
+static bool all_orders(struct reference *r);
+
+/* And all that begin with this one. */
+static bool orders_after(struct reference *r, uint32_t what)
+{
+    bool good;
+
+    r->order[r->ops++] = (uint8_t)what;
+    good = all_orders(r);
+    r->ops--;
+    return good;
+}
+
+/* All merges of all beginnings of the parties' operations, with the death of
+ * nobody, or of one who makes no more after it. Only what is between workers
+ * takes note of a death. */
 static bool all_orders(struct reference *r)
 {
-    if (!add_reference(r))
-        return false;
-    for (uint32_t p = 0; p < run.parties; p++) {
-        if (r->done[p] == run.ops[p])
+    bool good = add_reference(r);
+
+    for (uint32_t p = 0; good && p < run.parties; p++) {
+        if (p == r->victim)
             continue;
-        r->order[r->ops++] = (uint8_t)p;
-        r->done[p]++;
-        bool good = all_orders(r);
-        r->done[p]--;
-        r->ops--;
-        if (!good)
-            return false;
+        if (r->done[p] < run.ops[p]) {
+            r->done[p]++;
+            good = orders_after(r, p);
+            r->done[p]--;
+        }
+        if (good && r->victim == NOBODY && run.deaths_matter) {
+            r->victim = p;
+            good = orders_after(r, p | DEATH);
+            r->victim = NOBODY;
+        }
     }
-    return true;
+    return good;
 }
 
 /* Of who was killed in it, an operation is in the reference or not. */
@@ -267,9 +298,12 @@ static bool same_results(const struct reference *r)
     uint32_t at[PARTIES_MAX] = {0};
 
     for (uint32_t i = 0; i < r->ops; i++) {
-        const struct party *party = party_at(r->order[i]);
-        uint32_t k = at[r->order[i]]++;
+        const struct party *party = party_at(r->order[i] & ~DEATH);
+        uint32_t k;
 
+        if ((r->order[i] & DEATH) != 0)
+            continue;
+        k = at[r->order[i]]++;
         if (k < party->ops_ended &&
             strcmp(party->result[k], r->result[i]) != 0)
             return false;
@@ -284,9 +318,18 @@ static bool possible_order(const struct reference *r)
     uint64_t latest = 0;
 
     for (uint32_t i = 0; i < r->ops; i++) {
-        const struct party *party = party_at(r->order[i]);
-        uint32_t k = at[r->order[i]]++;
+        const struct party *party = party_at(r->order[i] & ~DEATH);
+        uint32_t k;
 
+        if ((r->order[i] & DEATH) != 0) {
+            /* Those that ended before it come before what notices. */
+            if (party->killed == 0)
+                return false;
+            if (party->killed > latest)
+                latest = party->killed;
+            continue;
+        }
+        k = at[r->order[i]]++;
         if (k < party->ops_ended && party->ended[k] < latest)
             return false;
         if (party->began[k] > latest)
@@ -399,8 +442,7 @@ static uint64_t run_schedule(const struct schedule *s)
         made = party->accesses - before;
         next = (s->who[i] + 1) % run.parties;
     }
-    if (wrong == NULL && s->victim != NOBODY &&
-        party_at(s->victim)->status < PARTY_DONE) {
+    if (wrong == NULL && s->victim != NOBODY) {
         party_kill(s->victim);
         run.deaths++;
     }
@@ -498,15 +540,19 @@ static void two_changes(uint32_t a, uint32_t b)
 static bool set_up(const struct interleave_case *c)
 {
     struct schedule alone = {.steps = 1, .victim = NOBODY};
-    struct reference none = {0};
+    struct reference none = {.victim = NOBODY};
 
     memset(&run, 0, sizeof(run));
     run.c = c;
+    run.world.worker = worker;
     run.reference = mmap(NULL, REFERENCES_MAX * sizeof(*run.reference),
                          PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
                          -1, 0);
-    if (run.reference == MAP_FAILED || !parse_parties() || !build() ||
-        !all_orders(&none))
+    if (run.reference == MAP_FAILED || !parse_parties() || !build())
+        return false;
+    run.deaths_matter = run.world.queue != NULL || run.world.leader != NULL ||
+                        run.world.mailbox != NULL;
+    if (!all_orders(&none))
         return false;
     for (uint32_t p = 0; p < run.parties; p++) {
         alone.who[0] = p;

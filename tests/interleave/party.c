@@ -28,6 +28,7 @@ static struct stage {
     uint32_t turn;
     uint64_t ticks;
     uint64_t until[PARTIES_MAX];
+    bool one; /* who has the turn stops after an operation */
     struct party party[PARTIES_MAX];
 } *stage;
 
@@ -133,6 +134,8 @@ void party_op_ends(const char *result)
     playing = false;
     snprintf(p->result[p->ops_ended], sizeof(p->result[0]), "%s", result);
     p->ended[p->ops_ended++] = ++stage->ticks;
+    if (stage->one)
+        pause_as(PARTY_STOPPED);
 }
 
 static _Noreturn void be_party(uint32_t i, void (*prepare)(uint32_t),
@@ -145,7 +148,9 @@ static _Noreturn void be_party(uint32_t i, void (*prepare)(uint32_t),
     pause_as(PARTY_STOPPED);
     run(i);
     pause_as(PARTY_DONE);
-    _exit(0);
+    /* Alive until party_end: an end is no death by chance. */
+    for (;;)
+        (void)pause();
 }
 
 int party_start(uint32_t i, void (*prepare)(uint32_t i),
@@ -187,10 +192,21 @@ uint32_t party_go_on(uint32_t i, uint64_t accesses)
     return p->status;
 }
 
+uint32_t party_one(uint32_t i)
+{
+    uint32_t status;
+
+    stage->one = true;
+    status = party_go_on(i, PARTY_UNLIMITED);
+    stage->one = false;
+    return status;
+}
+
 void party_kill(uint32_t i)
 {
     int status;
 
+    stage->party[i].killed = ++stage->ticks;
     (void)kill(pid[i], SIGKILL);
     while (waitpid(pid[i], &status, 0) < 0 && errno == EINTR)
         ;
@@ -200,17 +216,9 @@ void party_kill(uint32_t i)
 
 void party_end(uint32_t n)
 {
-    int status;
-
     for (uint32_t i = 0; i < n; i++) {
-        if (pid[i] == 0)
-            continue;
-        if (stage->party[i].status != PARTY_DONE)
+        if (pid[i] != 0)
             party_kill(i);
-        else
-            while (waitpid(pid[i], &status, 0) < 0 && errno == EINTR)
-                ;
-        pid[i] = 0;
     }
 }
 

@@ -38,6 +38,8 @@ struct party {
     uint64_t began[PARTY_OPS_MAX]; /* in ticks of one counter for all */
     uint64_t ended[PARTY_OPS_MAX];
     char result[PARTY_OPS_MAX][64];
+    uint64_t killed;      /* when; 0: never */
+    uint64_t incarnation; /* as prepare tells */
 };
 
 /* Which addresses are the segment. */
@@ -50,10 +52,13 @@ int party_start(uint32_t i, void (*prepare)(uint32_t i),
 /* Lets it make that many more accesses, and gives the status it stopped in. */
 uint32_t party_go_on(uint32_t i, uint64_t accesses);
 
+/* Lets it make one operation, whoever else is in the middle of one. */
+uint32_t party_one(uint32_t i);
+
 /* SIGKILL, and waits until it is gone. */
 void party_kill(uint32_t i);
 
-/* Waits for the end of all that are not dead. */
+/* Kills all that are not dead: who has come to its end waits for that. */
 void party_end(uint32_t n);
 
 struct party *party_at(uint32_t i);

@@ -352,7 +352,151 @@ static bool run_on_all(const struct world *w, const struct call *c,
     return true;
 }
 
-int world_run(const struct world *w, const char *op,
+/* ---- between workers ------------------------------------------------------- */
+
+/* queue KIB DELIVERIES   graves KIB   leader   mailbox KIB */
+static int make(struct world *w, const struct call *c)
+{
+    long kib = strtol(c->key, NULL, 10);
+    struct shd_queue_options q = {.struct_size = sizeof(q),
+                                  .capacity_bytes = (uint64_t)kib * 1024,
+                                  .deliveries_max = (uint32_t)c->number};
+    struct shd_lock_options l = {.struct_size = sizeof(l),
+                                 .flags = SHD_LOCK_CREATE,
+                                 .waiters_max = 4};
+    struct shd_mailbox_options m = {.struct_size = sizeof(m),
+                                    .capacity_bytes = (uint64_t)kib * 1024,
+                                    .box_bytes = (uint64_t)kib * 512};
+
+    if (is(c, "leader"))
+        return shd_leader_open(w->segment, "l", &l, &w->leader);
+    if (is(c, "mailbox"))
+        return shd_mailbox_open(w->segment, "m", &m, &w->mailbox);
+    if (is(c, "graves"))
+        return shd_queue_open(w->segment, "d", &q, &w->graves);
+    q.dead_to = c->number > 0 ? "d" : NULL;
+    return shd_queue_open(w->segment, "q", &q, &w->queue);
+}
+
+static void told_bytes(char *result, int rc, uint64_t len, const char *more)
+{
+    struct shd_value v = {.type = SHD_STRING, .len = len};
+    size_t used;
+
+    told_value(result, rc, &v);
+    used = strlen(result);
+    if (rc == SHD_OK)
+        snprintf(result + used, WORLD_RESULT_MAX - used, " %s", more);
+}
+
+static bool run_on_queue(struct world *w, const struct call *c, char *result)
+{
+    shd_queue *q = c->verb[0] == 'd' ? w->graves : w->queue;
+    struct shd_message m = {0};
+    char attempts[16];
+    int rc;
+
+    if (is(c, "qpush")) {
+        long len = strtol(c->key, NULL, 10);
+
+        memset(bytes, (int)c->number + 'a', (size_t)len);
+        told(result, shd_queue_push(q, bytes, (size_t)len, 0, 0, NULL));
+    } else if (is(c, "qpop") || is(c, "dpop") || is(c, "qtake")) {
+        rc = is(c, "qtake")
+                 ? shd_queue_take(q, bytes, VALUE_MAX, 0, &m)
+                 : shd_queue_pop(q, bytes, VALUE_MAX, 0, &m);
+        if (rc == SHD_OK && is(c, "qtake"))
+            w->lease = m.lease;
+        snprintf(attempts, sizeof(attempts), "%u", m.attempts);
+        told_bytes(result, rc, m.len, attempts);
+    } else if (is(c, "qack")) {
+        told(result, shd_queue_ack(q, w->lease));
+    } else if (is(c, "qnack")) {
+        told(result, shd_queue_nack(q, w->lease, 0));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool run_on_leader(struct world *w, const struct call *c, char *result)
+{
+    struct shd_grant grant;
+    int rc;
+
+    if (is(c, "lead")) {
+        rc = shd_leader_look(w->leader, 0, &grant);
+        told(result, rc);
+        if (rc == SHD_OK)
+            snprintf(result, WORLD_RESULT_MAX, "ok %u", grant.former);
+        else if (rc == 1)
+            snprintf(result, WORLD_RESULT_MAX, "ok another");
+    } else if (is(c, "resign")) {
+        told(result, shd_leader_resign(w->leader));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* post|ask PARTY LEN C */
+static int send_to(struct world *w, const struct call *c)
+{
+    uint64_t to = *w->worker((uint32_t)strtoul(c->key, NULL, 10));
+
+    memset(bytes, c->byte, (size_t)c->number);
+    return is(c, "post")
+               ? shd_mailbox_post(w->mailbox, to, bytes, (size_t)c->number, 0,
+                                  NULL)
+               : shd_mailbox_request(w->mailbox, to, bytes, (size_t)c->number,
+                                     0, 0, &w->asked);
+}
+
+static bool run_on_mailbox(struct world *w, const struct call *c,
+                           char *result)
+{
+    struct shd_mail m = {0};
+    int rc;
+
+    if (is(c, "post") || is(c, "ask")) {
+        told(result, send_to(w, c));
+    } else if (is(c, "listen")) {
+        told(result, shd_mailbox_listen(w->mailbox));
+    } else if (is(c, "unlisten")) {
+        told(result, shd_mailbox_leave(w->mailbox));
+    } else if (is(c, "receive")) {
+        rc = shd_mailbox_receive(w->mailbox, bytes, VALUE_MAX, 0, &m);
+        w->request = m.request;
+        told_bytes(result, rc, m.len, m.request != 0 ? "request" : "post");
+    } else if (is(c, "answer")) {
+        memset(bytes, 'z', 20);
+        told(result,
+             shd_mailbox_answer(w->mailbox, w->request, bytes, 20, 0));
+    } else if (is(c, "await")) {
+        rc = shd_mailbox_await(w->mailbox, w->asked, bytes, VALUE_MAX, 0, &m);
+        told_bytes(result, rc, m.len, "answer");
+        if (rc == 1)
+            snprintf(result, WORLD_RESULT_MAX, "ok not yet");
+    } else if (is(c, "unask")) {
+        told(result, shd_mailbox_cancel(w->mailbox, w->asked));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool run_between(struct world *w, const struct call *c, char *result)
+{
+    if (is(c, "queue") || is(c, "graves") || is(c, "leader") ||
+        is(c, "mailbox")) {
+        told(result, make(w, c));
+        return true;
+    }
+    return run_on_queue(w, c, result) || run_on_leader(w, c, result) ||
+           run_on_mailbox(w, c, result);
+}
+
+int world_run(struct world *w, const char *op,
               char result[WORLD_RESULT_MAX])
 {
     bool any = *op == '?';
@@ -362,7 +506,7 @@ int world_run(const struct world *w, const char *op,
     if (run_store(w, &c, result) || run_on_key(w, &c, result) ||
         run_beyond(w, &c, result) ||
         run_on_list(w, &c, result) || run_on_workers(w, &c, result) ||
-        run_on_all(w, &c, result)) {
+        run_on_all(w, &c, result) || run_between(w, &c, result)) {
         if (any)
             snprintf(result, WORLD_RESULT_MAX, "any");
         return 0;
@@ -381,7 +525,7 @@ const char *world_next(const char *script, char op[WORLD_OP_MAX])
     return script + len + (script[len] == ';');
 }
 
-int world_prepare(const struct world *w, const char *script)
+int world_prepare(struct world *w, const char *script)
 {
     char op[WORLD_OP_MAX], result[WORLD_RESULT_MAX];
 
@@ -458,6 +602,56 @@ static int mix_order(const struct world *w, uint64_t *h)
     return 0;
 }
 
+/* What is in it, in order, whatever its numbers are: a push that was cut off
+ * may have taken one. */
+static int mix_queue(shd_queue *q, uint64_t *h)
+{
+    struct shd_message m;
+
+    for (uint32_t which = SHD_MESSAGE_READY; which <= SHD_MESSAGE_DEAD;
+         which++) {
+        int rc = SHD_OK;
+
+        for (uint64_t i = 0; rc == SHD_OK; i++) {
+            rc = shd_queue_peek(q, which, i, bytes, VALUE_MAX, &m);
+            if (rc == SHD_OK) {
+                *h = mix(mix(*h, &which, sizeof(which)), bytes, m.len);
+                *h = mix(*h, &m.attempts, sizeof(m.attempts));
+            }
+        }
+        if (rc != SHD_NOTFOUND)
+            return complain("queue_peek", rc);
+        *h = mix(*h, &which, sizeof(which));
+    }
+    return 0;
+}
+
+/* With all workers dead, and reaped, nobody leads, and no box is anybody's. */
+static int nothing_is_held(const struct world *w)
+{
+    struct shd_lock_info l = {.struct_size = sizeof(l)};
+    struct shd_mailbox_info m = {.struct_size = sizeof(m)};
+    shd_lock *lock;
+    int rc = SHD_OK;
+
+    if (w->leader != NULL) {
+        rc = shd_lock_open(w->segment, "l", SHD_OBJECT_LEADER, NULL, &lock);
+        if (rc == SHD_OK)
+            rc = shd_lock_info(lock, &l);
+        if (rc != SHD_OK)
+            return complain("lock_info", rc);
+        (void)shd_lock_close(lock);
+    }
+    if (w->mailbox != NULL)
+        rc = shd_mailbox_info(w->mailbox, &m);
+    if (rc != SHD_OK)
+        return complain("mailbox_info", rc);
+    if (l.taken == 0 && l.waiting == 0 && m.boxes == 0 && m.cells_used == 0)
+        return 0;
+    printf("    the dead hold what is reaped\n");
+    return -1;
+}
+
 int world_digest(const struct world *w, uint64_t *digest)
 {
     char key[WORLD_OP_MAX];
@@ -467,7 +661,9 @@ int world_digest(const struct world *w, uint64_t *digest)
     int rc;
 
     *digest = 17;
-    if (mix_order(w, digest) != 0)
+    if (mix_order(w, digest) != 0 || nothing_is_held(w) != 0 ||
+        (w->queue != NULL && mix_queue(w->queue, digest) != 0) ||
+        (w->graves != NULL && mix_queue(w->graves, digest) != 0))
         return -1;
     while ((rc = shd_scan(w->dict, first ? NULL : key, len, SHD_SCAN_EXPIRED,
                           key, sizeof(key) - 1, &len, bytes, VALUE_MAX,

@@ -11,6 +11,8 @@
  *   storm  workers die at any instruction, and others take their place: each
  *          push that returned is got at least once, nothing is acknowledged
  *          twice, what is popped is got at most once
+ *   letters  the same, and what has come back twice goes to a third queue, where
+ *          it is in the books as what it was: moved once, whoever was killed
  *
  * At the end, with all dead: after a reap nothing is held, what is left can be
  * taken, and then not a cell is in use; and every invariant holds.
@@ -37,6 +39,7 @@
 #define NUMBERS (1u << 20) /* a producer's messages, at most */
 #define LONGEST 40000u
 #define DELIVERIES_MAX 1000u
+#define GRAVES_BYTES (96u << 10) /* full now and then */
 
 struct head {
     uint32_t producer, number;
@@ -56,7 +59,7 @@ struct books {
 
 static struct books *books;
 static shd_segment *segment;
-static shd_queue *leased, *popped;
+static shd_queue *leased, *popped, *graves; /* the last one or NULL */
 static unsigned char text[LONGEST + sizeof(struct head)];
 static uint64_t random_state;
 static unsigned passed, failures;
@@ -196,12 +199,12 @@ static void produce(uint32_t p, shd_queue *queue)
     }
 }
 
-static int one_leased(int64_t wait_ms, bool calm)
+static int one_leased(shd_queue *queue, int64_t wait_ms, bool calm)
 {
     static unsigned char buf[sizeof(text)];
     struct shd_message m;
     const struct head *h;
-    int rc = shd_queue_take(leased, buf, sizeof(buf), wait_ms, &m);
+    int rc = shd_queue_take(queue, buf, sizeof(buf), wait_ms, &m);
 
     if (rc != SHD_OK)
         return rc;
@@ -209,10 +212,10 @@ static int one_leased(int64_t wait_ms, bool calm)
     if (h == NULL || m.attempts > DELIVERIES_MAX ||
         (calm && m.attempts != 1))
         __atomic_add_fetch(&books->wrong, 1, __ATOMIC_RELAXED);
-    if (!calm && random_of() % 50 == 0) {
-        rc = shd_queue_nack(leased, m.lease, (int64_t)(random_of() % 3));
+    if (!calm && random_of() % (graves != NULL ? 3 : 50) == 0) {
+        rc = shd_queue_nack(queue, m.lease, (int64_t)(random_of() % 3));
     } else {
-        rc = shd_queue_ack(leased, m.lease);
+        rc = shd_queue_ack(queue, m.lease);
         if (rc == SHD_OK && h != NULL)
             __atomic_add_fetch(&books->acked[h->producer][h->number], 1,
                                __ATOMIC_RELAXED);
@@ -221,7 +224,7 @@ static int one_leased(int64_t wait_ms, bool calm)
 }
 
 /* Some at once; those whose lease has been lost meanwhile come again. */
-static int some_leased(int64_t wait_ms, bool calm)
+static int some_leased(shd_queue *queue, int64_t wait_ms, bool calm)
 {
     static unsigned char buf[sizeof(text)];
     struct head heads[BATCH];
@@ -230,7 +233,7 @@ static int some_leased(int64_t wait_ms, bool calm)
     int32_t codes[BATCH];
     size_t at[BATCH];
     uint32_t n;
-    int rc = shd_queue_take_many(leased, 1 + (uint32_t)(random_of() % BATCH),
+    int rc = shd_queue_take_many(queue, 1 + (uint32_t)(random_of() % BATCH),
                                  buf, sizeof(buf), wait_ms, m, at, &n);
 
     if (rc != SHD_OK)
@@ -246,10 +249,10 @@ static int some_leased(int64_t wait_ms, bool calm)
         heads[i] = *h;
         leases[i] = m[i].lease;
     }
-    if (!calm && random_of() % 50 == 0)
-        rc = shd_queue_nack(leased, leases[--n], (int64_t)(random_of() % 3));
+    if (!calm && random_of() % (graves != NULL ? 3 : 50) == 0)
+        rc = shd_queue_nack(queue, leases[--n], (int64_t)(random_of() % 3));
     if (rc == SHD_OK)
-        rc = shd_queue_ack_many(leased, n, leases, codes);
+        rc = shd_queue_ack_many(queue, n, leases, codes);
     for (uint32_t i = 0; rc == SHD_OK && i < n; i++)
         if (codes[i] == SHD_OK)
             __atomic_add_fetch(
@@ -297,11 +300,14 @@ static _Noreturn void work(uint32_t worker, bool calm)
     }
     while (rc == SHD_OK) {
         bool some = random_of() % 2 == 0;
+        shd_queue *queue =
+            worker + 2 == WORKERS && graves != NULL ? graves : leased;
 
         if (worker + 1 == WORKERS)
             rc = some ? some_popped(100) : one_popped(100);
         else
-            rc = some ? some_leased(100, calm) : one_leased(100, calm);
+            rc = some ? some_leased(queue, 100, calm)
+                      : one_leased(queue, 100, calm);
         if (rc == SHD_NOTFOUND && !books->stop)
             rc = SHD_OK;
     }
@@ -384,10 +390,18 @@ static void nothing_is_left(void)
         printf("  %s\n", report);
     say(rc == SHD_OK, "every invariant holds");
     /* Some are delayed by a few ms. */
-    while (one_leased(50, false) == SHD_OK)
+    while (one_leased(leased, 50, false) == SHD_OK ||
+           (graves != NULL && one_leased(graves, 50, false) == SHD_OK))
         ;
     while (one_popped(50) == SHD_OK)
         ;
+    if (graves != NULL) {
+        rc = shd_queue_info(graves, &b);
+        say(rc == SHD_OK && b.cells_used == 0 && b.reservations == 0 &&
+                b.pushed > 0,
+            "dead letters were moved, and nothing leaks where they went");
+        printf("  %" PRIu64 " letters moved\n", b.pushed);
+    }
     rc = shd_queue_info(leased, &a);
     if (rc == SHD_OK)
         rc = shd_queue_info(popped, &b);
@@ -398,7 +412,7 @@ static void nothing_is_left(void)
            a.redelivered, a.orphaned);
 }
 
-static bool open_all(void)
+static bool open_all(bool letters)
 {
     struct shd_segment_options so = {.struct_size = sizeof(so),
                                      .size_bytes = 64 << 20,
@@ -407,10 +421,21 @@ static bool open_all(void)
                                   .capacity_bytes = 512 << 10,
                                   .deliveries_max = DELIVERIES_MAX};
 
+    struct shd_queue_options g = {.struct_size = sizeof(g),
+                                  .capacity_bytes = GRAVES_BYTES};
+
     memset(books, 0, sizeof(*books));
-    return shd_segment_create(NULL, &so, &segment) == SHD_OK &&
-           shd_queue_open(segment, "leased", &o, &leased) == SHD_OK &&
-           shd_queue_open(segment, "popped", &o, &popped) == SHD_OK;
+    graves = NULL;
+    if (shd_segment_create(NULL, &so, &segment) != SHD_OK ||
+        shd_queue_open(segment, "popped", &o, &popped) != SHD_OK)
+        return false;
+    if (letters) {
+        o.deliveries_max = 2;
+        o.dead_to = "graves";
+        if (shd_queue_open(segment, "graves", &g, &graves) != SHD_OK)
+            return false;
+    }
+    return shd_queue_open(segment, "leased", &o, &leased) == SHD_OK;
 }
 
 static void close_all(void)
@@ -434,7 +459,7 @@ static void calm(double seconds)
     bool good = true;
 
     printf("calm\n");
-    if (!open_all()) {
+    if (!open_all(false)) {
         say(false, "a segment and two queues");
         return;
     }
@@ -450,16 +475,16 @@ static void calm(double seconds)
     close_all();
 }
 
-static uint64_t storm(double seconds)
+static uint64_t storm(double seconds, bool letters)
 {
     pid_t pid[WORKERS];
     uint64_t kills = 0;
     double end = now_s() + seconds;
     int status;
 
-    printf("storm\n");
-    if (!open_all()) {
-        say(false, "a segment and two queues");
+    printf(letters ? "letters\n" : "storm\n");
+    if (!open_all(letters)) {
+        say(false, "a segment and its queues");
         return 0;
     }
     for (uint32_t i = 0; i < WORKERS; i++)
@@ -509,7 +534,8 @@ int main(int argc, char **argv)
         double part = seconds < 60 ? seconds : 60;
 
         calm(part / 4);
-        kills += storm(part * 3 / 4);
+        kills += storm(part / 2, false);
+        kills += storm(part / 4, true);
     }
     printf("= %" PRIu64 " kills\n", kills);
     printf("%u passed, %u failed\n", passed, failures);

@@ -473,6 +473,14 @@ describe("beyond ngx.shared.DICT", function()
         d:set("k", 1)
         local into = { mine = 1 }
         assert.equal(into, d:stats(into))
+        assert.has_error(function() d:stats(1) end, 'bad "into" argument')
+        assert.has_error(function()
+            d:append("key", "x", ffi.new("void *"))
+        end, "bad init arg: string expected, got cdata")
+        assert.has_error(function() d:get_multi({}, "x") end,
+                         'bad "results" argument')
+        assert.has_error(function() d:get_multi({}, {}, 1) end,
+                         'bad "flags" argument')
         assert.equal(1, into.entries)
         assert.equal(1, into.mine)
         assert.equal(d:capacity(), into.capacity)

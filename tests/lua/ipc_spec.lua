@@ -78,6 +78,25 @@ describe("topics", function()
         end
     end)
 
+    it("are closed with their segment, and say so", function()
+        local s = assert(topic:subscribe())
+        assert(topic:publish("one"))
+        assert(segment:close())
+        refused("closed", "SHD_CLOSED", s:next())
+        refused("closed", "SHD_CLOSED", s:batch())
+        refused("closed", "SHD_CLOSED", s:arm())
+        refused("closed", "SHD_CLOSED", s:acknowledge())
+        refused("closed", "SHD_CLOSED", s:close())
+        refused("closed", "SHD_CLOSED", topic:publish("two"))
+    end)
+
+    it("refuse a max that is no number", function()
+        local s = assert(topic:subscribe())
+        for _, max in ipairs { "x", {}, true, 0, -1, 0 / 0 } do
+            assert.equal("SHD_INVAL", (select(3, s:batch(max))))
+        end
+    end)
+
     it("give batches, and say what was missed", function()
         local s = assert(topic:subscribe())
         for i = 1, 3000 do
@@ -251,6 +270,10 @@ describe("locks", function()
         got, ticket = lock:request()
         assert.is_false(got)
         assert.is_true((lock:cancel(ticket)))
+        for _, no_ticket in ipairs { 1, "1", {}, true } do
+            assert.equal("SHD_INVAL", (select(3, lock:poll(no_ticket))))
+            assert.equal("SHD_INVAL", (select(3, lock:cancel(no_ticket))))
+        end
     end)
 
     it("answer when closed", function()

@@ -103,6 +103,30 @@ describe("a queue", function()
         assert.equal(0, d:drain())
     end)
 
+    it("sends dead letters to another queue", function()
+        local d = assert(segment:queue("d2", { deliveries_max = 1,
+                                               dead_to = "graves",
+                                               capacity = "64k" }))
+        d:push("poison")
+        local _, lease = d:take()
+        assert.is_true(d:nack(lease))
+        assert.equal(1, d:info().dead)
+        assert.equal("graves", d:info().dead_to)
+        local graves = assert(segment:queue("graves", { capacity = "64k" }))
+        assert.equal("poison", graves:pop())
+        assert.equal("empty", select(2, graves:pop()))
+        assert.equal(0, d:info().dead)
+        assert.equal(1, d:info().forwarded)
+        local none, err, code = segment:queue("d3", { dead_to = "d3" })
+        assert.is_nil(none)
+        assert.equal("SHD_INVAL", code)
+        none, err = segment:queue("d3", { dead_to = 3 })
+        assert.is_nil(none)
+        assert.truthy(err:find("bad dead_to", 1, true))
+        assert.equal("SHD_MISMATCH", select(3, segment:queue("d2",
+            { dead_to = "elsewhere" })))
+    end)
+
     it("refuses when full, and takes what is long", function()
         local long = ("x"):rep(200000)
         q:push(long)
@@ -180,6 +204,13 @@ describe("a queue", function()
         assert.equal("SHD_MISMATCH",
                      select(3, segment:queue("jobs", { capacity = "9m" })))
         assert.has_error(function() q.pop({}) end, 'bad "queue" argument')
+        for _, odd in ipairs { "x", {}, true, -1, 0 / 0, 1 / 0 } do
+            assert.equal("SHD_INVAL", (select(3, q:peek(odd))))
+            assert.equal("SHD_INVAL", (select(3, q:drain(nil, odd))))
+            assert.equal("SHD_INVAL", (select(3, q:requeue(odd))))
+        end
+        assert.equal("SHD_INVAL", (select(3, q:push("x", 7))))
+        assert.equal("SHD_INVAL", (select(3, q:push_many({ "x" }, 7))))
     end)
 
     it("is closed by itself, and with its segment", function()

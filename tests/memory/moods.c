@@ -153,8 +153,8 @@ static _Noreturn void die_at_work(struct world *w, uint32_t shard,
     if (handle_writer(w->segment) != SHD_OK ||
         dict_lock(w->d, shard) != SHD_OK)
         _exit(1);
-    while (steps-- > 0 && chain_build_step(&site, &source, chain_class(left),
-                                           &left) == SHD_OK)
+    while (steps-- > 0 &&
+           chain_build_step(&site, chain_class(left), &left) == SHD_OK)
         ;
     txn_begin(&t, &w->segment->segment, g, SLAB_ALLOC_WORDS);
     if (slab_alloc(&w->d->pages, &s->slab, &t, dict_owner(shard), 3, PAGE_NONE,

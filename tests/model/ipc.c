@@ -13,10 +13,11 @@
 #include "tests/model/world.h"
 
 const struct ipc_config IPC_CONFIGS[] = {
-    {"queue", ipc_queue, 10},
-    {"queue-leases-end", ipc_queue_leases_end, 8},
+    {"queue", ipc_queue, 6},
+    {"queue-leases-end", ipc_queue_leases_end, 5},
     {"topic", ipc_topic, 8},
     {"topic-lossless", ipc_topic_lossless, 8},
+    {"mailbox", ipc_mailbox, 8},
     {NULL, NULL, 0}};
 
 /* splitmix64 */

@@ -8,7 +8,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#define KILLS 2u /* a case */
+#define KILLS 1u /* a case, in each build */
 
 static bool is_lock(const struct run *r, size_t at)
 {

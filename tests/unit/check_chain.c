@@ -30,12 +30,14 @@ static int build(const struct chain_source *source)
 
     while (left > 0) {
         const struct chain_site site = chain_site();
-        int rc = chain_build_step(&site, source, chain_class(left), &left);
+        int rc = chain_build_step(&site, chain_class(left), &left);
 
         if (rc != SHD_OK)
             return rc;
     }
-    return SHD_OK;
+    const struct chain_site site = chain_site();
+
+    return chain_fill(&site, source, 0);
 }
 
 static void build_value(uint64_t len)
@@ -239,8 +241,6 @@ END_TEST
 
 START_TEST(a_step_cut_off_leaves_the_chain_as_it_was)
 {
-    struct chain_source s = {
-        .first = value, .first_len = VALUE_MAX, .first_bytes = VALUE_MAX};
     uint64_t left = VALUE_MAX;
     struct chain_site site;
     struct txn t;
@@ -249,7 +249,7 @@ START_TEST(a_step_cut_off_leaves_the_chain_as_it_was)
     arena_start(64);
     site = chain_site();
     for (int i = 0; i < 3; i++)
-        ck_assert_int_eq(chain_build_step(&site, &s, chain_class(left), &left),
+        ck_assert_int_eq(chain_build_step(&site, chain_class(left), &left),
                          SHD_OK);
     arena_remember();
     /* What the step does first, and then its process dies. */

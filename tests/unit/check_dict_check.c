@@ -489,7 +489,7 @@ static void build_some_of_a_chain(int slot, int steps)
     if (handle_writer(segment) != SHD_OK || dict_lock(inner, 0) != SHD_OK)
         _exit(1);
     for (int i = 0; i < steps; i++) {
-        if (chain_build_step(&site, &s, chain_class(left), &left) != SHD_OK)
+        if (chain_build_step(&site, chain_class(left), &left) != SHD_OK)
             _exit(1);
     }
 }

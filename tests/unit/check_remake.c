@@ -178,6 +178,9 @@ START_TEST(an_object_without_a_head_is_made_anew)
 }
 END_TEST
 
+/* How many are ready, subscribe, wait; bytes of messages. */
+static const uint32_t AT[KINDS] = {160, 104, 48, 48, 48, 128};
+
 START_TEST(numbers_go_on_where_they_can_be_believed)
 {
     struct object o;
@@ -187,13 +190,46 @@ START_TEST(numbers_go_on_where_they_can_be_believed)
     for (int i = 0; i < 10; i++)
         last = use(_i);
     o = view(_i);
-    /* How many are ready, subscribe, wait; bytes of messages. */
-    static const uint32_t AT[KINDS] = {160, 104, 48, 48, 48, 128};
     *(uint32_t *)object_own(&o, AT[_i], sizeof(uint32_t)) += 77;
     repaired("made anew, empty");
     /* A mailbox's numbers are asked of nobody later on. */
     if (_i != 5)
         ck_assert_uint_gt(use(_i), last);
+}
+END_TEST
+
+/* Every slot of the catalogue is taken. */
+static void fill_catalogue(void)
+{
+    struct shd_lock_options o = {.struct_size = sizeof(o),
+                                 .flags = SHD_LOCK_CREATE};
+    shd_lock *other;
+    char name[32];
+    int rc = SHD_OK;
+
+    for (int i = 0; rc == SHD_OK; i++) {
+        snprintf(name, sizeof(name), "other %d", i);
+        rc = shd_lock_open(segment, name, SHD_OBJECT_LOCK, &o, &other);
+    }
+    expect(rc, SHD_FULL);
+}
+
+START_TEST(where_there_is_no_room_for_both_the_old_one_goes_first)
+{
+    struct object o;
+    uint64_t last = 0;
+
+    start_segment();
+    for (int i = 0; i < 10; i++)
+        last = use(_i);
+    o = view(_i);
+    fill_catalogue();
+    *(uint32_t *)object_own(&o, AT[_i], sizeof(uint32_t)) += 77;
+    repaired("made anew, empty");
+    ck_assert_uint_eq(done.remade, 1);
+    if (_i != 5)
+        ck_assert_uint_gt(use(_i), last);
+    sound();
 }
 END_TEST
 
@@ -243,6 +279,8 @@ int main(void)
                         0, KINDS);
     tcase_add_loop_test(c, an_object_without_a_head_is_made_anew, 0, KINDS);
     tcase_add_loop_test(c, numbers_go_on_where_they_can_be_believed, 0, KINDS);
+    tcase_add_loop_test(
+        c, where_there_is_no_room_for_both_the_old_one_goes_first, 0, KINDS);
     tcase_add_test(c, who_has_it_open_is_told);
     tcase_add_test(c, a_log_that_cannot_be_believed_is_emptied_and_no_more);
     suite_add_tcase(suite, c);

@@ -259,7 +259,7 @@ static void reserve(struct play *p, struct buffer b)
 
 static void take(struct play *p, struct buffer b)
 {
-    struct shd_message m;
+    struct shd_message m = {0};
     bool pop = play_draw(p, 2) != 0;
     int rc;
 

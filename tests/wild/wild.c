@@ -222,6 +222,8 @@ static void one_case(struct play *p, const unsigned char *image,
     uint64_t from = mix(seed, number);
     struct scribbler s;
 
+    /* What is known of subscriptions is of the case before. */
+    play_ipc_forget(p);
     put_back(p, image);
     p->unrepaired = false;
     scribble_start(&s, p, where, (uint32_t)(from % 4), mix(from, 1));

@@ -362,6 +362,12 @@ static const size_t SIZES[] = {8, 64, 1024, 8192, 65536};
 #define WAYS_MAX 16u
 
 static bool json, any_json;
+static const char *only; /* this table; NULL: all */
+
+static bool wanted(const char *title)
+{
+    return only == NULL || strcmp(only, title) == 0;
+}
 
 struct table {
     const char *title, *unit;
@@ -431,6 +437,8 @@ static void table_latency(const char *title, double length, bool busy)
 {
     struct table t = {.title = title, .unit = "ns one way"};
 
+    if (!wanted(title))
+        return;
     for (size_t w = 0; WAYS[w].name != NULL; w++)
         for (size_t i = 0; i < SIZES_COUNT; i++)
             t.value[w][i] = latency(&WAYS[w], SIZES[i], length, busy);
@@ -444,6 +452,8 @@ static void table_throughput(const struct pattern *p, uint32_t batch,
                       .unit = "deliveries a second",
                       .more_is_better = true};
 
+    if (!wanted(p->title))
+        return;
     for (size_t w = 0; WAYS[w].name != NULL; w++)
         for (size_t i = 0; i < SIZES_COUNT; i++)
             t.value[w][i] =
@@ -455,6 +465,8 @@ static void table_throughput(const struct pattern *p, uint32_t batch,
 
 static void table_locks(double length)
 {
+    if (!wanted("locks"))
+        return;
     if (!json)
         printf("\nlocks, times a second\n  %-20s %14s %14s %14s\n", "",
                "one worker", "two workers", "of them changes");
@@ -488,12 +500,16 @@ int main(int argc, char **argv)
             length = 0.02;
         } else if (strcmp(argv[i], "--length") == 0 && i + 1 < argc) {
             length = strtod(argv[++i], NULL);
+        } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+            only = argv[++i];
         } else if (strcmp(argv[i], "--json") == 0) {
             json = true;
         } else {
             fprintf(stderr, "usage: shdict-bench-ipc [--quick | --length "
-                            "SECONDS] [--json]\n"
-                            "  --length  of each measurement, 0.5\n");
+                            "SECONDS] [--only TABLE] [--json]\n"
+                            "  --length  of each measurement, 0.5\n"
+                            "  --only    \"latency, busy\", \"1:4\", "
+                            "\"locks\" ...\n");
             return 2;
         }
     }

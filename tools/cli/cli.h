@@ -326,6 +326,12 @@ int cli_read_input(char **buf, size_t *len);
 /* shdict pop SEGMENT QUEUE (verb_queue.c). */
 int cli_queue_pop(struct cli_args *args);
 
+/* peek of a mailbox: of one worker's box if there is a WORKER, else of all. */
+int cli_mailbox_peek(const struct cli_args *args, uint64_t max);
+
+/* Is the verb's object a mailbox? */
+bool cli_is_mailbox(const struct cli_args *args);
+
 /* KEY or VALUE as bytes: as it is, or unescaped in place with --escaped. */
 size_t cli_bytes(const struct cli_args *args, const char *what, char *word);
 

@@ -51,6 +51,7 @@ static const struct from queue_figures[] = {
     QUEUE(acked, CLI_COUNTER, "Messages acknowledged"),
     QUEUE(redelivered, CLI_COUNTER, "Messages handed out again"),
     QUEUE(buried, CLI_COUNTER, "Messages that became dead letters"),
+    QUEUE(forwarded, CLI_COUNTER, "Dead letters that went to another queue"),
     QUEUE(reservations, CLI_GAUGE, "Messages that a producer is at"),
     QUEUE(cells, CLI_GAUGE, "Cells for messages"),
     QUEUE(cells_used, CLI_GAUGE, "Cells that are in use"),

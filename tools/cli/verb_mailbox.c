@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* shdict mailboxes, send, request. */
+/* shdict mailboxes, peek (of a mailbox), send, request. */
 #include "cli.h"
 
 #include <stdlib.h>
@@ -220,6 +220,125 @@ const struct cli_verb verb_mailboxes = {
     .words_min = 1,
     .words_max = 2,
     .run = mailboxes_run};
+
+/* ---- peek -------------------------------------------------------------- */
+
+bool cli_is_mailbox(const struct cli_args *args)
+{
+    shd_segment *segment;
+    shd_mailbox *mailbox;
+    bool is;
+
+    if (shd_segment_attach(args->words[0],
+                           &(struct shd_segment_options){
+                               .struct_size =
+                                   sizeof(struct shd_segment_options),
+                               .flags = SHD_ATTACH_READONLY},
+                           &segment) != SHD_OK)
+        return false;
+    is = shd_mailbox_open(segment, args->words[1], NULL, &mailbox) == SHD_OK;
+    if (is)
+        shd_mailbox_close(mailbox);
+    shd_segment_close(segment);
+    return is;
+}
+
+static void mail_shown(const struct cli_args *args, const struct shd_mail *m,
+                       const char *bytes)
+{
+    char made[32];
+
+    if (args->json) {
+        cli_json_list_next();
+        cli_json_write(
+            args, json_pack("{s:I, s:I, s:I, s:b, s:I, s:I, s:o}", "id",
+                            (json_int_t)m->id, "to", (json_int_t)m->to,
+                            "from", (json_int_t)m->from, "request",
+                            m->request != 0, "sent_ms", (json_int_t)m->sent_ms,
+                            "len", (json_int_t)m->len, "message",
+                            cli_json_bytes(bytes, (size_t)m->len)));
+        return;
+    }
+    printf("%llu\t%s\t@%llu\t@%llu\t%s\t", (unsigned long long)m->id,
+           m->request != 0 ? "request" : "post", (unsigned long long)m->to,
+           (unsigned long long)m->from,
+           cli_time_format(m->sent_ms, made, sizeof(made)));
+    cli_escape(stdout, bytes, (size_t)m->len);
+    putchar('\n');
+}
+
+/* What waits in a box; *max counts down. SHD_NOTFOUND: that was all. */
+static int peek_box(const struct cli_args *args, shd_mailbox *mailbox,
+                    uint32_t index, uint64_t *max, char **buf, size_t *size)
+{
+    struct shd_mail m;
+    int code = SHD_OK;
+
+    for (uint64_t i = 0; code == SHD_OK && *max > 0; i++) {
+        code = shd_mailbox_peek(mailbox, index, i, *buf, *size, &m);
+        /* Another may be there by the next look: that one is shown. */
+        while (code == SHD_OK && m.len > *size) {
+            code = cli_grow(buf, size, (size_t)m.len) ? SHD_NOMEM : SHD_OK;
+            if (code == SHD_OK)
+                code = shd_mailbox_peek(mailbox, index, i, *buf, *size, &m);
+        }
+        if (code == SHD_OK) {
+            mail_shown(args, &m, *buf);
+            --*max;
+        }
+    }
+    return code;
+}
+
+/* The box of that worker; 0: of anybody. SHD_NOTFOUND: it has none. */
+static int peek_boxes(const struct cli_args *args, shd_mailbox *mailbox,
+                      uint64_t owner, uint64_t max)
+{
+    struct shd_box_info box = {.struct_size = sizeof(box)};
+    size_t size = 0;
+    char *buf = NULL;
+    bool found = owner == 0;
+    int code = cli_grow(&buf, &size, SHOWN_BYTES) ? SHD_NOMEM : SHD_OK;
+
+    for (uint32_t i = 0; code == SHD_OK || code == SHD_NOTFOUND; i++) {
+        code = shd_mailbox_box(mailbox, i, &box);
+        if (code == SHD_OK && (owner == 0 || box.owner == owner)) {
+            found = true;
+            code = peek_box(args, mailbox, i, &max, &buf, &size);
+        }
+    }
+    free(buf);
+    return code != SHD_INVAL ? code : found ? SHD_OK : SHD_NOTFOUND;
+}
+
+int cli_mailbox_peek(const struct cli_args *args, uint64_t max)
+{
+    shd_segment *segment;
+    shd_mailbox *mailbox;
+    uint64_t owner = 0;
+    int status = open_mailbox(args, CLI_READ, &segment, &mailbox), code;
+
+    if (status != CLI_YES)
+        return status;
+    if (args->count > 2)
+        status = worker_of(args, mailbox, args->words[2], &owner);
+    if (status == CLI_YES) {
+        if (args->json)
+            cli_json_list_begin();
+        code = peek_boxes(args, mailbox, owner, max == 0 ? UINT64_MAX : max);
+        if (args->json)
+            cli_json_list_end();
+        if (code == SHD_NOTFOUND) {
+            cli_message(args, "%s: worker %s has no box", args->words[1],
+                        args->words[2]);
+            status = CLI_NO;
+        } else if (code != SHD_OK) {
+            status = cli_answer(args, args->words[1], code);
+        }
+    }
+    close_mailbox(segment, mailbox);
+    return status;
+}
 
 /* ---- send -------------------------------------------------------------- */
 

@@ -41,7 +41,7 @@ static json_t *queue_json(const struct shd_queue_info *i)
 {
     return json_pack(
         "{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-        "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+        "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
         "name", cli_json_bytes(i->name, strnlen(i->name, sizeof(i->name))),
         "ready", (json_int_t)i->ready, "delayed", (json_int_t)i->delayed,
         "leased", (json_int_t)i->leased, "reservations",
@@ -56,7 +56,9 @@ static json_t *queue_json(const struct shd_queue_info *i)
         "acked", (json_int_t)i->acked, "drained", (json_int_t)i->drained,
         "buried", (json_int_t)i->buried, "redelivered",
         (json_int_t)i->redelivered, "expired", (json_int_t)i->expired,
-        "orphaned", (json_int_t)i->orphaned);
+        "orphaned", (json_int_t)i->orphaned, "forwarded",
+        (json_int_t)i->forwarded, "dead_to",
+        cli_json_bytes(i->dead_to, strnlen(i->dead_to, sizeof(i->dead_to))));
 }
 
 static void queue_row(FILE *out, const struct shd_queue_info *i)
@@ -171,6 +173,7 @@ static int push_run(struct cli_args *args)
 {
     struct shd_queue_options o = {.struct_size = sizeof(o)};
     const char *create = cli_option(args, "create");
+    const char *deliveries = cli_option(args, "deliveries");
     const char *delay = cli_option(args, "delay");
     int64_t wait_ms = wait_of(args);
     int64_t delay_ms = delay ? cli_seconds_ms(args, "--delay", delay) : 0;
@@ -183,6 +186,12 @@ static int push_run(struct cli_args *args)
 
     if (create)
         o.capacity_bytes = cli_size(args, "--create", create);
+    o.dead_to = cli_option(args, "dead-to");
+    if (deliveries)
+        o.deliveries_max = (uint32_t)cli_count(args, "--deliveries",
+                                               deliveries, UINT32_MAX);
+    if (!create && (o.dead_to || deliveries))
+        cli_usage(args, "--dead-to and --deliveries are for --create");
     if (args->count == 3) {
         len = cli_bytes(args, "MESSAGE", args->words[2]);
     } else {
@@ -215,6 +224,9 @@ static const struct cli_option push_options[] = {
     {"delay", 0, "SECONDS", "It can be taken only then"},
     {"wait", 'w', "SECONDS", "Wait so long for room if the queue is full"},
     {"create", 0, "SIZE", "Make the queue if there is none, for SIZE bytes"},
+    {"deliveries", 0, "N", "With --create: messages that came back so many "
+                           "times are dead letters"},
+    {"dead-to", 0, "QUEUE", "With --create: dead letters go to that queue"},
     {"escaped", 'e', NULL, "MESSAGE is in the form peek prints"},
     {NULL}};
 
@@ -324,6 +336,13 @@ static int peek_run(struct cli_args *args)
     char *buf = NULL;
     shd_segment *segment;
     shd_queue *queue;
+
+    if (args->count > 2 || cli_is_mailbox(args)) {
+        if (which != SHD_MESSAGE_READY)
+            cli_usage(args, "--dead, --delayed and --leased are for a queue, "
+                            "which has no WORKER");
+        return cli_mailbox_peek(args, max);
+    }
     int status = open_queue(args, CLI_READ, NULL, &segment, &queue);
 
     if (status != CLI_YES)
@@ -364,11 +383,11 @@ static const struct cli_option peek_options[] = {
 
 const struct cli_verb verb_peek = {
     .name = "peek",
-    .words = "SEGMENT QUEUE",
-    .summary = "Show a queue's messages, and leave them there",
+    .words = "SEGMENT QUEUE|MAILBOX [WORKER]",
+    .summary = "Show messages of a queue or mailbox, and leave them",
     .options = peek_options,
     .words_min = 2,
-    .words_max = 2,
+    .words_max = 3,
     .run = peek_run};
 
 /* ---- drain, requeue ---------------------------------------------------- */
