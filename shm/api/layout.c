@@ -59,14 +59,14 @@ static size_t dict_parts(const struct guard_env *env,
     part[n++] = (struct part){"shards", segment_offset(s, d.shard),
                               d.shards * sizeof(*d.shard)};
     if (first != 0)
-        part[n++] = (struct part){
-            "roots", segment_offset(s, d.roots[grain]), first};
+        part[n++] =
+            (struct part){"roots", segment_offset(s, d.roots[grain]), first};
     part[n++] = (struct part){"page map", segment_offset(s, d.pages.map),
                               pages_map_bytes(described)};
     part[n++] = (struct part){"page table", segment_offset(s, d.pages.table),
                               pages_table_bytes(described)};
-    part[n++] = (struct part){"pages", d.pages.at,
-                              picture_owned(&d) * PAGE_BYTES};
+    part[n++] =
+        (struct part){"pages", d.pages.at, picture_owned(&d) * PAGE_BYTES};
     if (first == 0)
         part[n++] = (struct part){"roots", segment_offset(s, d.roots[grain]),
                                   index_bytes(&d, grain)};

@@ -129,8 +129,7 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t grain,
         entry_describe(d, &e->cell, &v) != SHD_OK)
         return fail(report, size, "a tree names what is no entry", ref);
     at = dict_place(d, key, len);
-    if (at.shard != shard ||
-        (grain < GRAINS && at.order >> grain != root) ||
+    if (at.shard != shard || (grain < GRAINS && at.order >> grain != root) ||
         at.hash != e->cell.meta >> CELL_HASH_SHIFT)
         return fail(report, size, "a key is under the wrong root", ref);
     expires = e->key_expires & ENTRY_EXPIRES_MASK;
@@ -204,9 +203,8 @@ static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t grain,
                   : SHD_OK;
 }
 
-static int trees_of_grain(const struct dict *d, uint32_t shard,
-                          uint32_t grain, struct tally *t, char *report,
-                          size_t size)
+static int trees_of_grain(const struct dict *d, uint32_t shard, uint32_t grain,
+                          struct tally *t, char *report, size_t size)
 {
     uint64_t end = index_first(d, shard + 1, grain);
     int rc = SHD_OK;

@@ -16,8 +16,8 @@ int dict_check(const struct guard_env *env, const struct catalogue_object *o,
 uint64_t dict_checked(void);
 
 /* For repair, which has the shard's lock: the shard as a whole; and one entry,
- * wherever it is, or one node of a list, each with all it owns, whose cells are
- * added to *cells. */
+ * wherever it is, or one node of a list, each with all it owns, whose cells
+ * are added to *cells. */
 int check_shard(const struct dict *d, uint32_t shard, char *report,
                 size_t size);
 int check_entry(const struct dict *d, uint32_t shard, uint32_t ref,

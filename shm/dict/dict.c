@@ -49,7 +49,8 @@ static uint64_t round_up(uint64_t n, uint64_t to)
 
 /* Memory of everything before the pages: what of the map and the table is not
  * needed for that many pages has none. Relative to the extent's start. */
-static uint64_t index_bytes_of(uint64_t map_at, uint64_t table_at, uint64_t pages)
+static uint64_t index_bytes_of(uint64_t map_at, uint64_t table_at,
+                               uint64_t pages)
 {
     uint64_t map_end = round_up(map_at + pages_map_bytes(pages), PAGE_BYTES);
     uint64_t table_first = table_at / PAGE_BYTES * PAGE_BYTES;
@@ -319,8 +320,7 @@ static bool header_sound(const struct dict_header *h,
            h->order_bits <= ORDER_BITS_MAX &&
            h->order_bits >= GRAIN_MAX + log2_floor(h->shards) &&
            h->grain_min >= GRAIN_MIN && h->grain_min <= h->grain_first &&
-           h->grain_first <= GRAIN_MAX &&
-           h->capacity_first >= PAGE_BYTES &&
+           h->grain_first <= GRAIN_MAX && h->capacity_first >= PAGE_BYTES &&
            h->capacity_first <= SEGMENT_SIZE_MAX &&
            h->entries_hint <= SEGMENT_SIZE_MAX &&
            h->capacity_max_bytes <= SEGMENT_SIZE_MAX &&
@@ -347,10 +347,10 @@ int dict_view_unbounded(const struct guard_env *env,
     d->shards = h->shards;
     d->shard_bits = log2_floor(h->shards);
     shape = (struct index_shape){h->order_bits, h->grain_first, h->grain_min};
-    rc = index_view(d, &shape,
-                    part(s, o, h->roots_at,
-                         index_array_bytes(&shape, shape.grain_first)),
-                    part(s, o, h->arrays_at, index_arrays_bytes(&shape)));
+    rc = index_view(
+        d, &shape,
+        part(s, o, h->roots_at, index_array_bytes(&shape, shape.grain_first)),
+        part(s, o, h->arrays_at, index_arrays_bytes(&shape)));
     d->shard = part(s, o, h->shards_at, d->shards * sizeof(struct shard));
     max = h->pages_max;
     d->pages.segment = s;
@@ -405,15 +405,16 @@ static int64_t extra_bytes(const struct dict *d, uint32_t grain)
 
 uint32_t dict_grain_of(const struct dict *d, uint64_t capacity_bytes)
 {
-    uint32_t bits = index_bits(d->header->entries_hint,
-                               d->header->capacity_first, d->shard_bits,
-                               round_up(capacity_bytes, PAGE_BYTES));
+    uint32_t bits =
+        index_bits(d->header->entries_hint, d->header->capacity_first,
+                   d->shard_bits, round_up(capacity_bytes, PAGE_BYTES));
     uint32_t grain = d->order_bits > bits ? d->order_bits - bits : 0;
 
     if (grain < d->grain_first && capacity_bytes < INDEX_FROM)
         return d->grain_first;
-    return grain > GRAIN_MAX ? GRAIN_MAX
-                             : grain < d->grain_min ? d->grain_min : grain;
+    return grain > GRAIN_MAX      ? GRAIN_MAX
+           : grain < d->grain_min ? d->grain_min
+                                  : grain;
 }
 
 uint64_t dict_entries_hint(const struct dict *d)
@@ -427,16 +428,16 @@ uint64_t dict_entries_hint(const struct dict *d)
 
 uint64_t dict_index_bytes(const struct dict *d, uint64_t pages, uint32_t grain)
 {
-    return index_bytes_of(place_of(d, d->pages.map), place_of(d, d->pages.table),
-                          pages) +
+    return index_bytes_of(place_of(d, d->pages.map),
+                          place_of(d, d->pages.table), pages) +
            (uint64_t)extra_bytes(d, grain);
 }
 
 uint32_t dict_pages_of(const struct dict *d, uint64_t capacity_bytes,
                        uint32_t grain)
 {
-    int64_t capacity = (int64_t)round_up(capacity_bytes, PAGE_BYTES) -
-                       extra_bytes(d, grain);
+    int64_t capacity =
+        (int64_t)round_up(capacity_bytes, PAGE_BYTES) - extra_bytes(d, grain);
     uint64_t pages;
 
     if (capacity <= 0)

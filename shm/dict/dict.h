@@ -20,12 +20,12 @@
  * CRASH  the header's first half is constant once the catalogue shows the
  *        dict.
  *
- * A key's place is the upper `order_bits` of its hash: its order. From the top:
- * the shard, then so many bits as the fewest roots there may be need, then 24
- * that are stored with the entry. The index has a grain: a root holds the keys
- * whose orders agree in all but their last `grain` bits, and its tree is in
- * order of the 24. So walking roots and trees in order walks the keys in the
- * order of (order, key), whatever the grain is.
+ * A key's place is the upper `order_bits` of its hash: its order. From the
+ * top: the shard, then so many bits as the fewest roots there may be need,
+ * then 24 that are stored with the entry. The index has a grain: a root holds
+ * the keys whose orders agree in all but their last `grain` bits, and its tree
+ * is in order of the 24. So walking roots and trees in order walks the keys in
+ * the order of (order, key), whatever the grain is.
  */
 #ifndef SHD_DICT_DICT_H
 #define SHD_DICT_DICT_H
@@ -112,7 +112,7 @@ struct dict {
     uint8_t grain_first;
     uint8_t grain_min;
     struct guard *guards; /* [shards] */
-    struct shard *shard; /* [shards] */
+    struct shard *shard;  /* [shards] */
     struct pages pages;
     uint64_t counters; /* address of this process's line (counters.h); 0: it
                           counts nothing */

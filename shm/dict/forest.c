@@ -94,8 +94,8 @@ int forest_path_below(const struct dict *d, const uint32_t *root,
                       const struct entry *e, struct tree_path *path)
 {
     uint32_t len = entry_key_len(atomic_load64(&e->key_expires));
-    struct place at = {.hash = atomic_load32(&e->cell.meta) >>
-                               CELL_HASH_SHIFT};
+    struct place at = {.hash =
+                           atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT};
 
     if (entry_is_long(len))
         return path_of_long(d, e, &at, root, path);

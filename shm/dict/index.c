@@ -170,8 +170,7 @@ static uint64_t at_of(const struct dict *d, uint32_t grain, uint64_t byte)
 int index_forget(const struct dict *d, uint32_t grain, uint64_t from,
                  uint64_t to)
 {
-    return segment_decommit(d->env->segment, at_of(d, grain, from),
-                            to - from);
+    return segment_decommit(d->env->segment, at_of(d, grain, from), to - from);
 }
 
 int index_commit(const struct dict *d, uint32_t grain)

@@ -39,8 +39,7 @@ QUICK_INLINE int quick_node(const struct dict *d, const struct place *at,
 {
     const unsigned char *base = d->pages.segment->base;
     uint64_t first = d->pages.at, seen = atomic_load64(&d->pages.seen);
-    uint32_t ref =
-        atomic_load32(index_root(d, index_grain(state), at->order));
+    uint32_t ref = atomic_load32(index_root(d, index_grain(state), at->order));
 
     for (int depth = 0; depth < QUICK_DEPTH; depth++) {
         uint64_t where = (uint64_t)ref * SEGMENT_UNIT;

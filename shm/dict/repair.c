@@ -343,8 +343,8 @@ static int bounds_words(const struct dict *d)
         limit = h->bounds.limit;
         if (limit == 0 || limit > d->pages.max)
             limit = d->pages.max;
-        capacity = dict_index_bytes(d, limit, d->grain_first) +
-                   limit * PAGE_BYTES;
+        capacity =
+            dict_index_bytes(d, limit, d->grain_first) + limit * PAGE_BYTES;
         if (capacity > h->capacity_max_bytes)
             capacity = h->capacity_max_bytes;
         grain = dict_grain_of(d, capacity);
@@ -830,13 +830,13 @@ static void keep_whole(struct work *w)
                         CELL_TYPE_MASK;
 
         version_repair(w, f->ref);
-        int rc = check_entry(w->d, w->number, f->ref, &cells, why,
-                             sizeof(why));
+        int rc =
+            check_entry(w->d, w->number, f->ref, &cells, why, sizeof(why));
 
         if (rc != SHD_OK && type == SHD_LIST && list_cut(w, f->ref)) {
             cells = 0;
-            rc = check_entry(w->d, w->number, f->ref, &cells, why,
-                             sizeof(why));
+            rc =
+                check_entry(w->d, w->number, f->ref, &cells, why, sizeof(why));
         }
         if (rc != SHD_OK) {
             name_lost(w, f->ref, why);

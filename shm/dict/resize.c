@@ -29,9 +29,10 @@
  *                              the former is given back
  *   7  settled
  *
- * 2 to 7 are "settling", also after growing. They look at the pages and at the limit as it is, so
- * whoever finds `unsettled` set can do them from the start; a grown limit in
- * the middle of it brings pages back into their lists in step 3.
+ * 2 to 7 are "settling", also after growing. They look at the pages and at the
+ * limit as it is, so whoever finds `unsettled` set can do them from the start;
+ * a grown limit in the middle of it brings pages back into their lists in
+ * step 3.
  *
  * A page above the limit is claimed by nobody after step 2, so its owner word
  * can only go to 0. That is why step 5 may give its memory back: who still
@@ -443,9 +444,8 @@ static int index_end(const struct resizing *r, uint64_t tag)
 
     for (uint32_t i = 0; i < r->d->shards && rc == SHD_OK; i++)
         rc = move_shard(r, tag, i);
-    return rc == SHD_OK
-               ? set_tag(r, tag, index_grain(tag), index_grain(tag))
-               : rc;
+    return rc == SHD_OK ? set_tag(r, tag, index_grain(tag), index_grain(tag))
+                        : rc;
 }
 
 static int index_begin(const struct resizing *r, uint64_t tag, uint32_t grain)
@@ -491,10 +491,11 @@ static int index_settle(const struct resizing *r)
             return rc == SHD_OK ? forget_arrays(r) : rc;
         }
     }
-    return rc != SHD_OK ? rc
-                        : error_set(SHD_BUSY,
-                                    "dict '%s': another resize is at its index",
-                                    d->name);
+    return rc != SHD_OK
+               ? rc
+               : error_set(SHD_BUSY,
+                           "dict '%s': another resize is at its index",
+                           d->name);
 }
 
 /* Step 7. */
@@ -631,9 +632,8 @@ static int target(const struct dict *d, uint64_t capacity, uint32_t *grain,
                          "capacity_max_bytes",
                          d->name, (unsigned long long)most);
     *grain = dict_grain_of(d, capacity);
-    *pages = capacity < DICT_CAPACITY_MIN
-                 ? 0
-                 : dict_pages_of(d, capacity, *grain);
+    *pages =
+        capacity < DICT_CAPACITY_MIN ? 0 : dict_pages_of(d, capacity, *grain);
     if (*pages > 0)
         return SHD_OK;
     return error_set(SHD_INVAL,
@@ -688,9 +688,9 @@ static int change_all(struct resizing *r, uint64_t pages, uint64_t capacity,
     const struct dict *d = r->d;
     int rc = pages > pages_count(&d->pages) ? try_index(r, grain) : SHD_OK;
 
-    while (rc == SHD_OK && (pages != pages_count(&d->pages) ||
-                            dict_capacity(d) != capacity ||
-                            atomic_load64(&r->header->grain) != grain))
+    while (rc == SHD_OK &&
+           (pages != pages_count(&d->pages) || dict_capacity(d) != capacity ||
+            atomic_load64(&r->header->grain) != grain))
         rc = change(r, pages, capacity, grain);
     return rc;
 }

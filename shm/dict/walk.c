@@ -57,10 +57,10 @@ static int first_of(const struct dict *d, uint32_t grain, uint64_t from,
         bool first = root == from >> grain;
         uint64_t begin = first ? from : root << grain;
         const struct entry *e;
-        int rc = forest_after(d, &d->roots[grain][root],
-                              (uint32_t)(begin & mask),
-                              first && here != NULL ? here->key : NULL,
-                              here != NULL ? here->len : 0, ref);
+        int rc =
+            forest_after(d, &d->roots[grain][root], (uint32_t)(begin & mask),
+                         first && here != NULL ? here->key : NULL,
+                         here != NULL ? here->len : 0, ref);
 
         if (rc < 0)
             return rc;
@@ -69,8 +69,8 @@ static int first_of(const struct dict *d, uint32_t grain, uint64_t from,
         e = entry_at(&d->pages, *ref);
         if (e == NULL)
             return SHD_CORRUPT;
-        *order = (begin & ~mask) |
-                 atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
+        *order =
+            (begin & ~mask) | atomic_load32(&e->cell.meta) >> CELL_HASH_SHIFT;
         if (*order >> grain != root || *order < begin)
             return SHD_CORRUPT;
         return *order < end;
@@ -151,9 +151,9 @@ static int describe(const struct dict *d, uint32_t shard, uint32_t ref,
     rc = entry_key(d, e, (uint32_t)f->key_len, f->key);
     if (rc != SHD_OK)
         return rc;
-    rc = f->whole ? 0
-                  : entry_long_value(d, shard, &e->cell, f->size, &f->value,
-                                     f->v);
+    rc = f->whole
+             ? 0
+             : entry_long_value(d, shard, &e->cell, f->size, &f->value, f->v);
     f->is_long = rc == 1;
     if (rc == 0)
         rc = entry_value(d, &e->cell, f->buf, f->size, ENTRY_PARTIAL, f->v);
@@ -177,7 +177,8 @@ static int look(const struct dict *d, const struct cursor *c, struct found *f,
     while (from < end && from < most) {
         uint64_t piece = piece_end(state, from);
         uint32_t ref;
-        int rc = first_of_all(d, state, from, piece, here, f->key, &ref, order);
+        int rc =
+            first_of_all(d, state, from, piece, here, f->key, &ref, order);
 
         if (rc < 0)
             return rc;

@@ -24,8 +24,8 @@ static uint64_t sane(const struct pages *p, uint64_t state)
         uint64_t what = state >> shift & 0xff;
 
         if (what >= 64 || (p->tags >> what & 1) == 0)
-            state = (state & ~(0xffull << shift)) |
-                    (uint64_t)PAGES_TAG_NONE << shift;
+            state = (state & ~(0xffull << shift)) | (uint64_t)PAGES_TAG_NONE
+                                                        << shift;
     }
     return state;
 }
@@ -421,8 +421,7 @@ int pages_check(const struct pages *p, uint32_t mine, uint32_t owners,
 {
     if (pages_committed(p) > p->max) {
         snprintf(report, size, "pages: %llu committed of %u",
-                 (unsigned long long)pages_committed(p),
-                 p->max);
+                 (unsigned long long)pages_committed(p), p->max);
         return SHD_CORRUPT;
     }
     for (uint32_t n = 0; n < pages_described(p); n++) {

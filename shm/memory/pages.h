@@ -89,12 +89,12 @@ struct pages {
     struct pages_bounds *bounds;
     uint64_t *soonest; /* nothing in the dict expires before (ms; 0: nothing
                           does); a hint, may be too low */
-    uint64_t state; /* a past value of bounds->state; in its tag nothing but
-                       what may be there: private, relaxed (pages_follow) */
+    uint64_t state;    /* a past value of bounds->state; in its tag nothing but
+                          what may be there: private, relaxed (pages_follow) */
     uint64_t seen; /* bytes of pages that may be touched, goes with `state` */
     struct tree_kind nodes; /* of trees whose nodes are cells of these pages;
                                its `end` goes with `state` */
-    uint64_t tags; /* bits: what the tag's low bytes may be */
+    uint64_t tags;          /* bits: what the tag's low bytes may be */
     uint32_t full_below; /* no word of the map before this one had a free page
                             when it was last looked at: private, relaxed */
     uint32_t trusted;    /* searches that may still believe that */
