@@ -26,6 +26,7 @@ struct restore {
     uint64_t wall_ms, now_ms; /* when it began; of the save if frozen */
     uint32_t kind;         /* RECORD_ of the object at hand, 0: none */
     struct dict dict;
+    uint64_t dict_evicted; /* by its own count; they are in `evicted` */
     struct queue queue;
     struct topic topic;
     char name[64];         /* of the object at hand */

@@ -311,6 +311,29 @@ static int64_t ttl_of(shd_dict *d, const char *key)
     return ms;
 }
 
+/* A short entry lies in a cell for long ones, of the only page there is; it has
+ * none where it comes first and takes the page for its own kind. */
+START_TEST(what_finds_no_room_is_counted)
+{
+    struct shd_dict_info i = {.struct_size = sizeof(i)};
+    struct shd_keep_info s, r;
+
+    dict = make_dict("d", 8 << 10, 1);
+    store(dict, "short", SHD_STRING, 0, 0, 0, 0);
+    store(dict, "long", SHD_STRING, 324, 0, 0, 0);
+    store(dict, "short", SHD_STRING, 0, 0, 0, 0);
+    store(dict, "long", SHD_STRING, 96, 0, 0, 0);
+    s = saved();
+    r = restored(0);
+    small = dict_of(other, "d");
+    expect(shd_dict_info(small, &i), SHD_OK);
+    ck_assert_uint_eq(s.entries, 2);
+    ck_assert_uint_eq(r.evicted, 1);
+    ck_assert_uint_eq(i.entries, 1);
+    forget();
+}
+END_TEST
+
 START_TEST(time_counts_unless_it_is_frozen)
 {
     struct shd_keep_info r;
@@ -1167,6 +1190,7 @@ int main(void)
     support_names("keep");
     tcase_add_loop_test(c, a_dict_comes_back_as_it_was, 0, 3);
     tcase_add_test(c, the_order_of_eviction_comes_back);
+    tcase_add_test(c, what_finds_no_room_is_counted);
     tcase_add_test(c, time_counts_unless_it_is_frozen);
     tcase_add_test(c, a_queue_comes_back_but_for_what_was_held);
     tcase_add_loop_test(c, a_topic_comes_back_with_its_numbers_and_names, 0,
