@@ -54,6 +54,8 @@ static size_t dict_parts(const struct guard_env *env,
         return 0;
     described = pages_described(&d.pages);
     grain = index_grain(atomic_load64(&d.pages.bounds->state));
+    if (!index_has(&d, grain))
+        return 0;
     first = grain == d.grain_first ? index_bytes(&d, grain) : 0;
     part[n++] = (struct part){"header", o->extent_at, sizeof(*d.header)};
     part[n++] = (struct part){"shards", segment_offset(s, d.shard),

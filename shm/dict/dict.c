@@ -421,7 +421,7 @@ uint64_t dict_entries_hint(const struct dict *d)
 {
     uint64_t hint = d->header->entries_hint, first = d->header->capacity_first;
 
-    return hint > first / SLAB_CELL_MIN
+    return hint > first / SLAB_CELL_MIN || first < PAGE_BYTES
                ? hint
                : dict_capacity(d) / PAGE_BYTES * hint / (first / PAGE_BYTES);
 }

@@ -44,7 +44,7 @@ uint32_t index_bits(uint64_t hint, uint64_t first, uint32_t shard_bits,
     /* More than there can be just now is what there will be in the end. */
     if (hint > first / SLAB_CELL_MIN)
         roots = hint > roots ? hint : roots;
-    else if (hint > 0)
+    else if (hint > 0 && first >= PAGE_BYTES)
         roots = capacity / PAGE_BYTES * hint / (first / PAGE_BYTES);
     bits = 63u - (uint32_t)__builtin_clzll(roots | 1);
     if (bits < shard_bits + SHARD_BITS_MIN)
@@ -84,7 +84,7 @@ static uint64_t page_up(uint64_t n)
 
 uint64_t index_array_bytes(const struct index_shape *s, uint32_t grain)
 {
-    return 4ull << (s->order_bits - grain);
+    return grain > GRAIN_MAX ? 0 : 4ull << (s->order_bits - grain);
 }
 
 uint64_t index_arrays_bytes(const struct index_shape *s)

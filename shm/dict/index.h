@@ -104,8 +104,8 @@ uint32_t index_bits(uint64_t hint, uint64_t first, uint32_t shard_bits,
 struct index_shape index_shape(uint32_t shard_bits, uint32_t bits,
                                uint32_t bits_max, bool fixed);
 
-/* The bytes of one array, and of all but the first grain's, each a multiple of
- * 4096. */
+/* The bytes of one array (0: there is no such grain), and of all but the first
+ * grain's, each a multiple of 4096. */
 uint64_t index_array_bytes(const struct index_shape *s, uint32_t grain);
 uint64_t index_arrays_bytes(const struct index_shape *s);
 

@@ -502,14 +502,16 @@ static int index_settle(const struct resizing *r)
 static int finish(const struct resizing *r)
 {
     struct dict_header *h = r->header;
+    uint64_t grain;
     int rc = lock(r, 0);
 
     if (rc != SHD_OK)
         return rc;
+    grain = atomic_load64(&h->grain);
     if (atomic_load64(&h->bounds.described) ==
             atomic_load64(&h->bounds.limit) &&
-        resize_index_is(r->d, (uint32_t)atomic_load64(&h->grain)) &&
-        atomic_load64(&h->arrays) == 1ull << atomic_load64(&h->grain))
+        index_has(r->d, grain) && resize_index_is(r->d, (uint32_t)grain) &&
+        atomic_load64(&h->arrays) == 1ull << grain)
         set_unsettled(r, 0);
     dict_unlock(r->d, 0);
     return SHD_OK;
