@@ -852,12 +852,13 @@ static void keep_whole(struct work *w)
 
 /* ---- writing ---------------------------------------------------------- */
 
+/* Where it is damaged which arrays there are, whoever looks is refused. */
 static void clear_trees(const struct dict *d, uint32_t shard)
 {
     uint64_t state = index_state(d);
     uint32_t grains[2] = {index_grain(state), index_former(state)};
 
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2 && index_sound(state); i++) {
         uint64_t end = index_first(d, shard + 1, grains[i]);
 
         for (uint64_t n = index_first(d, shard, grains[i]); n < end; n++)
