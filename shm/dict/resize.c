@@ -477,12 +477,13 @@ static int index_settle(const struct resizing *r)
     uint32_t grain = (uint32_t)atomic_load64(&r->header->grain);
     int rc = SHD_OK;
 
-    if (!index_has(d, grain) || !index_tag_sound(d))
-        return dict_damaged(d, "its index is said to be what it is not");
     for (int i = 0; i < INDEX_ROUNDS && rc == SHD_OK; i++) {
         uint64_t tag = tag_now(d);
 
-        if (index_moves(tag)) {
+        if (!index_has(d, grain) || !index_has(d, index_grain(tag)) ||
+            !index_has(d, index_former(tag))) {
+            rc = dict_damaged(d, "its index is said to be what it is not");
+        } else if (index_moves(tag)) {
             rc = index_end(r, tag);
         } else if (index_grain(tag) != grain) {
             rc = index_begin(r, tag, grain);
