@@ -310,11 +310,22 @@ int dict_view(const struct guard_env *env, const struct catalogue_object *o,
     return rc;
 }
 
-/* What cannot change while there is a dict. */
+/* What cannot change while there is a dict, copied once: what is checked is
+ * what is used. */
+static void header_read(const struct dict_header *from, struct dict_header *h)
+{
+    const uint64_t *word = (const uint64_t *)(const void *)from;
+    uint64_t *copy = (uint64_t *)(void *)h;
+
+    memset(h, 0, sizeof(*h));
+    for (size_t i = 0; i < offsetof(struct dict_header, bounds) / 8; i++)
+        copy[i] = atomic_load64(&word[i]);
+}
+
 static bool header_sound(const struct dict_header *h,
                          const struct catalogue_object *o)
 {
-    return h != NULL && h->generation == o->generation && h->shards > 0 &&
+    return h->generation == o->generation && h->shards > 0 &&
            h->shards <= DICT_SHARDS_MAX &&
            (h->shards & (h->shards - 1)) == 0 && h->shards == o->guards &&
            h->order_bits <= ORDER_BITS_MAX &&
@@ -331,17 +342,20 @@ int dict_view_unbounded(const struct guard_env *env,
                         const struct catalogue_object *o, struct dict *d)
 {
     const struct segment *s = env->segment;
-    struct dict_header *h = segment_at(s, o->extent_at, sizeof(*h));
+    struct dict_header *shared = segment_at(s, o->extent_at, sizeof(*shared));
+    struct dict_header copy, *const h = &copy;
     struct index_shape shape;
     uint64_t max;
     int rc;
 
-    if (!header_sound(h, o))
+    if (shared != NULL)
+        header_read(shared, h);
+    if (shared == NULL || !header_sound(h, o))
         return error_set(SHD_CORRUPT, "dict '%s': its header is damaged",
                          o->name);
     memset(d, 0, sizeof(*d));
     d->env = env;
-    d->header = h;
+    d->header = shared;
     d->generation = o->generation;
     d->guards = guard_at(s, o->guards_first);
     d->shards = h->shards;
@@ -356,8 +370,8 @@ int dict_view_unbounded(const struct guard_env *env,
     d->pages.segment = s;
     d->pages.max = (uint32_t)max;
     d->pages.at = h->pages_at;
-    d->pages.bounds = &h->bounds;
-    d->pages.soonest = &h->soonest;
+    d->pages.bounds = &shared->bounds;
+    d->pages.soonest = &shared->soonest;
     d->pages.map = part(s, o, h->map_at, pages_map_bytes(max));
     d->pages.table = part(s, o, h->table_at, pages_table_bytes(max));
     /* A damaged link must not lead into locks or another object. */
