@@ -39,8 +39,8 @@ struct ipc {
 uint64_t ipc_below(struct ipc *x, uint64_t n);
 bool ipc_one_in(struct ipc *x, uint64_t n);
 
-_Noreturn void ipc_fail(const struct ipc *x, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+__attribute__((noreturn, format(printf, 2, 3))) void
+ipc_fail(const struct ipc *x, const char *format, ...);
 void ipc_expect(const struct ipc *x, int got, int wanted);
 void ipc_same(const struct ipc *x, const char *what, uint64_t got,
               uint64_t wanted);

@@ -119,18 +119,18 @@ static int can_send(const struct ipc *x, const naive *n, uint64_t to,
 
 static void put(struct ipc *x, naive *n, const mail *m)
 {
-    mail *free = NULL;
-
-    for (uint32_t i = 0; i < MESSAGES && free == NULL; i++)
-        free = n->mail[i].there ? NULL : &n->mail[i];
-    if (free == NULL)
-        ipc_fail(x, "the model is too small");
-    *free = *m;
-    free->there = true;
-    free->from = ipc_self(x);
-    free->id = ++n->ids;
-    n->sent++;
-    n->requests += m->state == REQUEST;
+    for (uint32_t i = 0; i < MESSAGES; i++) {
+        if (n->mail[i].there)
+            continue;
+        n->mail[i] = *m;
+        n->mail[i].there = true;
+        n->mail[i].from = ipc_self(x);
+        n->mail[i].id = ++n->ids;
+        n->sent++;
+        n->requests += m->state == REQUEST;
+        return;
+    }
+    ipc_fail(x, "the model is too small");
 }
 
 /* Its receiver has gone. */

@@ -134,9 +134,10 @@ static bool run_apart(const struct config *c, const struct ipc_config *ipc,
     if (child == 0) {
         /* With time standing still, a wait that is bounded never ends. */
         (void)alarm(1800);
-        if (c == NULL)
+        if (c != NULL)
+            run(c, seed, ops);
+        else
             ipc_run(ipc, seed, ops);
-        run(c, seed, ops);
     }
     while (waitpid(child, &status, 0) < 0) {
         if (errno != EINTR) {

@@ -75,8 +75,8 @@ uint64_t next(struct world *w);
 uint64_t below(struct world *w, uint64_t n);
 bool one_in(struct world *w, uint64_t n);
 
-_Noreturn void fail(const struct world *w, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+__attribute__((noreturn, format(printf, 2, 3))) void
+fail(const struct world *w, const char *format, ...);
 const char *name_of(int code);
 void expect(const struct world *w, int got, int wanted);
 
