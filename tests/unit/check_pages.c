@@ -239,7 +239,7 @@ START_TEST(nothing_is_claimed_from_the_limit_on)
     /* The last word of the map is looked at again. */
     arena->bounds.limit = 71;
     ck_assert_uint_eq(claim(ARENA_OWNER), 70);
-    /* Owned above the limit, for now. */
+    /* Owned above the limit, as while a dict shrinks. */
     arena->bounds.limit = 60;
     arena_expect_sound(check(report, sizeof(report)));
     release(65);
