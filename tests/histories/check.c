@@ -36,15 +36,18 @@ static uint64_t mix(uint64_t h, uint64_t v)
     return h ^ h >> 32;
 }
 
+/* From a word that no small number undoes: begun with the count itself, some
+ * states had the fingerprint of others one operation on, and possible histories
+ * were called impossible. */
 static uint64_t fingerprint(const struct frame *f)
 {
-    uint64_t h = f->state.count + 1;
+    uint64_t h = mix(0x9e3779b97f4a7c15ull, f->state.count);
 
     for (uint32_t i = 0; i < SLOTS; i++)
-        h = mix(h, f->done[i] + 1);
+        h = mix(h, f->done[i]);
     for (uint32_t i = 0; i < f->state.count; i++)
         h = mix(h, f->state.item[i]);
-    return mix(h, 0x9e3779b97f4a7c15ull) | 1;
+    return h | 1;
 }
 
 static uint64_t *place(uint64_t *table, uint64_t room, uint64_t h)

@@ -80,6 +80,12 @@ static const struct {
     {"a length that does not count", IMPOSSIBLE,
      "0 1 2 rpush 7 0 done 1\n"
      "0 3 4 lpush 8 0 done 1\n"},
+    {"a length of 1, and then nothing", POSSIBLE, /* see fingerprint() */
+     "3 7 13 rpush 2 0 done 1\n"
+     "1 19 20 rpush 7 0 done 2\n"
+     "2 25 31 rpop 10 0 done 7\n"
+     "0 63 66 llen 28 0 done 1\n"
+     "0 103 112 rpop 47 0 done 2\n"},
     {"a dead one's value", POSSIBLE,
      "0 1 4 set 7 0 killed 0\n"
      "1 5 6 get 0 0 done 7\n"},
