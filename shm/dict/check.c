@@ -7,6 +7,7 @@
  */
 #include "shm/dict/check.h"
 #include "shm/base/error.h"
+#include "shm/base/hash.h"
 #include "shm/dict/account.h"
 #include "shm/dict/forest.h"
 #include "shm/dict/index.h"
@@ -164,6 +165,10 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t grain,
         end += v.type == SHD_LIST ? sizeof(struct entry_list) : 8;
     if (end > bytes)
         return fail(report, size, "a value is longer than its cell", ref);
+    if (entry_is_long(len) &&
+        atomic_load64(entry_long_hash(e)) !=
+            hash_bytes(key, len, d->env->segment->hash_seed))
+        return fail(report, size, "a long key's hash is another's", ref);
     if (chain > 0) {
         int rc = chain_of(d, owner, &e->cell, ref, chain, t, report, size);
 

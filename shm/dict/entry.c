@@ -262,7 +262,7 @@ void entry_fill(const struct dict *d, uint32_t ref, const struct item *item,
     if (is_long) {
         atomic_store64((uint64_t *)(void *)(bytes + sizeof(*e)), chain);
         atomic_store64(
-            (uint64_t *)(void *)(bytes + sizeof(*e) + 8),
+            entry_long_hash(e),
             hash_bytes(item->key, key_len, d->env->segment->hash_seed));
     } else {
         cell_fill(bytes + sizeof(*e), item->key, key_len);

@@ -90,6 +90,13 @@ static inline bool entry_is_long(uint32_t key_len)
     return key_len > ENTRY_KEY_INLINE;
 }
 
+/* All 64 bits of a long key's hash, behind the word of its chain: what moves
+ * the entry need not read the chain. */
+static inline uint64_t *entry_long_hash(struct entry *e)
+{
+    return (uint64_t *)(void *)(e + 1) + 1;
+}
+
 /* Byte offset of the value (and the chain word of a short key). */
 static inline uint32_t entry_value_at(uint32_t meta, uint32_t key_len)
 {

@@ -112,7 +112,7 @@ struct place dict_place(const struct dict *d, const void *key, size_t len)
 int forest_path_of(const struct dict *d, uint32_t shard, uint32_t ref,
                    struct place *at, struct tree_path *path)
 {
-    const struct entry *e = entry_at(&d->pages, ref);
+    struct entry *e = entry_at(&d->pages, ref);
     uint32_t len;
     int rc = SHD_CORRUPT;
 
@@ -121,8 +121,7 @@ int forest_path_of(const struct dict *d, uint32_t shard, uint32_t ref,
                          d->name);
     len = entry_key_len(atomic_load64(&e->key_expires));
     if (entry_is_long(len)) {
-        *at = place_of_hash(
-            d, atomic_load64((const uint64_t *)(const void *)(e + 1) + 1));
+        *at = place_of_hash(d, atomic_load64(entry_long_hash(e)));
         rc = path_of_long(d, e, at, NULL, path);
     } else if (sizeof(*e) + pad8(len) <= cell_room(&d->pages, e)) {
         *at = dict_place(d, e + 1, len);

@@ -17,6 +17,7 @@
  */
 #include "shm/dict/repair.h"
 #include "shm/base/error.h"
+#include "shm/base/hash.h"
 #include "shm/dict/check.h"
 #include "shm/dict/forest.h"
 #include "shm/dict/index.h"
@@ -761,6 +762,25 @@ static void version_repair(struct work *w, uint32_t ref)
                        (seq + 1) / 2);
 }
 
+/* It follows from the key. */
+static void long_hash_repair(struct work *w, uint32_t ref)
+{
+    const struct dict *d = w->d;
+    struct entry *e = entry_at(&d->pages, ref);
+    uint32_t len = entry_key_len(atomic_load64(&e->key_expires));
+    unsigned char key[ENTRY_KEY_MAX + 8];
+    uint64_t hash;
+
+    if (!entry_is_long(len) ||
+        entry_value_at(atomic_load32(&e->cell.meta), len) >
+            cell_room(&d->pages, e) ||
+        entry_key(d, e, len, key) != SHD_OK)
+        return;
+    hash = hash_bytes(key, len, d->env->segment->hash_seed);
+    if (atomic_load64(entry_long_hash(e)) != hash)
+        atomic_store64(entry_long_hash(e), hash);
+}
+
 /* Goes over all cells of an entry that was found whole: `claim` says whether
  * to take them, or to see whether all of them can be had. */
 static bool claim_cell(struct work *w, uint32_t ref, bool claim)
@@ -830,6 +850,7 @@ static void keep_whole(struct work *w)
                         CELL_TYPE_MASK;
 
         version_repair(w, f->ref);
+        long_hash_repair(w, f->ref);
         int rc =
             check_entry(w->d, w->number, f->ref, &cells, why, sizeof(why));
 

@@ -210,6 +210,15 @@ START_TEST(names_a_long_keys_chain_that_is_broken)
 }
 END_TEST
 
+START_TEST(names_a_long_keys_hash_that_is_anothers)
+{
+    start_to_damage();
+    *entry_long_hash(entry_at(&inner->pages, ref_of_bytes(long_key, 2000))) ^=
+        1ull << 63;
+    expect_check_names("a long key's hash is another's");
+}
+END_TEST
+
 START_TEST(names_a_list_whose_count_is_wrong)
 {
     start_to_damage();
@@ -641,6 +650,7 @@ int main(void)
     tcase_add_test(c, names_an_expiry_before_its_pages_bound);
     tcase_add_test(c, names_a_chain_that_is_broken);
     tcase_add_test(c, names_a_long_keys_chain_that_is_broken);
+    tcase_add_test(c, names_a_long_keys_hash_that_is_anothers);
     tcase_add_test(c, names_a_list_whose_count_is_wrong);
     tcase_add_test(c, names_a_list_whose_ends_are_wrong);
     tcase_add_test(c, names_list_links_that_do_not_mirror);

@@ -154,6 +154,18 @@ START_TEST(a_key_that_changed_is_lost)
 }
 END_TEST
 
+START_TEST(a_long_keys_hash_costs_nothing)
+{
+    start_filled();
+    *entry_long_hash(entry_at(&inner->pages, ref_of_bytes(long_key, 2000))) ^=
+        1ull << 63;
+    expect_repaired("7 entries kept, 0 lost");
+    all_but("");
+    expect(shd_delete(dict, long_key, 2000), SHD_OK);
+    sound();
+}
+END_TEST
+
 START_TEST(a_broken_chain_loses_its_entry_by_name)
 {
     uint32_t *chain;
@@ -534,6 +546,7 @@ int main(void)
     tcase_add_test(tests, a_shard_head_of_noise_is_made_anew);
     tcase_add_test(tests, links_of_the_lru_list_keep_their_order);
     tcase_add_test(tests, a_key_that_changed_is_lost);
+    tcase_add_test(tests, a_long_keys_hash_costs_nothing);
     tcase_add_test(tests, a_broken_chain_loses_its_entry_by_name);
     tcase_add_test(tests, a_list_is_cut_where_it_breaks);
     tcase_add_test(tests, a_wrong_count_of_a_list_costs_nothing);
