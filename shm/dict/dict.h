@@ -211,6 +211,15 @@ static inline void dict_set_mark(const struct dict *d, uint32_t ref,
         atomic_store8(byte, atomic_load8(byte) ^ bit);
 }
 
+/* Is there one order of all entries, that of their last stores, to be kept?
+ * Among several shards there is none that anybody could see: there a change
+ * where the entry is marks it, and leaves the list, three other entries' lines
+ * and the shard's head, as they are. */
+static inline bool dict_has_order(const struct dict *d)
+{
+    return d->shards == 1;
+}
+
 /* The owner word of pages of a shard. */
 static inline uint32_t dict_owner(uint32_t shard)
 {

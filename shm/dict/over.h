@@ -22,7 +22,7 @@
 #define OVER_WORDS (IN_PLACE_WORDS + 8u)
 static_assert(OVER_WORDS <= GUARD_UNDO_MAX, "log");
 
-/* An entry, and how it comes to the front of the LRU list. */
+/* An entry, and how it comes to the front of the LRU list, if it does. */
 struct over {
     struct quick q;
     struct list_way way;
@@ -36,16 +36,20 @@ QUICK_INLINE int over_find(const struct dict *d, const struct place *at,
     struct list *lru = &d->shard[at->shard].lru;
     int rc;
 
-    atomic_will_write(lru);
+    if (dict_has_order(d))
+        atomic_will_write(lru);
     rc = quick_node(d, at, index_state(d), &o->q);
     if (rc != SHD_OK)
         return QUICK_NOT;
     atomic_will_write(o->q.e);
     atomic_will_write((const unsigned char *)o->q.e + 64);
     o->key_expires = atomic_load64(&o->q.e->key_expires);
-    return quick_is(&o->q, o->key_expires, key, len) &&
-                   list_way_find(&d->pages, lru, o->q.ref,
-                                 &o->q.e->cell, &o->way)
+    if (!quick_is(&o->q, o->key_expires, key, len))
+        return QUICK_NOT;
+    /* As one that is first already. */
+    o->way = (struct list_way){.first = o->q.ref};
+    return !dict_has_order(d) || list_way_find(&d->pages, lru, o->q.ref,
+                                               &o->q.e->cell, &o->way)
                ? SHD_OK
                : QUICK_NOT;
 }
@@ -76,15 +80,18 @@ QUICK_INLINE void over_begin(const struct dict *d, const struct place *at,
     txn_begin(t, d->pages.segment, dict_guard(d, at->shard), OVER_WORDS);
 }
 
-/* As room_touch; and commits. */
+/* As room_used; and commits. */
 QUICK_INLINE void over_end(const struct dict *d, const struct place *at,
                            struct txn *t, const struct over *o)
 {
     struct shard *s = &d->shard[at->shard];
 
-    list_way_go(t, &s->lru, o->q.ref, &o->way);
-    if (o->way.first != o->q.ref)
+    if (!dict_has_order(d)) {
+        quick_set_mark(d, &o->q);
+    } else if (o->way.first != o->q.ref) {
+        list_way_go(t, &s->lru, o->q.ref, &o->way);
         txn_store64(t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
+    }
     txn_commit(t);
 }
 

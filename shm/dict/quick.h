@@ -127,13 +127,31 @@ QUICK_INLINE int quick_get(const struct dict *d, const struct place *at,
                : QUICK_NOT;
 }
 
-/* dict_is_marked of what was found. */
-QUICK_INLINE bool quick_is_marked(const struct dict *d, const struct quick *q)
+/* dict_mark of what was found. */
+QUICK_INLINE uint8_t *quick_mark(const struct dict *d, const struct quick *q,
+                                 uint8_t *bit)
 {
-    const struct page *page = &d->pages.table[q->inside / PAGE_BYTES];
     uint32_t part = (uint32_t)(q->inside % PAGE_BYTES / 32);
 
-    return (atomic_load8(&page->marks[part / 8]) >> part % 8 & 1) != 0;
+    *bit = (uint8_t)(1u << part % 8);
+    return &d->pages.table[q->inside / PAGE_BYTES].marks[part / 8];
+}
+
+QUICK_INLINE bool quick_is_marked(const struct dict *d, const struct quick *q)
+{
+    uint8_t bit;
+
+    return (atomic_load8(quick_mark(d, q, &bit)) & bit) != 0;
+}
+
+/* With the shard's lock: dict_set_mark. */
+QUICK_INLINE void quick_set_mark(const struct dict *d, const struct quick *q)
+{
+    uint8_t bit;
+    uint8_t *byte = quick_mark(d, q, &bit);
+
+    if ((atomic_load8(byte) & bit) == 0)
+        atomic_store8(byte, atomic_load8(byte) | bit);
 }
 
 #endif

@@ -193,6 +193,15 @@ int room_touch(const struct dict *d, uint32_t shard, struct txn *t,
     return rc;
 }
 
+int room_used(const struct dict *d, uint32_t shard, struct txn *t,
+              uint32_t ref)
+{
+    if (dict_has_order(d))
+        return room_touch(d, shard, t, ref);
+    dict_set_mark(d, ref, true);
+    return SHD_OK;
+}
+
 /* ---- garbage ---------------------------------------------------------- */
 
 /* Frees the first cells of the chain behind *head, at most *left. */

@@ -62,6 +62,12 @@ int room_discard(const struct dict *d, uint32_t shard, struct txn *t,
 int room_touch(const struct dict *d, uint32_t shard, struct txn *t,
                uint32_t ref);
 
+/* With the lock: an entry has been changed where it is. As room_touch where
+ * there is one order of all entries (dict_has_order); else it is marked, as one
+ * that was read is. */
+int room_used(const struct dict *d, uint32_t shard, struct txn *t,
+              uint32_t ref);
+
 /* With the lock: frees a few cells of the garbage. 1 if there was any. */
 int room_collect(const struct dict *d, uint32_t shard);
 

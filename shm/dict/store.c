@@ -115,7 +115,7 @@ static int store_in_place(struct attempt *a, struct item *item)
     rc = slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
                            cell_page(&a->d->pages, a->old), item->expires);
     if (rc == SHD_OK)
-        rc = room_touch(a->d, a->at.shard, &t, a->old);
+        rc = room_used(a->d, a->at.shard, &t, a->old);
     return attempt_end(&t, rc);
 }
 
@@ -444,7 +444,7 @@ static int incr_live(struct attempt *a, struct incr_call *c)
     if (cell_is_versioned(meta))
         rc = entry_version_renew(a->d, &t, a->entry);
     if (rc == SHD_OK)
-        rc = room_touch(a->d, a->at.shard, &t, a->old);
+        rc = room_used(a->d, a->at.shard, &t, a->old);
     rc = attempt_end(&t, rc);
     if (rc == SHD_OK)
         *c->result = v.number;
