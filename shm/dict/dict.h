@@ -76,7 +76,8 @@ static_assert(offsetof(struct dict_header, unsettled) == 168, "layout");
 
 /* The head of a shard. All of it changes in the shard's transactions. */
 struct shard {
-    struct list lru;      /*  0 first: last written; last: next to go */
+    struct list lru;      /*  0 first: last stored anew, or changed if there is
+                                an order (dict_has_order); last: next to go */
     uint64_t entries;     /*  8 */
     uint32_t pending[2];  /* 16 chains that are being built by the lock's
                                 holder: of an entry, of a list's element;

@@ -610,7 +610,8 @@ static int compact(const struct dict *d, uint32_t shard, const struct room *r)
 
 /* ---- choosing --------------------------------------------------------- */
 
-/* The least recently used entry that nobody has read since; 0: none. */
+/* The least recently used entry that is not marked, as one is that was read,
+ * or changed among shards; 0: none. */
 static int pick_tail(const struct dict *d, uint32_t shard, uint32_t keep,
                      uint32_t *tail)
 {

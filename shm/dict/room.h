@@ -2,8 +2,9 @@
 /* dict/room.h - removing entries, and making room for others.
  *
  * HOLDS  an expired entry goes before a live one; of the live the least
- *        recently written goes first, unless it was read since: then its mark
- *        is cleared and it moves to the front (second chance).
+ *        recently written goes first, unless it was read since, or among
+ *        shards changed where it is: then its mark is cleared and it moves to
+ *        the front (second chance).
  * LOCK   as each function says. No function ever holds two shards' locks.
  * CRASH  every removal, every move of a cell is one transaction.
  * COST   bounded: one step removes or moves at most what is in one page. An
