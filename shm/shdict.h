@@ -1017,8 +1017,8 @@ enum { /* shd_store */
 /* Stores a value: type SHD_STRING with value/len (value may be NULL when len
  * is 0), SHD_NUMBER or SHD_BOOLEAN with number. Replaces value, type, flags
  * and expiry at once, over a list too. Without SHD_SAFE it makes room by
- * removing expired entries (of all shards), then the least recently used
- * that nobody has read since; *forcible, if not
+ * removing expired entries (of all shards), then the least recently stored
+ * that nobody has read or changed since; *forcible, if not
  * NULL, is 1 if a live entry had to go, and is written on failure too.
  * SHD_TOOBIG: larger than the dict. SHD_NOMEM: see SHD_SAFE; also when the
  * file system is full. A failed store leaves the old value. */
@@ -1243,7 +1243,9 @@ struct shd_entry_info {
     double number;        /* SHD_NUMBER, SHD_BOOLEAN */
     int64_t ttl_ms;       /* ms left; 0: never; negative: expired */
     uint64_t version;     /* 0: nobody has asked for it (VERSIONS) */
-    uint32_t used;        /* 1: read since room was last looked for near it */
+    uint32_t used;        /* 1: read, or in a dict of several shards changed
+                             where it is, since room was last looked for near
+                             it */
     uint32_t shard;
 };
 
@@ -1255,9 +1257,9 @@ SHD_API SHD_MUST int shd_entry_info(shd_dict *dict, const void *key,
 
 typedef struct shd_keys shd_keys;
 
-/* Live keys, the least recently stored first within each shard, at most max
- * (0: all). Free with shd_keys_free. SHD_NOMEM: this process has no memory
- * for the list. */
+/* Live keys, at most max (0: all): in a dict of one shard the least recently
+ * stored first, in one of several in no order. Free with
+ * shd_keys_free. SHD_NOMEM: this process has no memory for the list. */
 SHD_API SHD_MUST int shd_keys_get(shd_dict *dict, uint64_t max,
                                   shd_keys **out);
 SHD_API uint64_t shd_keys_count(const shd_keys *keys);

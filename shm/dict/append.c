@@ -91,7 +91,7 @@ static int grown(struct attempt *a, struct txn *t, uint64_t len)
     txn_store64(t, (uint64_t *)(void *)&a->entry->cell.meta,
                 (uint64_t)len << 32 | meta);
     rc = entry_version_renew(a->d, t, a->entry);
-    return rc == SHD_OK ? room_touch(a->d, a->at.shard, t, a->old) : rc;
+    return rc == SHD_OK ? room_used(a->d, a->at.shard, t, a->old) : rc;
 }
 
 /* Inside a transaction: what goes into the cell that holds the end. */

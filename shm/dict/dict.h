@@ -76,7 +76,8 @@ static_assert(offsetof(struct dict_header, unsettled) == 168, "layout");
 
 /* The head of a shard. All of it changes in the shard's transactions. */
 struct shard {
-    struct list lru;      /*  0 first: last written; last: next to go */
+    struct list lru;      /*  0 first: last stored anew, or changed if there is
+                                an order (dict_has_order); last: next to go */
     uint64_t entries;     /*  8 */
     uint32_t pending[2];  /* 16 chains that are being built by the lock's
                                 holder: of an entry, of a list's element;
@@ -209,6 +210,15 @@ static inline void dict_set_mark(const struct dict *d, uint32_t ref,
 
     if (byte != NULL && ((atomic_load8(byte) & bit) != 0) != marked)
         atomic_store8(byte, atomic_load8(byte) ^ bit);
+}
+
+/* Is there one order of all entries, that of their last stores, to be kept?
+ * Among several shards there is none that anybody could see: there a change
+ * where the entry is marks it, and leaves the list, three other entries' lines
+ * and the shard's head, as they are. */
+static inline bool dict_has_order(const struct dict *d)
+{
+    return d->shards == 1;
 }
 
 /* The owner word of pages of a shard. */

@@ -93,7 +93,7 @@ static int push_to_live(struct attempt *a, struct push_call *c)
                                    c->expires);
         }
         if (rc == SHD_OK)
-            rc = room_touch(a->d, a->at.shard, &t, a->old);
+            rc = room_used(a->d, a->at.shard, &t, a->old);
     }
     return attempt_end(&t, rc);
 }
@@ -298,7 +298,7 @@ static int pop_one(struct attempt *a, const struct pop_call *c, uint32_t node,
     txn_store64(t, &l->count, atomic_load64(&l->count) - 1);
     int rc = room_discard(a->d, a->at.shard, t, node);
 
-    return rc != SHD_OK ? rc : room_touch(a->d, a->at.shard, t, a->old);
+    return rc != SHD_OK ? rc : room_used(a->d, a->at.shard, t, a->old);
 }
 
 /* The node at the end, as a read section finds it; NULL: as the pop will. */

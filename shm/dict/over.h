@@ -22,30 +22,34 @@
 #define OVER_WORDS (IN_PLACE_WORDS + 8u)
 static_assert(OVER_WORDS <= GUARD_UNDO_MAX, "log");
 
-/* An entry, and how it comes to the front of the LRU list. */
+/* An entry, and how it comes to the front of the LRU list, if it does. */
 struct over {
     struct quick q;
     struct list_way way;
     uint64_t key_expires;
 };
 
-/* Is there an entry of that key, with a short value? QUICK_NOT. */
+/* Is there an entry of that key, with a short value? QUICK_NOT. `order`:
+ * dict_has_order(d), which the caller makes two pieces of. */
 QUICK_INLINE int over_find(const struct dict *d, const struct place *at,
-                           const void *key, size_t len, struct over *o)
+                           const void *key, size_t len, bool order,
+                           struct over *o)
 {
     struct list *lru = &d->shard[at->shard].lru;
     int rc;
 
-    atomic_will_write(lru);
+    if (order)
+        atomic_will_write(lru);
     rc = quick_node(d, at, index_state(d), &o->q);
     if (rc != SHD_OK)
         return QUICK_NOT;
     atomic_will_write(o->q.e);
     atomic_will_write((const unsigned char *)o->q.e + 64);
     o->key_expires = atomic_load64(&o->q.e->key_expires);
-    return quick_is(&o->q, o->key_expires, key, len) &&
-                   list_way_find(&d->pages, lru, o->q.ref,
-                                 &o->q.e->cell, &o->way)
+    if (!quick_is(&o->q, o->key_expires, key, len))
+        return QUICK_NOT;
+    return !order || list_way_find(&d->pages, lru, o->q.ref, &o->q.e->cell,
+                                   &o->way)
                ? SHD_OK
                : QUICK_NOT;
 }
@@ -76,59 +80,61 @@ QUICK_INLINE void over_begin(const struct dict *d, const struct place *at,
     txn_begin(t, d->pages.segment, dict_guard(d, at->shard), OVER_WORDS);
 }
 
-/* As room_touch; and commits. */
+/* As room_used; and commits. */
 QUICK_INLINE void over_end(const struct dict *d, const struct place *at,
-                           struct txn *t, const struct over *o)
+                           struct txn *t, bool order, const struct over *o)
 {
     struct shard *s = &d->shard[at->shard];
 
-    list_way_go(t, &s->lru, o->q.ref, &o->way);
-    if (o->way.first != o->q.ref)
+    if (!order) {
+        quick_set_mark(d, &o->q);
+    } else if (o->way.first != o->q.ref) {
+        list_way_go(t, &s->lru, o->q.ref, &o->way);
         txn_store64(t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
+    }
     txn_commit(t);
 }
 
-/* SHD_SET of a string or number without flags, and of no long key. */
+/* SHD_SET of a string or number without flags, and of no long key. `bytes` of
+ * a number: 8. */
 QUICK_INLINE int over_set(const struct dict *d, const struct place *at,
-                          const struct item *item)
+                          const void *key, size_t key_len, uint32_t type,
+                          const void *value, uint32_t bytes, uint64_t expires,
+                          bool order)
 {
-    bool text = item->type == SHD_STRING;
-    uint32_t len = text ? (uint32_t)item->len : 0;
+    uint64_t len = type == SHD_STRING ? bytes : 0;
     struct over o;
     struct txn t;
     uint64_t head;
 
-    if (over_find(d, at, item->key, item->key_len, &o) != SHD_OK ||
+    if (over_find(d, at, key, key_len, order, &o) != SHD_OK ||
         (o.q.meta & CELL_TYPE_MASK) == SHD_LIST ||
-        !over_fits(d, at, &o, item->key_len, text ? pad8(len) : 8) ||
-        !slab_expiry_is_below(&d->pages, o.q.inside, item->expires))
+        !over_fits(d, at, &o, key_len, pad8(bytes)) ||
+        !slab_expiry_is_below(&d->pages, o.q.inside, expires))
         return QUICK_NOT;
     over_begin(d, at, &t);
-    head = (uint64_t)len << 32 | (o.q.meta & ~CELL_TYPE_MASK) | item->type;
+    head = len << 32 | (o.q.meta & ~CELL_TYPE_MASK) | type;
     if (atomic_load64((uint64_t *)(void *)&o.q.e->cell.meta) != head)
         txn_store64(&t, (uint64_t *)(void *)&o.q.e->cell.meta, head);
-    if ((o.key_expires & ENTRY_EXPIRES_MASK) != item->expires)
+    if ((o.key_expires & ENTRY_EXPIRES_MASK) != expires)
         txn_store64(&t, &o.q.e->key_expires,
-                    item->expires | (uint64_t)item->key_len << 48);
-    if (text)
-        cell_store(&t, over_value(&o, item->key_len), item->value, len);
-    else
-        cell_store(&t, over_value(&o, item->key_len), &item->number, 8);
-    over_end(d, at, &t, &o);
+                    expires | (uint64_t)key_len << 48);
+    cell_store(&t, over_value(&o, key_len), value, bytes);
+    over_end(d, at, &t, order, &o);
     return SHD_OK;
 }
 
 /* Adds to a live number. */
 QUICK_INLINE int over_incr(const struct dict *d, const struct place *at,
                            const void *key, size_t len, double by,
-                           double *result)
+                           bool order, double *result)
 {
     struct over o;
     struct txn t;
     uint64_t *word, bits;
     double number;
 
-    if (over_find(d, at, key, len, &o) != SHD_OK ||
+    if (over_find(d, at, key, len, order, &o) != SHD_OK ||
         (o.q.meta & CELL_TYPE_MASK) != SHD_NUMBER ||
         entry_is_expired(o.q.e))
         return QUICK_NOT;
@@ -139,7 +145,7 @@ QUICK_INLINE int over_incr(const struct dict *d, const struct place *at,
     memcpy(&bits, &number, sizeof(number));
     over_begin(d, at, &t);
     txn_store64(&t, word, bits);
-    over_end(d, at, &t, &o);
+    over_end(d, at, &t, order, &o);
     *result = number;
     return SHD_OK;
 }

@@ -127,13 +127,30 @@ QUICK_INLINE int quick_get(const struct dict *d, const struct place *at,
                : QUICK_NOT;
 }
 
-/* dict_is_marked of what was found. */
+/* The byte of marks of what was found (dict_mark). */
+QUICK_INLINE uint8_t *quick_marks(const struct dict *d, const struct quick *q)
+{
+    struct page *page = &d->pages.table[q->inside / PAGE_BYTES];
+
+    return &page->marks[q->inside % PAGE_BYTES / 32 / 8];
+}
+
 QUICK_INLINE bool quick_is_marked(const struct dict *d, const struct quick *q)
 {
-    const struct page *page = &d->pages.table[q->inside / PAGE_BYTES];
     uint32_t part = (uint32_t)(q->inside % PAGE_BYTES / 32);
 
-    return (atomic_load8(&page->marks[part / 8]) >> part % 8 & 1) != 0;
+    return (atomic_load8(quick_marks(d, q)) >> part % 8 & 1) != 0;
+}
+
+/* With the shard's lock: dict_set_mark. */
+QUICK_INLINE void quick_set_mark(const struct dict *d, const struct quick *q)
+{
+    uint32_t bit = 1u << q->inside % PAGE_BYTES / 32 % 8;
+    uint8_t *byte = quick_marks(d, q);
+    uint32_t old = atomic_load8(byte);
+
+    if ((old & bit) == 0)
+        atomic_store8(byte, (uint8_t)(old | bit));
 }
 
 #endif

@@ -193,6 +193,15 @@ int room_touch(const struct dict *d, uint32_t shard, struct txn *t,
     return rc;
 }
 
+int room_used(const struct dict *d, uint32_t shard, struct txn *t,
+              uint32_t ref)
+{
+    if (dict_has_order(d))
+        return room_touch(d, shard, t, ref);
+    dict_set_mark(d, ref, true);
+    return SHD_OK;
+}
+
 /* ---- garbage ---------------------------------------------------------- */
 
 /* Frees the first cells of the chain behind *head, at most *left. */
@@ -601,7 +610,8 @@ static int compact(const struct dict *d, uint32_t shard, const struct room *r)
 
 /* ---- choosing --------------------------------------------------------- */
 
-/* The least recently used entry that nobody has read since; 0: none. */
+/* The least recently used entry that is not marked, as one is that was read,
+ * or changed among shards; 0: none. */
 static int pick_tail(const struct dict *d, uint32_t shard, uint32_t keep,
                      uint32_t *tail)
 {

@@ -2,8 +2,9 @@
 /* dict/room.h - removing entries, and making room for others.
  *
  * HOLDS  an expired entry goes before a live one; of the live the least
- *        recently written goes first, unless it was read since: then its mark
- *        is cleared and it moves to the front (second chance).
+ *        recently written goes first, unless it was read since, or among
+ *        shards changed where it is: then its mark is cleared and it moves to
+ *        the front (second chance).
  * LOCK   as each function says. No function ever holds two shards' locks.
  * CRASH  every removal, every move of a cell is one transaction.
  * COST   bounded: one step removes or moves at most what is in one page. An
@@ -61,6 +62,12 @@ int room_discard(const struct dict *d, uint32_t shard, struct txn *t,
 /* With the lock: makes the entry the last to be evicted. */
 int room_touch(const struct dict *d, uint32_t shard, struct txn *t,
                uint32_t ref);
+
+/* With the lock: an entry has been changed where it is. As room_touch where
+ * there is one order of all entries (dict_has_order); else it is marked, as one
+ * that was read is. */
+int room_used(const struct dict *d, uint32_t shard, struct txn *t,
+              uint32_t ref);
 
 /* With the lock: frees a few cells of the garbage. 1 if there was any. */
 int room_collect(const struct dict *d, uint32_t shard);

@@ -14,6 +14,7 @@
 #define IN_PLACE_WORDS_MAX                                                    \
     (IN_PLACE_WORDS + SLAB_EXPIRY_WORDS + 2 * LIST_WORDS + 8u)
 
+static_assert(STORE_PLAIN_MAX == IN_PLACE_WORDS * 8, "what fits in place");
 static_assert(STORE_WORDS <= GUARD_UNDO_MAX, "log");
 static_assert(IN_PLACE_WORDS_MAX <= GUARD_UNDO_MAX, "log");
 
@@ -115,7 +116,7 @@ static int store_in_place(struct attempt *a, struct item *item)
     rc = slab_expiry_lower(&a->d->pages, &a->shard->slab, &t,
                            cell_page(&a->d->pages, a->old), item->expires);
     if (rc == SHD_OK)
-        rc = room_touch(a->d, a->at.shard, &t, a->old);
+        rc = room_used(a->d, a->at.shard, &t, a->old);
     return attempt_end(&t, rc);
 }
 
@@ -316,34 +317,65 @@ static inline int unlock_quick(const struct dict *d, const struct place *at)
     return SHD_OK;
 }
 
-static bool is_plain_set(uint32_t op, const struct item *item)
+/* With the lock, which it lets go of: it was not so simple. Apart, so that what
+ * most stores are does not pay for it. */
+static __attribute__((noinline)) int
+plain_held(const struct dict *d, const struct place *at, uint32_t op,
+           struct item *item, uint32_t *forcible)
 {
-    return (op & 3) == SHD_SET && item->flags == 0 && item->kind == 0 &&
-           item->when == NULL && item->key_len <= ENTRY_KEY_INLINE &&
-           item->type != SHD_LIST && item->len <= IN_PLACE_WORDS * 8;
+    int rc = item_shape(d, item);
+
+    if (rc == SHD_OK)
+        return store_held(d, at, true, op, item, forcible);
+    dict_unlock(d, at->shard);
+    return rc == SHD_TOOBIG ? too_big(d, op, item) : rc;
+}
+
+int store_plain(const struct dict *d, uint32_t op, const void *key,
+                size_t key_len, uint32_t type, const void *value, size_t len,
+                double number, uint64_t expires, uint32_t *forcible)
+{
+    struct place at = place_of_key(d, key, key_len);
+    const void *from = type == SHD_STRING ? value : &number;
+    uint32_t bytes = type == SHD_STRING ? (uint32_t)len : 8;
+    int rc = dict_lock(d, at.shard);
+
+    if (rc != SHD_OK)
+        return rc;
+    if (dict_has_order(d))
+        rc = over_set(d, &at, key, key_len, type, from, bytes, expires, true);
+    else
+        rc = over_set(d, &at, key, key_len, type, from, bytes, expires, false);
+    if (rc == SHD_OK)
+        return unlock_quick(d, &at);
+    struct item item = {.key = key,
+                        .key_len = key_len,
+                        .type = type,
+                        .value = value,
+                        .len = len,
+                        .number = number,
+                        .expires = expires};
+    return plain_held(d, &at, op, &item, forcible);
 }
 
 int store_item(const struct dict *d, uint32_t op, struct item *item,
                uint32_t *forcible)
 {
-    struct place at = place_of_key(d, item->key, item->key_len);
-    bool held = false;
+    struct place at;
     int rc;
 
-    if (is_plain_set(op, item)) {
-        rc = dict_lock(d, at.shard);
-        if (rc != SHD_OK)
-            return rc;
-        if (over_set(d, &at, item) == SHD_OK)
-            return unlock_quick(d, &at);
-        held = true;
-    }
+    if (item->kind == 0 && item->when == NULL &&
+        store_is_plain(op, item->key_len, item->type, item->len, item->flags))
+        return store_plain(d, op, item->key, item->key_len, item->type,
+                           item->value, item->len, item->number, item->expires,
+                           forcible);
     rc = item_shape(d, item);
-    if (rc == SHD_OK)
-        return store_held(d, &at, held, op, item, forcible);
-    if (held)
-        dict_unlock(d, at.shard);
-    return rc == SHD_TOOBIG ? too_big(d, op, item) : rc;
+    if (rc == SHD_TOOBIG)
+        return too_big(d, op, item);
+    if (rc != SHD_OK)
+        return rc;
+    at = place_of_key(d, item->key, item->key_len);
+    return store_held(d, &at, false, op, item, forcible);
 }
 
 /* ---- delete, expire, incr --------------------------------------------- */
@@ -444,7 +476,7 @@ static int incr_live(struct attempt *a, struct incr_call *c)
     if (cell_is_versioned(meta))
         rc = entry_version_renew(a->d, &t, a->entry);
     if (rc == SHD_OK)
-        rc = room_touch(a->d, a->at.shard, &t, a->old);
+        rc = room_used(a->d, a->at.shard, &t, a->old);
     rc = attempt_end(&t, rc);
     if (rc == SHD_OK)
         *c->result = v.number;
@@ -499,7 +531,11 @@ int store_incr(const struct dict *d, const void *key, size_t len, double by,
 
     if (rc != SHD_OK)
         return rc;
-    if (over_incr(d, &at, key, len, by, result) == SHD_OK)
+    if (dict_has_order(d))
+        rc = over_incr(d, &at, key, len, by, true, result);
+    else
+        rc = over_incr(d, &at, key, len, by, false, result);
+    if (rc == SHD_OK)
         return unlock_quick(d, &at);
     struct incr_call c = {.item = {.key = key,
                                    .key_len = len,

@@ -25,6 +25,22 @@ struct condition {
  * SHD_CHANGED; makes no room at the cost of what is there. */
 int store_item(const struct dict *d, uint32_t op, struct item *item,
                uint32_t *forcible);
+
+/* The same for what most stores are: SHD_SET of a short string, a number or a
+ * boolean, without flags, under a key that is not long. */
+#define STORE_PLAIN_MAX 256u
+static inline bool store_is_plain(uint32_t op, size_t key_len, uint32_t type,
+                                  uint64_t len, int32_t flags)
+{
+    return (op & 3) == SHD_SET && flags == 0 && key_len <= ENTRY_KEY_INLINE &&
+           type != SHD_LIST && len <= STORE_PLAIN_MAX;
+}
+
+/* len: 0 of what is no string. */
+int store_plain(const struct dict *d, uint32_t op, const void *key,
+                size_t key_len, uint32_t type, const void *value, size_t len,
+                double number, uint64_t expires, uint32_t *forcible);
+
 int store_delete(const struct dict *d, const void *key, size_t len);
 
 /* Deletes it if the condition holds. SHD_NOTFOUND, SHD_CHANGED. */

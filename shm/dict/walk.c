@@ -5,7 +5,8 @@
  * stored or not. While the index is changed both its arrays are walked, a
  * piece of the order at a time, and the lesser of what is next is next.
  *
- * The order of age is the LRU list's, from its tail. A batch is copied under
+ * The order of age is the LRU list's, from its tail; among several shards it is
+ * no more than whose turn it is (dict_has_order). A batch is copied under
  * the lock; then the lock is let go. If any entry has left its place in the
  * list meanwhile (shard.shuffles tells) the walk's position means nothing:
  * what is left is taken in the forest's order, leaving out what has been

@@ -102,19 +102,25 @@ static inline __attribute__((always_inline)) int begin(const uint32_t *word)
     return 0;
 }
 
-int robust_trylock(uint32_t *word)
+/* Not free just now, and begun. */
+static __attribute__((noinline)) int try_taken(uint32_t *word)
 {
-    int rc = begin(word);
-    uint32_t old;
+    uint32_t old = atomic_load32(word);
 
-    if (rc != 0)
-        return rc;
-    old = atomic_load32(word);
     if (can_be_had(old) &&
         atomic_cas32(word, old, self.tid | (old & FUTEX_WAITERS)))
         return taken(old);
     set_pending(NULL);
     return EBUSY;
+}
+
+int robust_trylock(uint32_t *word)
+{
+    int rc = begin(word);
+
+    if (rc != 0)
+        return rc;
+    return atomic_cas32(word, 0, self.tid) ? 0 : try_taken(word);
 }
 
 static bool has_passed(const struct timespec *until)
@@ -154,7 +160,8 @@ int robust_wait(uint32_t *word, const struct timespec *until)
     return ETIMEDOUT;
 }
 
-int robust_unlock(uint32_t *word)
+/* Somebody waits, or it is not ours. */
+static __attribute__((noinline)) int unlock_other(uint32_t *word)
 {
     int rc = EPERM;
 
@@ -169,6 +176,13 @@ int robust_unlock(uint32_t *word)
         if ((old & FUTEX_WAITERS) != 0)
             (void)syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
     }
+    return rc;
+}
+
+int robust_unlock(uint32_t *word)
+{
+    int rc = atomic_cas32(word, self.tid, 0) ? 0 : unlock_other(word);
+
     set_pending(NULL);
     return rc;
 }

@@ -242,6 +242,10 @@ const struct crash_case CASES[] = {
     {"other shards' entries expire later", 128, 4, 0, S, 0, 0, "fill e 300 60 900;fill k 1200 60", "set a 900"},
     {"chain from other shards", 128, 4, 0, S, 0, 0, "fill k 1500 20", "set a 30000"},
     {"small in shard of key #", 64, 4, 0, S, 0, 4, "fill k 900 20", "set a# 20"},
+    {"plain set in its cell, in shards", 64, 4, 0, 0, 0, 0, "plain a 12;fill k 40 20", "plain a 10"},
+    {"set in its cell, in shards", 64, 4, 0, 0, 0, 0, "set a 12;fill k 40 20", "set a 10"},
+    {"incr in shards", 64, 4, 0, 0, 0, 0, "num a 5;fill k 40 20", "incr a 3"},
+    {"rpush in shards", 64, 4, 0, 0, 0, 0, "rpush l 3;fill k 40 20", "rpush l 5"},
     {"delete in shards", 64, 4, 0, 0, 0, 0, "fill k 90 20", "del k5"},
 
     /* sweeps */

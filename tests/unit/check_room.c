@@ -153,6 +153,64 @@ START_TEST(changing_an_entry_makes_it_the_last_to_go)
 }
 END_TEST
 
+/* All that tells of the order of age, of all shards. */
+static uint64_t order_now(void)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < inner->shards; i++)
+        sum = sum * 31 + inner->shard[i].shuffles * 7 +
+              inner->shard[i].lru.first;
+    return sum;
+}
+
+static void change_all(void)
+{
+    double sum;
+
+    expect(set("in place", 50, 2), SHD_OK);
+    expect(store(SHD_SET, "flags", 50, 2, 0, 7, NULL), SHD_OK);
+    expect(set_number("number", 2), SHD_OK);
+    expect(shd_incr(dict, "counter", 7, 1, 0, 0, 0, &sum, NULL), SHD_OK);
+    expect(push(0, "list", 50, 2), SHD_OK);
+    expect(shd_append(dict, 0, "text", 4, "x", 1, NULL, 0, 0, NULL, NULL),
+           SHD_OK);
+}
+
+/* Among several shards a change where the entry is marks it; one shard has an
+ * order, in which it goes to the front. */
+START_TEST(a_change_in_place_marks_or_moves_the_entry)
+{
+    static const char *const keys[] = {"in place", "flags", "number",
+                                       "counter",  "list",  "text"};
+    enum { KEYS = sizeof(keys) / sizeof(keys[0]) };
+    const bool one = _i == 0;
+    uint64_t order;
+
+    start_named(NULL, MIB, one ? 1 : 4, 0);
+    expect(set("in place", 50, 1), SHD_OK);
+    expect(store(SHD_SET, "flags", 50, 1, 0, 7, NULL), SHD_OK);
+    expect(set_number("number", 1), SHD_OK);
+    expect(set_number("counter", 1), SHD_OK);
+    expect(push(0, "list", 50, 1), SHD_OK);
+    expect(set("text", 41, 1), SHD_OK);
+    for (unsigned i = 0; i < 50; i++)
+        expect(set(name(i), 50, i), SHD_OK);
+    order = order_now();
+    for (unsigned i = 0; i < KEYS; i++)
+        ck_assert(!is_marked(keys[i]));
+    change_all();
+    for (unsigned i = 0; i < KEYS; i++)
+        ck_assert_msg(is_marked(keys[i]) == !one, "%s", keys[i]);
+    ck_assert_int_eq(order_now() == order, !one);
+    /* To be touched is to be moved, by its name. */
+    expect(shd_touch(dict, "text", 4, 0), SHD_OK);
+    expect(shd_touch(dict, "flags", 5, 0), SHD_OK);
+    ck_assert_uint_ne(order_now(), order);
+    sound();
+}
+END_TEST
+
 START_TEST(an_entry_read_since_gets_a_second_chance)
 {
     struct shd_value v;
@@ -669,6 +727,7 @@ int main(void)
     tcase_add_test(c, values_in_two_cells_take_all_the_memory);
     tcase_add_test(c, the_least_recently_stored_goes_first);
     tcase_add_test(c, changing_an_entry_makes_it_the_last_to_go);
+    tcase_add_loop_test(c, a_change_in_place_marks_or_moves_the_entry, 0, 2);
     tcase_add_test(c, an_entry_read_since_gets_a_second_chance);
     tcase_add_test(c, asking_for_the_time_to_live_is_no_use);
     tcase_add_test(c, with_every_entry_read_a_store_still_ends);

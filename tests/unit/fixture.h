@@ -85,7 +85,8 @@ static inline struct shd_dict_info info(void)
     return i;
 }
 
-/* Has the entry been read since it was stored, or made room for? */
+/* Has the entry been read, or among several shards written to where it is,
+ * since it was stored, or made room for? */
 static inline bool is_marked(const char *key)
 {
     struct place at = dict_place(inner, key, strlen(key));
