@@ -4,15 +4,16 @@
 
 #include <string.h>
 
-/* Of the cells in use: whether there can be that many, slab_next_used sees
- * to. */
+/* Of the cells in use; never more than the page had when it was looked at: it
+ * may be cut anew meanwhile. */
 static void count_cells(const struct dict *d, uint32_t n, uint64_t now,
                         struct shd_page *out)
 {
     const struct pages *p = &d->pages;
     uint32_t at = 0, ref;
 
-    while ((ref = slab_next_used(p, n, &at)) != 0) {
+    for (uint32_t left = out->cells;
+         left > 0 && (ref = slab_next_used(p, n, &at)) != 0; left--) {
         const struct cell *c = cell_at(p, ref, SLAB_CELL_MIN);
         const struct entry *e = (const struct entry *)(const void *)c;
         uint64_t expires;
