@@ -314,7 +314,7 @@ static int too_big(const struct dict *d, const void *key, size_t len)
 }
 
 /* c->element and the list's key are set. */
-static int push_run(const struct dict *d, struct push_call *c)
+static inline __attribute__((always_inline)) int push_run(const struct dict *d, struct push_call *c)
 {
     struct attempt a;
     int rc = item_shape(d, &c->list);
@@ -568,8 +568,9 @@ static int end_body(struct attempt *a, void *context)
     return rc;
 }
 
-static int pop_run(const struct dict *d, struct pop_call *c,
-                   int (*body)(struct attempt *a, void *context))
+static inline __attribute__((always_inline)) int
+pop_run(const struct dict *d, struct pop_call *c,
+        int (*body)(struct attempt *a, void *context))
 {
     struct attempt a;
     int rc = POP_AGAIN;
