@@ -628,8 +628,10 @@ struct shd_hold {
     uint32_t kind;        /* SHD_OBJECT_, 0: the segment itself */
     uint64_t count;       /* of a queue: messages on a lease, or reserved; of a
                              lock or semaphore: permits; of a topic: cursors;
-                             of a mailbox: requests to be answered;
-                             of a dict, or the segment: the locks */
+                             of a mailbox: requests to be answered; of a
+                             dict: elements of lists on a lease, or being
+                             moved, and the locks; of the segment: the locks
+                           */
     uint64_t locks;       /* inner locks, taken for the length of a call */
     char object[64];      /* its name, "" of the segment */
 };
@@ -845,6 +847,8 @@ struct shd_dict_info {
                                  count as one */
     uint64_t misses;          /* reads that found none */
     uint64_t changes;         /* transactions: a few for each store */
+    uint64_t leases;          /* elements of lists that workers have on a lease
+                                 (shd_ltake), or are just moving */
 };
 SHD_API SHD_MUST int shd_dict_info(shd_dict *dict,
                                    struct shd_dict_info *info);
@@ -1198,9 +1202,47 @@ SHD_API SHD_MUST int shd_pop(shd_dict *dict, int left, const void *key,
                              size_t key_len, void *buf, size_t size,
                              struct shd_value *v);
 
-/* The length; 0 when missing or expired. SHD_NOTLIST. Takes no lock. */
+/* The length; 0 when missing or expired. SHD_NOTLIST. Takes no lock. Elements
+ * that are on a lease do not count. */
 SHD_API SHD_MUST int shd_llen(shd_dict *dict, const void *key,
                               size_t key_len, uint64_t *length);
+
+/* Takes the value at an end of one list and pushes it at an end of another, or
+ * of the same one, which may be in whichever shards: as shd_pop and shd_push,
+ * with the errors of both, but all or nothing, and the value is copied to buf.
+ * SHD_NOTFOUND also if the list it comes from has been deleted, or evicted, in
+ * the meantime. Whatever fails, the element is back at the end that it was at.
+ * Nobody ever has it twice; while it goes from one shard to another it is for a
+ * moment in neither list, and the other one may be there without an element.
+ * One that dies has moved it or not: what is between two shards goes on, or
+ * back, with the next shd_reap, or when somebody finds that list empty. Takes
+ * the shards' locks, one at a time. */
+SHD_API SHD_MUST int shd_lmove(shd_dict *dict, int from_left, const void *from,
+                               size_t from_len, int to_left, const void *to,
+                               size_t to_len, void *buf, size_t size,
+                               struct shd_value *v);
+
+/* As shd_pop, but on a *lease*: nobody else can have the element, and it is
+ * gone when this worker says that it is done (shd_lack). It goes back to the
+ * end it came from when this worker says so (shd_lnack), or is dead: with the
+ * next shd_reap, or when somebody finds the list empty. *lease names it until
+ * then. A lease has no end in time, and counts no deliveries: shd_queue_take
+ * has both. A list whose elements are all leased stays, with a length of 0; it
+ * expires, is evicted and deleted as any other, and what is leased out of it
+ * goes with it: who has it then is told so (SHD_LOST). Evicts nothing alive:
+ * SHD_NOMEM, no room for the lease, 64 bytes. Giving back needs none. One that
+ * dies in it has the element on a lease, which ends, or not. Takes the lock of
+ * its shard. */
+SHD_API SHD_MUST int shd_ltake(shd_dict *dict, int left, const void *key,
+                               size_t key_len, void *buf, size_t size,
+                               struct shd_value *v, uint64_t *lease);
+
+/* Ends a lease that shd_ltake gave this worker: the element is done; it goes
+ * back. SHD_LOST: this worker has no such lease (it was ended, or is of another
+ * process), or its list has gone, and the element with it. Takes the lock of
+ * its shard; all or nothing. */
+SHD_API SHD_MUST int shd_lack(shd_dict *dict, uint64_t lease);
+SHD_API SHD_MUST int shd_lnack(shd_dict *dict, uint64_t lease);
 
 /* ---- walking ---------------------------------------------------------- */
 

@@ -323,18 +323,6 @@ int shd_push(shd_dict *dict, int left, const void *key, size_t key_len,
                                      key_len, STORE_KEEP, length);
 }
 
-int shd_pop(shd_dict *dict, int left, const void *key, size_t key_len,
-            void *buf, size_t size, struct shd_value *v)
-{
-    int rc = write_args(dict, key, key_len);
-
-    if (rc != SHD_OK)
-        return rc;
-    if (v == NULL || (buf == NULL && size > 0))
-        return error_set(SHD_INVAL, "shd_pop: v or buf is NULL");
-    return store_pop(&dict->dict, left != 0, key, key_len, buf, size, v);
-}
-
 /* ---- the whole dict --------------------------------------------------- */
 
 int shd_flush_all(shd_dict *dict)

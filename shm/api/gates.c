@@ -194,6 +194,15 @@ GATE(shd_pop, (shd_dict *dict, int left, const void *key, size_t key_len,
      buf, size, v))
 GATE(shd_llen, (shd_dict *dict, const void *key, size_t key_len,
      uint64_t *length), (dict, key, key_len, length))
+GATE(shd_lmove, (shd_dict *dict, int from_left, const void *from,
+     size_t from_len, int to_left, const void *to, size_t to_len, void *buf,
+     size_t size, struct shd_value *v), (dict, from_left, from, from_len,
+     to_left, to, to_len, buf, size, v))
+GATE(shd_ltake, (shd_dict *dict, int left, const void *key, size_t key_len,
+     void *buf, size_t size, struct shd_value *v, uint64_t *lease), (dict,
+     left, key, key_len, buf, size, v, lease))
+GATE(shd_lack, (shd_dict *dict, uint64_t lease), (dict, lease))
+GATE(shd_lnack, (shd_dict *dict, uint64_t lease), (dict, lease))
 GATE(shd_scan, (shd_dict *dict, const void *after, size_t after_len,
      uint32_t flags, void *key_buf, size_t key_size, size_t *key_len,
      void *buf, size_t size, struct shd_value *v), (dict, after, after_len,

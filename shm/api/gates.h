@@ -88,6 +88,10 @@ extern __typeof__(shd_push) inside_shd_push;
 extern __typeof__(shd_push_expire) inside_shd_push_expire;
 extern __typeof__(shd_pop) inside_shd_pop;
 extern __typeof__(shd_llen) inside_shd_llen;
+extern __typeof__(shd_lmove) inside_shd_lmove;
+extern __typeof__(shd_ltake) inside_shd_ltake;
+extern __typeof__(shd_lack) inside_shd_lack;
+extern __typeof__(shd_lnack) inside_shd_lnack;
 extern __typeof__(shd_scan) inside_shd_scan;
 extern __typeof__(shd_list_read) inside_shd_list_read;
 extern __typeof__(shd_entry_info) inside_shd_entry_info;
@@ -233,6 +237,10 @@ extern __typeof__(shd_leader_resign) inside_shd_leader_resign;
 #define shd_push_expire(...) inside_shd_push_expire(__VA_ARGS__)
 #define shd_pop(...) inside_shd_pop(__VA_ARGS__)
 #define shd_llen(...) inside_shd_llen(__VA_ARGS__)
+#define shd_lmove(...) inside_shd_lmove(__VA_ARGS__)
+#define shd_ltake(...) inside_shd_ltake(__VA_ARGS__)
+#define shd_lack(...) inside_shd_lack(__VA_ARGS__)
+#define shd_lnack(...) inside_shd_lnack(__VA_ARGS__)
 #define shd_scan(...) inside_shd_scan(__VA_ARGS__)
 #define shd_list_read(...) inside_shd_list_read(__VA_ARGS__)
 #define shd_entry_info(...) inside_shd_entry_info(__VA_ARGS__)

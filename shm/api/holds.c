@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/api/holds.h"
 #include "shm/base/error.h"
+#include "shm/dict/lease.h"
 #include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
 #include "shm/ipc/queue.h"
@@ -84,10 +85,22 @@ static int requests_of(const struct guard_env *env,
     return rc == SHD_NOTFOUND ? SHD_OK : rc;
 }
 
+/* Elements of lists. */
+static int leases_of(const struct guard_env *env,
+                     const struct catalogue_object *object,
+                     uint64_t incarnation, uint64_t *count)
+{
+    struct dict d;
+    int rc = dict_view(env, object, &d);
+
+    return rc == SHD_OK ? leases_held(&d, incarnation, count) : rc;
+}
+
 static const struct {
     uint32_t kind;
     holds_counter *count;
 } COUNTERS[] = {
+    {SHD_OBJECT_DICT, leases_of},
     {SHD_OBJECT_QUEUE, messages_of},
     {SHD_OBJECT_TOPIC, cursors_of},
     {SHD_OBJECT_LOCK, permits_of},
@@ -140,10 +153,10 @@ int holds_at(const struct guard_env *env, uint64_t incarnation,
         return nothing(incarnation);
     if (rc != SHD_OK)
         return rc;
-    if (counter == NULL)
-        count = locks;
     if (count + locks == 0)
         return nothing(incarnation);
+    if (counter == NULL || o.kind == SHD_OBJECT_DICT)
+        count += locks;
     memset(hold, 0, sizeof(*hold));
     hold->struct_size = sizeof(*hold);
     hold->kind = o.kind;

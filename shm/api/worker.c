@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/api/handle.h"
 #include "shm/api/holds.h"
+#include "shm/api/lease.h"
 #include "shm/base/error.h"
 #include "shm/ipc/object.h"
 #include "shm/worker/roster.h"
@@ -86,8 +87,11 @@ int shd_reap(shd_segment *segment, uint32_t *reaped)
     swept = catalogue_sweep(&segment->env);
     if (rc == SHD_OK && swept != SHD_BUSY)
         rc = swept;
-    /* And what the dead held of queues, locks ... */
+    /* And what the dead held of queues, locks ..., and of lists. */
     given = object_reap_all(&segment->env);
+    if (rc == SHD_OK)
+        rc = given;
+    given = lease_reap_all(&segment->env);
     return rc == SHD_OK ? given : rc;
 }
 

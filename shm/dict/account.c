@@ -12,6 +12,7 @@
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
 #include "shm/dict/index.h"
+#include "shm/dict/lease.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -128,12 +129,10 @@ static void remember_chain(struct look *l, uint32_t shard, uint32_t head,
     }
 }
 
-static void remember_nodes(struct look *l, uint32_t shard, struct cell *entry,
+static void remember_nodes(struct look *l, uint32_t shard, uint32_t at,
                            uint32_t ref, enum state state)
 {
     const struct pages *p = &l->d->pages;
-    const struct entry_list *list = entry_list(p, entry);
-    uint32_t at = list == NULL ? 0 : atomic_load32(&list->first);
 
     while (at != 0 && at != ref && l->followed++ < FOLLOW_MAX) {
         struct cell *c = cell_at(p, at, SLAB_CELL_MIN);
@@ -141,6 +140,8 @@ static void remember_nodes(struct look *l, uint32_t shard, struct cell *entry,
         if (c == NULL)
             return;
         remember(l, at, state);
+        if (lease_of(c) != 0)
+            remember(l, lease_of(c), state);
         if ((atomic_load32(&c->meta) & CELL_CHAINED) != 0) {
             const uint32_t *chain = entry_chain(p, c);
 
@@ -164,8 +165,14 @@ static void remember_owned(struct look *l, uint32_t shard, struct cell *c,
         if (chain != NULL)
             remember_chain(l, shard, atomic_load32(chain), state);
     }
-    if ((meta & CELL_TYPE_MASK) == SHD_LIST)
-        remember_nodes(l, shard, c, ref, state);
+    if ((meta & CELL_TYPE_MASK) == SHD_LIST) {
+        const struct entry_list *list = entry_list(&l->d->pages, c);
+
+        if (list == NULL)
+            return;
+        remember_nodes(l, shard, atomic_load32(&list->first), ref, state);
+        remember_nodes(l, shard, atomic_load32(&list->leased), ref, state);
+    }
 }
 
 static void collect_garbage(struct look *l, uint32_t shard)
@@ -229,6 +236,10 @@ static uint32_t own_bytes(const struct pages *p, const struct cell *c,
             prefix = 0;
         *payload += prefix;
         return at + (is_long ? 0 : 8) + prefix;
+    }
+    if (lease_is(meta)) {
+        *payload = 0;
+        return sizeof(struct lease);
     }
     if (type == SHD_LIST)
         return at + (uint32_t)sizeof(struct entry_list);

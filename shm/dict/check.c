@@ -11,6 +11,7 @@
 #include "shm/dict/account.h"
 #include "shm/dict/forest.h"
 #include "shm/dict/index.h"
+#include "shm/dict/lease.h"
 #include "shm/dict/resize.h"
 
 #include <stdio.h>
@@ -18,6 +19,7 @@
 struct tally {
     uint64_t entries;
     uint64_t cells;
+    uint64_t leased; /* elements that name a lease */
 };
 
 static int fail(char *report, size_t size, const char *what, uint32_t ref)
@@ -76,6 +78,43 @@ static int node_check(const struct dict *d, uint32_t owner, uint32_t ref,
     return SHD_OK;
 }
 
+/* The elements that are leased out of a list. */
+static int leased_check(const struct dict *d, uint32_t shard, uint32_t first,
+                        uint32_t ref, const struct place *place,
+                        struct tally *t, char *report, size_t size)
+{
+    uint64_t list = 0, n = 0, max = atomic_load32(&d->shard[shard].n_leases);
+    uint32_t back = ref, at = first;
+
+    for (; at != 0; n++) {
+        int rc = n >= max ? fail(report, size,
+                                 "a list has more leased elements than there "
+                                 "are leases",
+                                 ref)
+                          : node_check(d, dict_owner(shard), at, t, report,
+                                       size);
+        const struct lease *l;
+        const struct cell *c;
+
+        if (rc != SHD_OK)
+            return rc;
+        c = cell_at(&d->pages, at, SLAB_CELL_MIN);
+        l = lease_at(d, c->word[LEASE_LINK]);
+        if (c->word[CHAIN_BACK] != back)
+            return fail(report, size,
+                        "the links of leased elements do not mirror", at);
+        if (l == NULL || l->cell.word[LEASE_LINK] != at)
+            return fail(report, size, "a leased element has no lease", at);
+        if (l->order != place->order || (n > 0 && l->list != list))
+            return fail(report, size, "a lease is of another list", at);
+        list = l->list;
+        t->leased++;
+        back = at;
+        at = c->word[CHAIN_NEXT];
+    }
+    return SHD_OK;
+}
+
 static int list_nodes_check(const struct dict *d, uint32_t owner,
                             struct cell *e, uint32_t ref, struct tally *t,
                             char *report, size_t size)
@@ -84,9 +123,11 @@ static int list_nodes_check(const struct dict *d, uint32_t owner,
     uint32_t back = ref, at;
     uint64_t n = 0;
 
-    if (l == NULL || l->count == 0)
+    if (l == NULL || (l->count == 0 && l->leased == 0))
         return fail(report, size, "a list is empty or crosses its page", ref);
-    for (at = l->first; at != ref; n++) {
+    if (l->count == 0 && (l->first != 0 || l->last != 0))
+        return fail(report, size, "a list without elements has an end", ref);
+    for (at = l->count == 0 ? ref : l->first; at != ref; n++) {
         int rc = n >= l->count ? SHD_CORRUPT
                                : node_check(d, owner, at, t, report, size);
         const struct cell *c;
@@ -98,12 +139,27 @@ static int list_nodes_check(const struct dict *d, uint32_t owner,
         c = cell_at(&d->pages, at, SLAB_CELL_MIN);
         if (c->word[CHAIN_BACK] != back)
             return fail(report, size, "a list's links do not mirror", at);
+        if (c->word[LEASE_LINK] != 0)
+            return fail(report, size, "an element of a list is leased", at);
         back = at;
         at = c->word[CHAIN_NEXT];
     }
-    if (n != l->count || l->last != back)
+    if (n != l->count || (n > 0 && l->last != back))
         return fail(report, size, "a list's count or end is wrong", ref);
     return SHD_OK;
+}
+
+static int list_check_all(const struct dict *d, uint32_t shard,
+                          struct cell *e, uint32_t ref,
+                          const struct place *at, struct tally *t,
+                          char *report, size_t size)
+{
+    int rc =
+        list_nodes_check(d, dict_owner(shard), e, ref, t, report, size);
+
+    return rc == SHD_OK ? leased_check(d, shard, entry_list(&d->pages, e)->leased,
+                                       ref, at, t, report, size)
+                        : rc;
 }
 
 /* Under root number `root` of the array of that grain; of none: GRAINS. */
@@ -175,9 +231,9 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t grain,
         if (rc != SHD_OK)
             return rc;
     }
-    return v.type == SHD_LIST
-               ? list_nodes_check(d, owner, &e->cell, ref, t, report, size)
-               : SHD_OK;
+    return v.type == SHD_LIST ? list_check_all(d, shard, &e->cell, ref, &at, t,
+                                               report, size)
+                              : SHD_OK;
 }
 
 static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t grain,
@@ -239,11 +295,10 @@ static uint64_t attached_cells(const struct dict *d, const uint32_t *word,
     return n;
 }
 
-static uint64_t list_cells(const struct dict *d, struct cell *e, uint32_t ref,
-                           uint64_t limit)
+/* From the node `at` on, until 0 or the entry. */
+static uint64_t node_cells(const struct dict *d, uint32_t at, uint32_t ref,
+                           uint64_t limit, struct tally *t)
 {
-    const struct entry_list *l = entry_list(&d->pages, e);
-    uint32_t at = l == NULL ? 0 : l->first;
     uint64_t n = 0;
 
     while (at != 0 && at != ref && n <= limit) {
@@ -254,9 +309,20 @@ static uint64_t list_cells(const struct dict *d, struct cell *e, uint32_t ref,
         n++;
         if ((c->meta & CELL_CHAINED) != 0)
             n += attached_cells(d, entry_chain(&d->pages, c), limit);
+        t->leased += c->word[LEASE_LINK] != 0;
         at = c->word[CHAIN_NEXT];
     }
     return n;
+}
+
+static uint64_t list_cells(const struct dict *d, struct cell *e, uint32_t ref,
+                           uint64_t limit, struct tally *t)
+{
+    const struct entry_list *l = entry_list(&d->pages, e);
+
+    return l == NULL ? 0
+                     : node_cells(d, l->first, ref, limit, t) +
+                           node_cells(d, l->leased, ref, limit, t);
 }
 
 /* What a lock's holder was building is one chain, and not yet anybody's. */
@@ -274,7 +340,7 @@ static int pending_check(const struct dict *d, uint32_t shard, uint32_t ref,
 int check_entry(const struct dict *d, uint32_t shard, uint32_t ref,
                 uint64_t *cells, char *report, size_t size)
 {
-    struct tally t = {0, *cells};
+    struct tally t = {0, *cells, 0};
     int rc = entry_check(d, shard, GRAINS, 0, ref, &t, report, size);
 
     *cells = t.cells;
@@ -284,7 +350,7 @@ int check_entry(const struct dict *d, uint32_t shard, uint32_t ref,
 int check_node(const struct dict *d, uint32_t shard, uint32_t ref,
                uint64_t *cells, char *report, size_t size)
 {
-    struct tally t = {0, *cells};
+    struct tally t = {0, *cells, 0};
     int rc = node_check(d, dict_owner(shard), ref, &t, report, size);
 
     *cells = t.cells;
@@ -315,11 +381,93 @@ static int garbage_check(const struct dict *d, uint32_t shard, uint32_t ref,
                 (is_entry && entry_is_long(entry_key_len(e->key_expires))))
                 n += attached_cells(d, entry_chain(&d->pages, c), limit);
             if (is_entry && (c->meta & CELL_TYPE_MASK) == SHD_LIST)
-                n += list_cells(d, c, ref, limit);
+                n += list_cells(d, c, ref, limit, t);
         }
         ref = c->word[CHAIN_GARBAGE];
     }
     t->cells += n;
+    return SHD_OK;
+}
+
+static int compare_leases(const void *context, const unsigned char *a,
+                          const unsigned char *b)
+{
+    const struct dict *d = context;
+    const struct lease *x = (const struct lease *)(const void *)a;
+    const struct lease *y = (const struct lease *)(const void *)b;
+
+    if (cell_room(&d->pages, a) < sizeof(*x) ||
+        cell_room(&d->pages, b) < sizeof(*y))
+        return 1;
+    if (x->holder != y->holder)
+        return x->holder < y->holder ? -1 : 1;
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+static int lease_check(const struct dict *d, uint32_t shard, uint32_t ref,
+                       uint64_t *with_node, char *report, size_t size)
+{
+    const struct lease *l = lease_at(d, ref);
+    uint32_t owner = dict_owner(shard), node, stage;
+    const struct cell *c;
+
+    if (l == NULL || slab_cell_bytes(&d->pages, owner, ref) < sizeof(*l))
+        return fail(report, size, "the tree of leases names no lease", ref);
+    stage = lease_stage(l);
+    node = l->cell.word[LEASE_LINK];
+    c = cell_at(&d->pages, node, SLAB_CELL_MIN);
+    if (l->holder == 0 || lease_shard(l->number) >= d->shards ||
+        (lease_shard(l->number) == shard &&
+         l->number >> 8 > d->shard[shard].lease_count) ||
+        stage > LEASE_RETURNED)
+        return fail(report, size, "a lease that was never given", ref);
+    if ((node == 0) != (stage == LEASE_LANDED || stage == LEASE_RETURNED))
+        return fail(report, size, "a lease's stage is not its element's", ref);
+    if (node != 0 && (c == NULL || slab_cell_bytes(&d->pages, owner, node) == 0 ||
+                      cell_kind(c->meta) != CELL_NODE ||
+                      c->word[LEASE_LINK] != ref))
+        return fail(report, size, "a lease is of what is not leased", ref);
+    *with_node += node != 0;
+    return SHD_OK;
+}
+
+/* The tree, and that each lease's element has been found in a list. */
+static int leases_check(const struct dict *d, uint32_t shard, struct tally *t,
+                        char *report, size_t size)
+{
+    const struct segment *s = d->env->segment;
+    uint32_t top = d->shard[shard].leases;
+    uint64_t n = 0, with_node = 0;
+    struct tree_path path;
+    int rc = SHD_OK;
+
+    if (top != 0) {
+        rc = tree_check(s, &d->pages.nodes, top, compare_leases, d, &n, report,
+                        size);
+        if (rc != SHD_OK)
+            return rc;
+        rc = tree_first(s, &d->pages.nodes, top, &path);
+    }
+    while (rc == 1) {
+        int fault = lease_check(d, shard, path.ref[path.depth - 1], &with_node,
+                                report, size);
+
+        if (fault != SHD_OK)
+            return fault;
+        rc = tree_next(s, &d->pages.nodes, &path);
+    }
+    if (rc < 0)
+        return fail(report, size, "the tree of leases cannot be walked", top);
+    t->cells += n;
+    if (n != d->shard[shard].n_leases || with_node != t->leased) {
+        snprintf(report, size,
+                 "dict: shard %u counts %u leases and its tree holds %llu, "
+                 "%llu of elements; %llu elements are leased",
+                 shard, d->shard[shard].n_leases, (unsigned long long)n,
+                 (unsigned long long)with_node,
+                 (unsigned long long)t->leased);
+        return SHD_CORRUPT;
+    }
     return SHD_OK;
 }
 
@@ -346,7 +494,7 @@ int check_shard(const struct dict *d, uint32_t shard, char *report,
                 size_t size)
 {
     const struct shard *s = &d->shard[shard];
-    struct tally t = {0, 0};
+    struct tally t = {0, 0, 0};
     uint64_t cells = 0, state = index_state(d);
     int rc = shard == 0 ? resize_check(d, report, size) : SHD_OK;
 
@@ -371,6 +519,9 @@ int check_shard(const struct dict *d, uint32_t shard, char *report,
         rc = garbage_check(d, shard, s->garbage, cells, &t, report, size);
     for (int i = 0; rc == SHD_OK && i < 2; i++)
         rc = pending_check(d, shard, s->pending[i], cells, &t, report, size);
+    if (rc != SHD_OK)
+        return rc;
+    rc = leases_check(d, shard, &t, report, size);
     if (rc != SHD_OK)
         return rc;
     if (t.entries != s->entries || t.cells != cells) {

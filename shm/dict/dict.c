@@ -698,6 +698,7 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
     info->recoveries = 0;
     info->lock_waits = 0;
     info->changes = 0;
+    info->leases = 0;
     for (uint32_t i = 0; i < d->shards; i++) {
         const struct shard *s = &d->shard[i];
         const struct guard *g = dict_guard(d, i);
@@ -705,6 +706,7 @@ int dict_info(const struct dict *d, struct shd_dict_info *info)
         cells += atomic_load64(&s->slab.bytes);
         info->entries += atomic_load64(&s->entries);
         info->changes += atomic_load64(&g->seq) / 2;
+        info->leases += atomic_load32(&s->n_leases);
         info->evictions += atomic_load64(&s->evictions);
         info->expirations += atomic_load64(&s->expirations);
         info->moves += atomic_load64(&s->moves);

@@ -93,9 +93,13 @@ struct shard {
     struct slab slab;     /* 64 */
     uint64_t chains;      /* 176 numbers of chains, and of moved cells of
                                 chains, given so far: the last one */
-    uint8_t pad[328];     /* 184 */
+    uint32_t leases;      /* 184 tree of leased elements (dict/lease.h) */
+    uint32_t n_leases;    /* 188 */
+    uint64_t lease_count; /* 192 leases given so far */
+    uint8_t pad[312];     /* 200 */
 };
 static_assert(sizeof(struct shard) == 512, "layout");
+static_assert(offsetof(struct shard, lease_count) == 192, "layout");
 static_assert(offsetof(struct shard, pending) % 8 == 0, "layout");
 static_assert(offsetof(struct shard, slab) == 64, "layout");
 

@@ -387,7 +387,7 @@ int entry_describe(const struct dict *d, const struct cell *c,
         if (at + sizeof(struct entry_list) > cell_room(&d->pages, c))
             return SHD_CORRUPT;
         v->len =
-            atomic_load64((const uint64_t *)(const void *)(bytes + at + 8));
+            atomic_load32((const uint32_t *)(const void *)(bytes + at + 8));
         return SHD_OK;
     case SHD_NUMBER:
     case SHD_BOOLEAN:

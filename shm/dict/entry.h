@@ -12,7 +12,8 @@
  *   value  string: the bytes, or with CELL_CHAINED u32 chain, u32 prefix, and
  *          `prefix` of the bytes, the others are in the chain (under a
  *          long key nothing: the bytes follow the key in its chain);
- *          number, boolean: a double; list: u32 first, u32 last, u64 count
+ *          number, boolean: a double; list: u32 first, u32 last, u32 count,
+ *          u32 leased
  *
  * VERSIONS. An entry has no version until somebody asks for it, and then
  * carries one until it is stored anew in another cell, or goes. The version is
@@ -47,10 +48,18 @@ struct entry {
 static_assert(sizeof(struct entry) == 32, "layout");
 
 struct entry_list {
-    uint32_t first; /* 0 node */
-    uint32_t last;  /* 4 node */
-    uint64_t count; /* 8 */
+    uint32_t first;  /*  0 node; 0: no element but leased ones */
+    uint32_t last;   /*  4 node */
+    uint32_t count;  /*  8 with leased, one word */
+    uint32_t leased; /* 12 node: the first of those on a lease (lease.h) */
 };
+static_assert(sizeof(struct entry_list) == 16, "layout");
+
+/* Both words of how many there are: 1 is one element and no leased one. */
+static inline uint64_t *entry_list_counts(struct entry_list *l)
+{
+    return (uint64_t *)(void *)&l->count;
+}
 
 struct condition;
 

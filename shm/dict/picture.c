@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/dict/picture.h"
 #include "shm/base/clock.h"
+#include "shm/dict/lease.h"
 
 #include <string.h>
 
@@ -27,7 +28,7 @@ static void count_cells(const struct dict *d, uint32_t n, uint64_t now,
             out->expired += expires != 0 && expires <= now;
             break;
         case CELL_NODE:
-            out->elements++;
+            out->elements += !lease_is(atomic_load32(&c->meta));
             break;
         default:
             out->pieces++;

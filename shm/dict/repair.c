@@ -21,6 +21,7 @@
 #include "shm/dict/check.h"
 #include "shm/dict/forest.h"
 #include "shm/dict/index.h"
+#include "shm/dict/lease.h"
 #include "shm/dict/resize.h"
 
 #include <ctype.h>
@@ -69,6 +70,8 @@ struct work {
     uint64_t version_max;
     uint64_t elements_lost;
     uint32_t named;
+    uint32_t *leases; /* their cells */
+    size_t n_leases, leases_room;
 };
 
 void repair_say(struct repair *r, const char *format, ...)
@@ -155,6 +158,7 @@ static uint32_t cell_owner(const struct dict *d, uint32_t ref)
     const struct cell *c = cell_at(&d->pages, ref, SLAB_CELL_MIN);
     struct place at;
     uint32_t back, page, meta;
+    int leads;
 
     if (is_entry(d, ref, &at))
         return dict_owner(at.shard);
@@ -163,17 +167,19 @@ static uint32_t cell_owner(const struct dict *d, uint32_t ref)
     meta = atomic_load32(&c->meta);
     if (cell_kind(meta) == CELL_ENTRY)
         return 0;
-    back = atomic_load32(&c->word[CHAIN_BACK]);
+    back = atomic_load32(
+        &c->word[lease_is(meta) ? (int)LEASE_LINK : (int)CHAIN_BACK]);
     if (back == 0 && cell_kind(meta) == CELL_CHAIN)
         back = atomic_load32(&c->word[CHAIN_OF]);
     page = back == 0 ? PAGE_NONE : cell_page(&d->pages, back);
     if (page == PAGE_NONE)
         return 0;
     /* One before it, that leads here: then they have the same owner. */
+    leads = lease_is(meta) ? LEASE_LINK : CHAIN_NEXT;
     c = cell_at(&d->pages, back, SLAB_CELL_MIN);
     if (is_entry(d, back, &at))
         return dict_owner(at.shard);
-    if (c == NULL || atomic_load32(&c->word[CHAIN_NEXT]) != ref)
+    if (c == NULL || atomic_load32(&c->word[leads]) != ref)
         return 0;
     return atomic_load32(&d->pages.table[page].owner);
 }
@@ -709,23 +715,20 @@ static void describe(struct work *w)
 
 /* ---- what an entry owns ----------------------------------------------- */
 
-/* Keeps a list's elements as far as they are whole; false if that is none. */
-static bool list_cut(struct work *w, uint32_t ref)
+/* Cuts a list's elements where they are no longer whole. */
+static uint32_t cut_elements(struct work *w, struct entry_list *l,
+                             uint32_t ref)
 {
-    struct cell *entry = cell_at(&w->d->pages, ref, SLAB_CELL_MIN);
-    struct entry_list *l = entry_list(&w->d->pages, entry);
-    uint64_t n = 0, cells = 0, limit = (uint64_t)w->pages * CELLS_OF_PAGE;
-    uint32_t back = ref, at;
+    uint64_t cells = 0, limit = (uint64_t)w->pages * CELLS_OF_PAGE;
+    uint32_t back = ref, at = l->first, n = 0;
     struct cell *last = NULL;
     char why[256];
 
-    if (l == NULL)
-        return false;
-    at = l->first;
     while (at != ref && n < limit) {
         struct cell *c = cell_at(&w->d->pages, at, SLAB_CELL_MIN);
 
         if (c == NULL || atomic_load32(&c->word[CHAIN_BACK]) != back ||
+            atomic_load32(&c->word[LEASE_LINK]) != 0 ||
             check_node(w->d, w->number, at, &cells, why, sizeof(why)) !=
                 SHD_OK)
             break;
@@ -734,14 +737,75 @@ static bool list_cut(struct work *w, uint32_t ref)
         back = at;
         at = atomic_load32(&c->word[CHAIN_NEXT]);
     }
-    if (last == NULL)
-        return false;
     if (l->count > n && l->count < limit)
         w->elements_lost += l->count - n;
-    atomic_store32(&last->word[CHAIN_NEXT], ref);
-    atomic_store32(&l->last, back);
-    atomic_store64(&l->count, n);
-    return true;
+    if (last == NULL) {
+        atomic_store64((uint64_t *)(void *)&l->first, 0);
+    } else {
+        atomic_store32(&last->word[CHAIN_NEXT], ref);
+        atomic_store32(&l->last, back);
+    }
+    atomic_store32(&l->count, n);
+    return n;
+}
+
+/* A lease as it can be of an element of that list; `list` 0: of any chain. */
+static bool is_lease(const struct work *w, const struct lease *l,
+                     uint32_t node, uint64_t order, uint64_t list)
+{
+    return l != NULL && l->cell.word[LEASE_LINK] == node &&
+           l->order == order && l->holder != 0 &&
+           (list == 0 || l->list == list) &&
+           lease_shard(l->number) < w->d->shards &&
+           lease_stage(l) <= LEASE_PINNED;
+}
+
+/* The same for those that are leased; false if there are none. */
+static bool cut_leased(struct work *w, struct entry_list *l, uint32_t ref,
+                       uint64_t order)
+{
+    uint64_t cells = 0, list = 0, n = 0;
+    uint64_t limit = (uint64_t)w->pages * CELLS_OF_PAGE;
+    uint32_t back = ref, at = l->leased;
+    struct cell *last = NULL;
+    char why[256];
+
+    while (at != 0 && n < limit) {
+        struct cell *c = cell_at(&w->d->pages, at, SLAB_CELL_MIN);
+        const struct lease *lease =
+            c == NULL ? NULL : lease_at(w->d, lease_of(c));
+
+        if (c == NULL || atomic_load32(&c->word[CHAIN_BACK]) != back ||
+            !is_lease(w, lease, at, order, list) ||
+            check_node(w->d, w->number, at, &cells, why, sizeof(why)) !=
+                SHD_OK)
+            break;
+        list = lease->list;
+        n++;
+        last = c;
+        back = at;
+        at = atomic_load32(&c->word[CHAIN_NEXT]);
+    }
+    w->elements_lost += at != 0;
+    if (last == NULL)
+        atomic_store32(&l->leased, 0);
+    else
+        atomic_store32(&last->word[CHAIN_NEXT], 0);
+    return last != NULL;
+}
+
+/* Keeps a list's elements as far as they are whole; false if that is none. */
+static bool list_cut(struct work *w, uint32_t ref)
+{
+    struct cell *entry = cell_at(&w->d->pages, ref, SLAB_CELL_MIN);
+    struct entry_list *l = entry_list(&w->d->pages, entry);
+    struct place at;
+    bool any;
+
+    if (l == NULL || !is_ours(w, ref, &at))
+        return false;
+    any = cut_elements(w, l, ref) > 0;
+    return cut_leased(w, l, ref, at.order) || any;
 }
 
 /* A version that was never given is given now. */
@@ -796,6 +860,28 @@ static bool claim_cell(struct work *w, uint32_t ref, bool claim)
     return true;
 }
 
+/* Leases that are kept come into a tree of their own. */
+static bool claim_lease(struct work *w, uint32_t ref, bool claim)
+{
+    if (!claim_cell(w, ref, claim))
+        return false;
+    if (!claim)
+        return true;
+    if (w->n_leases == w->leases_room) {
+        size_t room = w->leases_room == 0 ? 256 : 2 * w->leases_room;
+        uint32_t *more = realloc(w->leases, room * sizeof(*more));
+
+        if (more == NULL) {
+            w->no_memory = true;
+            return false;
+        }
+        w->leases = more;
+        w->leases_room = room;
+    }
+    w->leases[w->n_leases++] = ref;
+    return true;
+}
+
 static bool claim_chain(struct work *w, struct cell *of, bool claim)
 {
     const struct pages *p = &w->d->pages;
@@ -810,12 +896,30 @@ static bool claim_chain(struct work *w, struct cell *of, bool claim)
     return true;
 }
 
+/* Nodes from `at` on, with their leases; `end` is what the last one leads to.
+ */
+static bool claim_nodes(struct work *w, uint32_t at, uint32_t end, bool claim)
+{
+    while (at != end) {
+        struct cell *node = cell_at(&w->d->pages, at, SLAB_CELL_MIN);
+
+        if (!claim_cell(w, at, claim) ||
+            ((atomic_load32(&node->meta) & CELL_CHAINED) != 0 &&
+             !claim_chain(w, node, claim)))
+            return false;
+        if (lease_of(node) != 0 && !claim_lease(w, lease_of(node), claim))
+            return false;
+        at = atomic_load32(&node->word[CHAIN_NEXT]);
+    }
+    return true;
+}
+
 static bool claim_entry(struct work *w, uint32_t ref, bool claim)
 {
     const struct pages *p = &w->d->pages;
     struct entry *e = entry_at(p, ref);
     uint32_t meta = atomic_load32(&e->cell.meta);
-    uint32_t at;
+    const struct entry_list *l;
 
     if (!claim_cell(w, ref, claim))
         return false;
@@ -824,16 +928,9 @@ static bool claim_entry(struct work *w, uint32_t ref, bool claim)
         return false;
     if ((meta & CELL_TYPE_MASK) != SHD_LIST)
         return true;
-    for (at = entry_list(p, &e->cell)->first; at != ref;) {
-        struct cell *node = cell_at(p, at, SLAB_CELL_MIN);
-
-        if (!claim_cell(w, at, claim) ||
-            ((atomic_load32(&node->meta) & CELL_CHAINED) != 0 &&
-             !claim_chain(w, node, claim)))
-            return false;
-        at = atomic_load32(&node->word[CHAIN_NEXT]);
-    }
-    return true;
+    l = entry_list(p, &e->cell);
+    return claim_nodes(w, l->count == 0 ? ref : l->first, ref, claim) &&
+           claim_nodes(w, l->leased, 0, claim);
 }
 
 /* Keeps those that are whole with all they own. */
@@ -911,6 +1008,42 @@ static int write_roots(struct work *w)
     return rc;
 }
 
+static int by_holder(const void *a, const void *b, void *context)
+{
+    const struct lease *x = lease_at(context, *(const uint32_t *)a);
+    const struct lease *y = lease_at(context, *(const uint32_t *)b);
+
+    if (x->holder != y->holder)
+        return x->holder < y->holder ? -1 : 1;
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* Those of elements that are kept. What was on its way between two shards, and
+ * had gone here, is there. */
+static int write_leases(struct work *w)
+{
+    struct shard *s = w->shard;
+    uint64_t count = atomic_load64(&s->lease_count);
+    uint32_t top = 0;
+    int rc;
+
+    if (w->n_leases > 0)
+        qsort_r(w->leases, w->n_leases, sizeof(*w->leases), by_holder,
+                (void *)(uintptr_t)w->d);
+    for (size_t i = 0; i < w->n_leases; i++) {
+        uint64_t number = lease_at(w->d, w->leases[i])->number;
+
+        if (lease_shard(number) == w->number && number >> 8 > count)
+            count = number >> 8;
+    }
+    rc = tree_build(w->d->env->segment, &w->d->pages.nodes, w->leases,
+                    (uint32_t)w->n_leases, &top);
+    atomic_store32(&s->leases, top);
+    atomic_store32(&s->n_leases, (uint32_t)w->n_leases);
+    atomic_store64(&s->lease_count, count);
+    return rc;
+}
+
 static int by_order(const void *a, const void *b)
 {
     const struct found *x = a, *y = b;
@@ -982,9 +1115,15 @@ static int rebuild(struct work *w)
         return error_set(SHD_NOMEM, "no memory to rebuild a shard");
     choose(w);
     describe(w);
+    /* Until they are counted, as many as there may be. */
+    atomic_store32(&w->shard->n_leases, w->pages * CELLS_OF_PAGE);
     keep_whole(w);
+    if (w->no_memory)
+        return error_set(SHD_NOMEM, "no memory to rebuild a shard");
     page_expiries(w);
     rc = write_roots(w);
+    if (rc == SHD_OK)
+        rc = write_leases(w);
     if (rc == SHD_OK)
         write_lru(w);
     if (rc == SHD_OK)
@@ -1012,6 +1151,7 @@ static void reset(const struct dict *d, uint32_t shard)
     s->entries = 0;
     s->pending[0] = s->pending[1] = 0;
     s->garbage = 0;
+    s->leases = s->n_leases = 0;
     s->shuffles++;
 }
 
@@ -1036,6 +1176,7 @@ static int shard_rungs(const struct dict *d, uint32_t shard, const char *why,
     free(w.page);
     free(w.marks);
     free(w.found);
+    free(w.leases);
     if (rc == SHD_NOMEM || rc == SHD_BUSY)
         return rc;
     if (rc == SHD_OK) {

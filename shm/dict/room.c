@@ -18,6 +18,7 @@
  * own tail is about as old as the oldest evicts at home.
  */
 #include "shm/dict/room.h"
+#include "shm/dict/lease.h"
 #include "shm/dict/move.h"
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
@@ -41,7 +42,10 @@ static_assert(COLLECT_CELLS * COLLECT_STEPS == ROOM_SETTLE_CELLS, "settle");
  * meanwhile, for each cell of a page. */
 #define OWNER_STEPS 256
 
+/* A leased element, in a transaction of its own. */
+#define LEASED_WORDS (LEASE_DROP_WORDS + SLAB_FREE_WORDS + 1u)
 static_assert(COLLECT_WORDS <= GUARD_UNDO_MAX, "log");
+static_assert(LEASED_WORDS <= COLLECT_WORDS, "log");
 static_assert(COLLECT_CELLS <= GUARD_RELEASES_MAX, "log");
 
 static uint32_t class_of(const struct dict *d, uint32_t ref)
@@ -251,6 +255,37 @@ static int collect_list(const struct dict *d, uint32_t shard, struct txn *t,
                      ref);
 }
 
+/* Frees the first leased node of a list on the garbage, or of its chain. Its
+ * holder has lost it. */
+static int collect_leased(const struct dict *d, uint32_t shard, struct txn *t,
+                          struct entry_list *l, int *left)
+{
+    uint32_t ref = atomic_load32(&l->leased);
+    struct cell *node = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+    int rc;
+
+    if (node == NULL)
+        return dict_damaged(d, "a list's leased element leads outside");
+    if ((atomic_load32(&node->meta) & CELL_CHAINED) != 0) {
+        uint32_t *chain = entry_chain(&d->pages, node);
+
+        if (chain != NULL && atomic_load32(chain) != 0)
+            return collect_chain(d, shard, t, chain, left);
+    }
+    /* Others have had their part of this transaction's words. */
+    if (*left != COLLECT_CELLS) {
+        *left = 0;
+        return SHD_OK;
+    }
+    *left = 0;
+    rc = lease_of(node) == 0 ? SHD_OK : lease_lose(d, shard, t, ref);
+    if (rc != SHD_OK)
+        return rc;
+    txn_store32(t, &l->leased, atomic_load32(&node->word[CHAIN_NEXT]));
+    return slab_free(&d->pages, &d->shard[shard].slab, t, dict_owner(shard),
+                     ref);
+}
+
 /* Frees of what is on top of the garbage one cell, or *left of a chain; and
  * takes as many off *left. */
 static int collect_some(const struct dict *d, uint32_t shard, struct txn *t,
@@ -283,6 +318,8 @@ static int collect_some(const struct dict *d, uint32_t shard, struct txn *t,
                 return dict_damaged(d, "a list crosses its page");
             if (atomic_load32(&l->first) != 0)
                 return collect_list(d, shard, t, l, ref, left);
+            if (atomic_load32(&l->leased) != 0)
+                return collect_leased(d, shard, t, l, left);
         }
         if ((meta & CELL_TYPE_MASK) != SHD_LIST ||
             entry_has_chain(
@@ -492,6 +529,8 @@ static uint32_t owner_entry(const struct dict *d, uint32_t ref)
             return ref;
         if (kind == CELL_CHAIN && atomic_load32(&c->word[CHAIN_BACK]) == 0)
             ref = atomic_load32(&c->word[CHAIN_OF]);
+        else if (lease_is(atomic_load32(&c->meta)))
+            ref = atomic_load32(&c->word[LEASE_LINK]);
         else
             ref = atomic_load32(&c->word[CHAIN_BACK]);
     }

@@ -60,6 +60,15 @@ int store_push(const struct dict *d, bool left, struct item *element,
 int store_pop(const struct dict *d, bool left, const void *key, size_t len,
               void *buf, size_t size, struct shd_value *v);
 
+/* lmove.c: as shd_lmove. */
+struct lmove {
+    const void *from, *to;
+    size_t from_len, to_len;
+    bool from_left, to_left;
+};
+int store_lmove(const struct dict *d, const struct lmove *m, void *buf,
+                size_t size, struct shd_value *v);
+
 /* take.c: reads and deletes at once; makes it the last to be evicted, and
  * gives it an expiry (or STORE_KEEP). */
 int store_take(const struct dict *d, const void *key, size_t len, void *buf,

@@ -6,7 +6,7 @@
  * before much memory is taken for a length, whether it is torn already.
  */
 #include "shm/base/error.h"
-#include "shm/dict/entry.h"
+#include "shm/dict/lease.h"
 #include "shm/guard/reading.h"
 #include "shm/keep/copy.h"
 
@@ -73,12 +73,61 @@ static int put_element(struct copy *c, const struct dict *d,
     return rc;
 }
 
+/* How many elements are leased out of a list, and the one that was first. */
+static int count_leased(struct copy *c, const struct dict *d, struct cell *e,
+                        uint64_t *count, uint32_t *last)
+{
+    const struct entry_list *l = entry_list(&d->pages, e);
+    uint64_t max = (uint64_t)d->pages.max * ENTRIES_A_PAGE;
+    uint32_t ref = l == NULL ? 0 : atomic_load32(&l->leased);
+
+    *count = 0;
+    *last = 0;
+    while (ref != 0) {
+        const struct cell *node = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+        int rc = node == NULL || ++*count > max ? SHD_CORRUPT
+                 : *count % COPY_LOOK == 0      ? copy_still(c)
+                                                : SHD_OK;
+
+        if (rc != SHD_OK)
+            return rc;
+        *last = ref;
+        ref = atomic_load32(&node->word[CHAIN_NEXT]);
+    }
+    return l == NULL ? SHD_CORRUPT : SHD_OK;
+}
+
+/* Those that were leased from one end, `count` of both from `ref` on: as they
+ * stood before. */
+static int put_leased(struct copy *c, const struct dict *d, uint32_t ref,
+                      uint64_t count, bool left)
+{
+    for (; count > 0; count--) {
+        const struct cell *node = cell_at(&d->pages, ref, SLAB_CELL_MIN);
+        const struct lease *l = node == NULL ? NULL
+                                             : lease_at(d, lease_of(node));
+        int rc = l == NULL                ? SHD_CORRUPT
+                 : count % COPY_LOOK == 0 ? copy_still(c)
+                                          : SHD_OK;
+
+        if (rc == SHD_OK &&
+            ((atomic_load32(&l->cell.len) & LEASE_LEFT) != 0) == left)
+            rc = put_element(c, d, node);
+        if (rc != SHD_OK)
+            return rc;
+        ref = atomic_load32(&node->word[left ? CHAIN_BACK : CHAIN_NEXT]);
+    }
+    return SHD_OK;
+}
+
 /* The last one leads back to the entry. */
 static int put_elements(struct copy *c, const struct dict *d, uint32_t entry,
                         struct cell *e, uint64_t count)
 {
     const struct entry_list *l = entry_list(&d->pages, e);
-    uint32_t ref = l == NULL ? 0 : atomic_load32(&l->first);
+    uint32_t ref = l == NULL     ? 0
+                   : count == 0 ? entry
+                                : atomic_load32(&l->first);
     uint64_t n = 0;
 
     while (ref != entry && n < count) {
@@ -97,6 +146,21 @@ static int put_elements(struct copy *c, const struct dict *d, uint32_t entry,
     return n == count && ref == entry ? SHD_OK : SHD_CORRUPT;
 }
 
+/* What is leased is the list's: who restores it has no leases. */
+static int put_list(struct copy *c, const struct dict *d, uint32_t entry,
+                    struct cell *e, uint64_t count, uint64_t leased,
+                    uint32_t last)
+{
+    int rc = put_leased(c, d, last, leased, true);
+
+    if (rc == SHD_OK)
+        rc = put_elements(c, d, entry, e, count);
+    if (rc == SHD_OK && leased > 0)
+        rc = put_leased(c, d, atomic_load32(&entry_list(&d->pages, e)->leased),
+                        leased, false);
+    return rc;
+}
+
 static int put_entry(struct copy *c, const struct dict *d, uint32_t ref,
                      struct entry *e)
 {
@@ -105,7 +169,8 @@ static int put_entry(struct copy *c, const struct dict *d, uint32_t ref,
     uint32_t key_len = entry_key_len(key_expires);
     unsigned char *key, *value;
     struct shd_value v;
-    uint64_t word[3];
+    uint64_t word[3], leased = 0;
+    uint32_t last = 0;
     bool is_list;
     int rc;
 
@@ -119,16 +184,20 @@ static int put_entry(struct copy *c, const struct dict *d, uint32_t ref,
     if (rc != SHD_OK)
         return rc;
     is_list = v.type == SHD_LIST;
+    if (is_list)
+        rc = count_leased(c, d, &e->cell, &leased, &last);
+    if (rc != SHD_OK)
+        return rc;
     word[0] = record_type(v.type, dict_is_marked(d, ref), v.flags);
     word[1] = copy_wall(c, expires);
-    word[2] = v.len;
+    word[2] = v.len + leased;
     rc = record_begin(&c->out, is_list ? RECORD_LIST : RECORD_ENTRY, word,
                       is_list ? 3 : 2, key_len,
                       is_list ? 0 : value_bytes(&v), &key, &value);
     if (rc == SHD_OK)
         rc = entry_key(d, e, key_len, key);
     if (rc == SHD_OK)
-        rc = is_list ? put_elements(c, d, ref, &e->cell, v.len)
+        rc = is_list ? put_list(c, d, ref, &e->cell, v.len, leased, last)
                      : put_value(d, &e->cell, &v, value);
     c->part.entries++;
     return rc;

@@ -6,7 +6,8 @@
  *
  *   kind    word 0  word 1  word 2    word 3           len
  *   entry   left    right   LRU prev  LRU next / next  value bytes
- *   node    next    prev    0         next garbage     value bytes
+ *   node    next    prev    lease     next garbage     value bytes
+ *   lease   left    right   node      next garbage     how (dict/lease.h)
  *   chain   next    back    of        number / garbage bytes in this cell
  *
  * meta = hash << 8 | has_flags << 7 | red << 6 | chained << 5 | kind << 3 |

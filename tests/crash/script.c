@@ -181,6 +181,25 @@ static const char *key_of(const char *word)
     return key;
 }
 
+/* The last one of an element of a list. */
+static uint64_t list_lease;
+
+/* As the worker that is to die with what it holds. */
+static int as_holder(struct world *w, int left, const char *key, size_t len)
+{
+    struct guard_env *env = &w->segment->env;
+    uint64_t own = env->incarnation;
+    struct shd_value v;
+    int rc;
+
+    if (w->holder != 0)
+        env->incarnation = w->holder;
+    rc = shd_ltake(w->dict, left, key, len, bytes, sizeof(bytes), &v,
+                   &list_lease);
+    env->incarnation = own;
+    return rc;
+}
+
 static int on_key(struct world *w, const struct words *c, bool *known)
 {
     const char *verb = c->word[0], *key = c->count > 1 ? key_of(c->word[1]) : "";
@@ -256,6 +275,12 @@ static int on_key(struct world *w, const struct words *c, bool *known)
                         (double)number(c, 2), NULL);
     if (strcmp(verb, "lpop") == 0 || strcmp(verb, "rpop") == 0)
         return shd_pop(w->dict, left, key, len, bytes, sizeof(bytes), &v);
+    if (strcmp(verb, "lmove") == 0)
+        return shd_lmove(w->dict, c->word[3][0] == 'l', key, len,
+                         c->word[3][1] == 'l', c->word[2],
+                         strlen(c->word[2]), bytes, sizeof(bytes), &v);
+    if (strcmp(verb, "ltake") == 0 || strcmp(verb, "rtake") == 0)
+        return as_holder(w, left, key, len);
     *known = false;
     return SHD_OK;
 }
@@ -266,6 +291,24 @@ int script_repair(struct world *w)
     char report[4096];
 
     return shd_segment_repair(w->segment, &done, report, sizeof(report));
+}
+
+/* What ends a lease of a list's element. */
+static int on_lease(struct world *w, const struct words *c, bool *known)
+{
+    struct guard_env *env = &w->segment->env;
+    uint64_t own = env->incarnation;
+    bool done = strcmp(c->word[0], "lack") == 0;
+    int rc;
+
+    *known = done || strcmp(c->word[0], "lnack") == 0;
+    if (!*known)
+        return SHD_OK;
+    if (w->holder != 0)
+        env->incarnation = w->holder;
+    rc = done ? shd_lack(w->dict, list_lease) : shd_lnack(w->dict, list_lease);
+    env->incarnation = own;
+    return rc;
 }
 
 static int on_world(struct world *w, const struct words *c, bool *known)
@@ -523,6 +566,8 @@ static int command(struct world *w, const char *text, size_t len)
     if (c.count == 0)
         return 0;
     rc = on_key(w, &c, &known);
+    if (!known)
+        rc = on_lease(w, &c, &known);
     if (!known)
         rc = on_world(w, &c, &known);
     if (!known)

@@ -107,7 +107,7 @@ START_TEST(a_damaged_list_is_corrupt)
     cell_of(l->first)->word[CHAIN_NEXT] = 3;
     expect(list_read(0, 10, VALUE_MAX), SHD_CORRUPT);
     expect_said("contradicts itself");
-    l->count = UINT64_MAX;
+    l->count = UINT32_MAX;
     expect(list_read(5, 10, VALUE_MAX), SHD_CORRUPT);
 }
 END_TEST

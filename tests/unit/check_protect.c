@@ -612,9 +612,15 @@ static void each_of_lists(void)
     OK(shd_push, dict, 0, "l", 1, SHD_STRING, "x", 1, 0, &length);
     OK(shd_push_expire, dict, 1, "l", 1, SHD_NUMBER, NULL, 0, 2, 60000,
        &length);
+    OK(shd_push, dict, 0, "l", 1, SHD_STRING, "y", 1, 0, &length);
     OK(shd_llen, dict, "l", 1, &length);
     OK(shd_list_read, dict, "l", 1, 0, 0, 2, buf, sizeof(buf), values, at, &n,
        &length);
+    OK(shd_lmove, dict, 1, "l", 1, 0, "m", 1, buf, sizeof(buf), &v);
+    OK(shd_ltake, dict, 1, "m", 1, buf, sizeof(buf), &v, &length);
+    OK(shd_lnack, dict, length);
+    OK(shd_ltake, dict, 1, "m", 1, buf, sizeof(buf), &v, &length);
+    OK(shd_lack, dict, length);
     OK(shd_pop, dict, 0, "l", 1, buf, sizeof(buf), &v);
     OK(shd_scan, dict, NULL, 0, 0, key, sizeof(key), &key_len, NULL, 0, &v);
     OK(shd_entry_info, dict, "l", 1, &entry);

@@ -29,6 +29,7 @@ static const struct from dict_figures[] = {
     DICT(cells_bytes, CLI_BYTES, "In cells that are in use"),
     DICT(pages, CLI_GAUGE, "Pages of 4096 bytes"),
     DICT(pages_free, CLI_GAUGE, "Pages that are free"),
+    DICT(leases, CLI_GAUGE, "Elements of lists that workers have on a lease"),
     DICT(hits, CLI_COUNTER, "Reads that found a live value"),
     DICT(misses, CLI_COUNTER, "Reads that found none"),
     DICT(changes, CLI_COUNTER, "Transactions"),

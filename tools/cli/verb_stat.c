@@ -490,6 +490,7 @@ static int stat_dict(struct cli_args *args, shd_segment *segment)
         {"entries", PLAIN, i.entries},
         {"entries_live", PLAIN, a.entries_live},
         {"entries_expired", PLAIN, a.entries_expired},
+        {"leases", PLAIN, i.leases},
         {"hits", PLAIN, i.hits},
         {"misses", PLAIN, i.misses},
         {"changes", PLAIN, i.changes},
