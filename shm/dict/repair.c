@@ -991,6 +991,7 @@ static void reset(const struct dict *d, uint32_t shard)
     s->entries = 0;
     s->pending[0] = s->pending[1] = 0;
     s->garbage = 0;
+    s->vain = s->swept = 0;
     s->shuffles++;
 }
 
