@@ -368,7 +368,7 @@ int shd_segment_restore(const char *path, const char *name,
                         const struct shd_restore_options *o,
                         struct shd_keep_info *info, shd_segment **segment)
 {
-    shd_restore *r;
+    shd_restore *r = NULL;
     int rc = info == NULL ? SHD_OK : info_check(info);
 
     if (segment != NULL)

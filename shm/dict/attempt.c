@@ -183,6 +183,7 @@ int attempt_link(struct attempt *a, struct txn *t, uint32_t ref,
     int rc;
 
     dict_set_mark(d, ref, false);
+    dict_set_chance(d, ref, false);
     if (a->old != 0) {
         rc = tree_replace(t, &d->pages.nodes, root, &a->path, ref);
         if (rc == SHD_OK)

@@ -96,7 +96,9 @@ struct shard {
     uint32_t leases;      /* 184 tree of leased elements (dict/lease.h) */
     uint32_t n_leases;    /* 188 */
     uint64_t lease_count; /* 192 leases given so far */
-    uint8_t pad[312];     /* 200 */
+    uint32_t vain;        /* 200 second chances in a row that were not taken */
+    uint32_t swept;       /* 204 pages looked through for more of those */
+    uint8_t pad[304];     /* 208 */
 };
 static_assert(sizeof(struct shard) == 512, "layout");
 static_assert(offsetof(struct shard, lease_count) == 192, "layout");
@@ -223,6 +225,45 @@ static inline void dict_set_mark(const struct dict *d, uint32_t ref,
 static inline bool dict_has_order(const struct dict *d)
 {
     return d->shards == 1;
+}
+
+/* Beside the mark: has it had a second chance since it was stored? The same
+ * kind of hint, in the next bit, which is no other cell's: a cell has as many
+ * bits as it has whole 32 bytes, and one more if it begins between two. So
+ * each second one of the smallest has none (NULL). */
+static inline uint8_t *dict_chance(const struct dict *d, uint32_t ref,
+                                   uint8_t *bit)
+{
+    uint64_t at = (uint64_t)ref * SEGMENT_UNIT;
+    uint32_t page = pages_number(&d->pages, at);
+    uint32_t inside = (uint32_t)((at - d->pages.at) % PAGE_BYTES);
+    uint32_t part = inside / 32 + 1;
+
+    *bit = (uint8_t)(1u << part % 8);
+    if (page == PAGE_NONE || part / 8 >= sizeof(d->pages.table->marks) ||
+        (inside % 32 == 0 && page_class(&d->pages.table[page]) == 0))
+        return NULL;
+    return &d->pages.table[page].marks[part / 8];
+}
+static_assert(SLAB_CELL_MIN >= 32 + SEGMENT_UNIT, "the bits of a cell");
+
+static inline bool dict_had_chance(const struct dict *d, uint32_t ref)
+{
+    uint8_t bit;
+    const uint8_t *byte = dict_chance(d, ref, &bit);
+
+    return byte != NULL && (atomic_load8(byte) & bit) != 0;
+}
+
+/* As dict_set_mark. */
+static inline void dict_set_chance(const struct dict *d, uint32_t ref,
+                                   bool had)
+{
+    uint8_t bit;
+    uint8_t *byte = dict_chance(d, ref, &bit);
+
+    if (byte != NULL && ((atomic_load8(byte) & bit) != 0) != had)
+        atomic_store8(byte, atomic_load8(byte) ^ bit);
 }
 
 /* The owner word of pages of a shard. */

@@ -247,6 +247,7 @@ int move_cell(const struct dict *d, uint32_t shard, uint32_t ref,
                 (uint64_t *)(void *)to + i,
                 atomic_load64((const uint64_t *)(const void *)from + i));
         dict_set_mark(d, new, dict_is_marked(d, ref));
+        dict_set_chance(d, new, dict_had_chance(d, ref));
         if (kind == CELL_ENTRY)
             rc = relink_entry(d, shard, &t, ref, new, &at, &path);
         else if (leases)

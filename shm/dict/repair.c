@@ -1152,6 +1152,7 @@ static void reset(const struct dict *d, uint32_t shard)
     s->pending[0] = s->pending[1] = 0;
     s->garbage = 0;
     s->leases = s->n_leases = 0;
+    s->vain = s->swept = 0;
     s->shuffles++;
 }
 

@@ -13,6 +13,16 @@
  * so a store is never refused because the sizes in use have changed, nothing
  * goes but for its age, and less than a page a class lies idle.
  *
+ * A mark does not tell when the entry was read. When all that is asked for
+ * changes at once, those that were read before get their second chance after
+ * it, among the new ones, which then go first. It shows: of those that come to
+ * the tail again none has been read. So after VAIN_MANY such in a row the
+ * pages are gone through, once, and whatever has had its chance and was not
+ * read since goes before the tail does. Nothing moves for that: the list stays
+ * in its order. (Moving new ones to the front instead hits as often; places
+ * near the tail for second chances, or none for old marks, hit less where the
+ * keys stay.)
+ *
  * Between shards: a shard's share of the pages follows the age of its LRU
  * tail, estimated by when the tail's page was last written to. A shard whose
  * own tail is about as old as the oldest evicts at home.
@@ -27,6 +37,12 @@
 
 /* Marked tails that get their second chance in one step. */
 #define SECOND_CHANCES 64
+/* Second chances in a row that nobody took, until those given are doubted.
+ * Fewer, and it is before all the old ones have had theirs; more, and more of
+ * the new ones have gone meanwhile. */
+#define VAIN_MANY 128u
+/* Pages looked at in one step, of which few may be this shard's. */
+#define SWEEP_PAGES 512u
 /* Entries of other classes that are passed over for one of the wanted. */
 #define WINDOW 128
 /* Cells freed by one transaction, each with its page's leaving the tree. */
@@ -145,6 +161,8 @@ int room_remove(const struct dict *d, uint32_t shard, struct txn *t,
 {
     struct shard *s = &d->shard[shard];
     uint32_t ref = path->ref[path->depth - 1];
+    bool in_vain =
+        why == ROOM_OLD && dict_had_chance(d, ref) && !dict_is_marked(d, ref);
     int rc = tree_remove(t, &d->pages.nodes, at->root, path);
 
     if (rc == SHD_OK)
@@ -157,8 +175,10 @@ int room_remove(const struct dict *d, uint32_t shard, struct txn *t,
     txn_store64(t, &s->shuffles, atomic_load64(&s->shuffles) + 1);
     if (why == ROOM_EXPIRED)
         txn_store64(t, &s->expirations, atomic_load64(&s->expirations) + 1);
-    if (why == ROOM_EVICTED) {
+    if (why >= ROOM_EVICTED) {
         txn_store64(t, &s->evictions, atomic_load64(&s->evictions) + 1);
+        if (in_vain && atomic_load32(&s->vain) < VAIN_MANY)
+            txn_store32(t, &s->vain, atomic_load32(&s->vain) + 1);
         publish_tail(d, shard, t);
     }
     return SHD_OK;
@@ -539,7 +559,7 @@ static uint32_t owner_entry(const struct dict *d, uint32_t ref)
 
 /* Evicts the owner of a cell. 1, or 0 if it must stay. */
 static int evict_owner(const struct dict *d, uint32_t shard, uint32_t ref,
-                       const struct room *r)
+                       const struct room *r, int why)
 {
     uint32_t entry = owner_entry(d, ref);
     const struct entry *e = entry_at(&d->pages, entry);
@@ -549,7 +569,7 @@ static int evict_owner(const struct dict *d, uint32_t shard, uint32_t ref,
     if (entry == 0 || e == NULL || entry == r->keep)
         return 0;
     expired = entry_is_expired(e);
-    rc = remove_entry(d, shard, entry, expired ? ROOM_EXPIRED : ROOM_EVICTED);
+    rc = remove_entry(d, shard, entry, expired ? ROOM_EXPIRED : why);
     if (rc != SHD_OK)
         return rc;
     if (!expired && r->forcible != NULL)
@@ -572,7 +592,7 @@ int room_vacate(const struct dict *d, uint32_t shard, uint32_t page,
         int rc = move_cell(d, shard, ref, page, false);
 
         if (rc == SHD_NOMEM)
-            rc = r->safe ? 0 : evict_owner(d, shard, ref, &here);
+            rc = r->safe ? 0 : evict_owner(d, shard, ref, &here, ROOM_EVICTED);
         else if (rc == SHD_OK && ref == here.keep)
             /* What is to be kept has moved; its list may lie here as well. */
             rc = forest_find(d, &r->at, r->key, r->key_len, &here.keep) < 0
@@ -649,6 +669,85 @@ static int compact(const struct dict *d, uint32_t shard, const struct room *r)
 
 /* ---- choosing --------------------------------------------------------- */
 
+/* An entry of the page that has had its second chance and was not read since;
+ * 0: none. */
+static uint32_t find_passed_over(const struct dict *d, uint32_t page,
+                                 uint32_t keep)
+{
+    uint32_t at = 0, ref;
+
+    while ((ref = slab_next_used(&d->pages, page, &at)) != 0) {
+        const struct cell *c;
+
+        if (!dict_had_chance(d, ref) || dict_is_marked(d, ref) || ref == keep)
+            continue;
+        /* What else there is in pages may have the bits of who was there. */
+        c = cell_at(&d->pages, ref, sizeof(*c));
+        if (c != NULL && cell_kind(atomic_load32(&c->meta)) == CELL_ENTRY)
+            return ref;
+    }
+    return 0;
+}
+
+/* How far the pages have been gone through, and what is thought since. */
+static void sweep_to(const struct dict *d, uint32_t shard, uint32_t page,
+                     bool doubt)
+{
+    struct shard *s = &d->shard[shard];
+    struct txn t;
+
+    txn_begin(&t, d->env->segment, dict_guard(d, shard), 2);
+    txn_store32(&t, &s->swept, page);
+    if (!doubt)
+        txn_store32(&t, &s->vain, 0);
+    txn_commit(&t);
+}
+
+/* The next one to go while second chances are in doubt; 0: go by the list, for
+ * now or, once all pages have been looked at, altogether. */
+static uint32_t sweep(const struct dict *d, uint32_t shard, uint32_t keep)
+{
+    uint32_t from = atomic_load32(&d->shard[shard].swept), page = from;
+    uint32_t pages = pages_described(&d->pages), ref = 0;
+
+    for (uint32_t n = 0; n < SWEEP_PAGES && page < pages; n++, page++) {
+        if (atomic_load32(&d->pages.table[page].owner) == dict_owner(shard))
+            ref = find_passed_over(d, page, keep);
+        if (ref != 0)
+            break;
+    }
+    if (page >= pages)
+        sweep_to(d, shard, 0, false);
+    else if (page != from)
+        sweep_to(d, shard, page, true);
+    return ref;
+}
+
+/* Gives the marked tail its second chance. */
+static int second_chance(const struct dict *d, uint32_t shard, uint32_t ref)
+{
+    struct shard *s = &d->shard[shard];
+    bool again = dict_had_chance(d, ref);
+    struct txn t;
+    int rc;
+
+    dict_set_mark(d, ref, false);
+    dict_set_chance(d, ref, true);
+    txn_begin(&t, d->env->segment, dict_guard(d, shard), 2 * LIST_WORDS + 6);
+    rc = room_touch(d, shard, &t, ref);
+    if (rc != SHD_OK) {
+        txn_abort(&t);
+        return rc;
+    }
+    if (again && atomic_load32(&s->vain) != 0) {
+        txn_store32(&t, &s->vain, 0);
+        txn_store32(&t, &s->swept, 0);
+    }
+    publish_tail(d, shard, &t);
+    txn_commit(&t);
+    return SHD_OK;
+}
+
 /* The least recently used entry that is not marked, as one is that was read,
  * or changed among shards; 0: none. */
 static int pick_tail(const struct dict *d, uint32_t shard, uint32_t keep,
@@ -658,24 +757,22 @@ static int pick_tail(const struct dict *d, uint32_t shard, uint32_t keep,
     uint32_t ref;
 
     for (int i = 0; i < SECOND_CHANCES; i++) {
-        struct txn t;
         int rc;
 
         ref = atomic_load32(&s->lru.last);
         if (ref == 0 || ref == keep)
             break;
+        if (i == 0 && atomic_load32(&s->vain) >= VAIN_MANY &&
+            !dict_had_chance(d, ref)) {
+            *tail = sweep(d, shard, keep);
+            if (*tail != 0)
+                return SHD_OK;
+        }
         if (!dict_is_marked(d, ref) || ref == atomic_load32(&s->lru.first))
             break;
-        dict_set_mark(d, ref, false);
-        txn_begin(&t, d->env->segment, dict_guard(d, shard),
-                  2 * LIST_WORDS + 4);
-        rc = room_touch(d, shard, &t, ref);
-        if (rc != SHD_OK) {
-            txn_abort(&t);
+        rc = second_chance(d, shard, ref);
+        if (rc != SHD_OK)
             return rc;
-        }
-        publish_tail(d, shard, &t);
-        txn_commit(&t);
     }
     ref = atomic_load32(&s->lru.last);
     if (ref != 0 && ref == keep) {
@@ -775,7 +872,7 @@ static int evict_step(const struct dict *d, uint32_t shard, uint32_t class,
         if (r->kept_went != NULL)
             *r->kept_went = true;
     }
-    return evict_owner(d, shard, victim, &all);
+    return evict_owner(d, shard, victim, &all, ROOM_OLD);
 }
 
 /* What is free of charge: garbage, and what has expired. */

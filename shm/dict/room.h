@@ -4,7 +4,8 @@
  * HOLDS  an expired entry goes before a live one; of the live the least
  *        recently written goes first, unless it was read since, or among
  *        shards changed where it is: then its mark is cleared and it moves to
- *        the front (second chance).
+ *        the front (second chance). When none of those has been read again for
+ *        long, those go first.
  * LOCK   as each function says. No function ever holds two shards' locks.
  * CRASH  every removal, every move of a cell is one transaction.
  * COST   bounded: one step removes or moves at most what is in one page. An
@@ -20,7 +21,12 @@
 #include "shm/dict/forest.h"
 
 /* Why an entry goes. */
-enum { ROOM_DELETED = 0, ROOM_EXPIRED = 1, ROOM_EVICTED = 2 };
+enum {
+    ROOM_DELETED = 0,
+    ROOM_EXPIRED = 1,
+    ROOM_EVICTED = 2, /* its page is needed */
+    ROOM_OLD = 3      /* evicted, for nobody has used it for longest */
+};
 
 /* Cells of all classes that can be free in a shard in which no page can be
  * freed by moving: one less than a page's worth of each. */

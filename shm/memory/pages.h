@@ -52,7 +52,8 @@ struct page {
     uint32_t info;        /* 44 class | free cells << 8 | PAGE_RED |
                                 PAGE_IN_TREE | PAGE_LEAVING */
     uint8_t marks[16];    /* 48 a bit for each 32 bytes, of which no cell is
-                                smaller: entries that were read (dict.h) */
+                                smaller: entries that were read, or had
+                                their second chance (dict.h) */
 };
 static_assert(sizeof(struct page) == 64, "layout");
 static_assert(offsetof(struct page, owner) == 40, "layout");

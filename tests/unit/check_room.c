@@ -237,6 +237,127 @@ START_TEST(an_entry_read_since_gets_a_second_chance)
 }
 END_TEST
 
+/* Entries that fill a dict of one shard; of which every other one is read; and
+ * then others are stored until all those have had their second chance. Their
+ * number. */
+static unsigned fill_and_turn(size_t len)
+{
+    struct shd_value v;
+    unsigned n;
+
+    start_named(NULL, 131072, 1, 0);
+    n = fill(len, 0);
+    for (unsigned i = 1; i < n; i += 2)
+        expect(get(name(i), &v), SHD_OK);
+    for (unsigned i = 0; i < n / 2; i++)
+        expect(set(name(n + i), len, 1), SHD_OK);
+    return n;
+}
+
+static unsigned count_there(unsigned from, unsigned to, unsigned step)
+{
+    unsigned there = 0;
+
+    for (unsigned i = from; i < to; i += step)
+        there += is_there(name(i));
+    return there;
+}
+
+START_TEST(second_chances_that_are_not_taken_end)
+{
+    unsigned n = fill_and_turn(20), more = n + n / 2, old, new;
+    const struct shard *s = &dict->dict.shard[0];
+
+    ck_assert_uint_eq(s->vain, 0);
+    while (s->vain < 128) {
+        ck_assert_uint_lt(more, 3 * n);
+        expect(set(name(more++), 20, 1), SHD_OK);
+    }
+    old = count_there(1, n, 2);
+    new = count_there(n, more, 1);
+    ck_assert_uint_gt(old, 100);
+    /* All of those that were read before anything else was stored go now,
+     * and of what was stored since none does. */
+    for (unsigned i = 0; i < old; i++)
+        expect(set(name(more + i), 20, 1), SHD_OK);
+    ck_assert_uint_eq(count_there(1, n, 2), 0);
+    ck_assert_uint_eq(count_there(n, more, 1), new);
+    sound();
+    /* After that the list says again who goes, and nothing is in doubt. */
+    expect(set(name(more + old), 20, 1), SHD_OK);
+    ck_assert_uint_eq(s->vain, 0);
+    ck_assert_uint_eq(s->swept, 0);
+    ck_assert_uint_eq(count_there(n, more, 1), new - 1);
+    sound();
+}
+END_TEST
+
+START_TEST(a_second_chance_that_is_taken_clears_the_others)
+{
+    struct shd_value v;
+    unsigned n = fill_and_turn(20), more = n + n / 2, old;
+    const struct shard *s = &dict->dict.shard[0];
+
+    while (s->vain < 100)
+        expect(set(name(more++), 20, 1), SHD_OK);
+    for (unsigned i = 1; i < n; i += 2)
+        if (is_there(name(i)))
+            expect(get(name(i), &v), SHD_OK);
+    old = count_there(1, n, 2);
+    ck_assert_uint_gt(old, 50);
+    for (unsigned i = 0; i < n / 4; i++)
+        expect(set(name(more++), 20, 1), SHD_OK);
+    ck_assert_uint_eq(s->vain, 0);
+    ck_assert_uint_eq(count_there(1, n, 2), old);
+    sound();
+}
+END_TEST
+
+/* The smallest cells have three bits for two of them. */
+START_TEST(a_mark_is_no_other_cells)
+{
+    unsigned n = fill_and_turn(8);
+    const struct dict *d = &dict->dict;
+
+    for (unsigned i = 0; i < 2 * n; i++) {
+        uint32_t ref, other;
+
+        if (!is_there(name(i)))
+            continue;
+        ref = ref_of(name(i));
+        dict_set_mark(d, ref, false);
+        dict_set_chance(d, ref, false);
+        for (unsigned j = 0; j < 2; j++) {
+            other = ref + (j == 0 ? 3 : UINT32_MAX - 2);
+            if (cell_page(&d->pages, other) != cell_page(&d->pages, ref))
+                continue;
+            dict_set_mark(d, other, true);
+            dict_set_chance(d, other, true);
+        }
+        ck_assert(!dict_is_marked(d, ref));
+        ck_assert(!dict_had_chance(d, ref));
+    }
+    for (unsigned i = 0; i < n; i++)
+        expect(set(name(3 * n + i), 8, 1), SHD_OK);
+    sound();
+}
+END_TEST
+
+/* Whatever the words are that tell how far it has come. */
+START_TEST(damaged_words_of_second_chances_do_no_harm)
+{
+    unsigned n = fill_and_turn(20);
+    struct shard *s = &dict->dict.shard[0];
+
+    for (unsigned i = 0; i < 2 * n; i++) {
+        s->vain = (uint32_t)rand();
+        s->swept = i % 3 == 0 ? UINT32_MAX : (uint32_t)rand() % 64;
+        expect(set(name(2 * n + i), 20, 1), SHD_OK);
+    }
+    sound();
+}
+END_TEST
+
 START_TEST(asking_for_the_time_to_live_is_no_use)
 {
     int64_t ttl;
@@ -729,6 +850,10 @@ int main(void)
     tcase_add_test(c, changing_an_entry_makes_it_the_last_to_go);
     tcase_add_loop_test(c, a_change_in_place_marks_or_moves_the_entry, 0, 2);
     tcase_add_test(c, an_entry_read_since_gets_a_second_chance);
+    tcase_add_test(c, second_chances_that_are_not_taken_end);
+    tcase_add_test(c, a_second_chance_that_is_taken_clears_the_others);
+    tcase_add_test(c, a_mark_is_no_other_cells);
+    tcase_add_test(c, damaged_words_of_second_chances_do_no_harm);
     tcase_add_test(c, asking_for_the_time_to_live_is_no_use);
     tcase_add_test(c, with_every_entry_read_a_store_still_ends);
     tcase_add_test(c, what_has_expired_goes_before_what_is_live);

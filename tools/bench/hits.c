@@ -85,7 +85,8 @@ enum shape {
                 in runs as long as a tenth of what fits */
     LOOP,    /* a fifth goes round and round keys, twice what fits */
     DRIFT,   /* each rank's key changes, one after the other, twice over */
-    SWITCH   /* all keys change at once, four times */
+    SWITCH,  /* all keys change at once, four times */
+    SHAPES   /* of them all */
 };
 
 static const char *const shape_name[] = {"steady", "scans", "loop", "drift",
@@ -418,14 +419,15 @@ static bool print_row(const struct row *r, const struct result *x)
 
 static void usage(FILE *to)
 {
-    fputs("usage: shdict-bench-hits [--quick | --brief] [--turnover N] "
-          "[--seed N]\n"
+    fputs("usage: shdict-bench-hits [--quick | --brief] [--load NAME] "
+          "[--turnover N] [--seed N]\n"
           "Hit ratios in per cent, of a full dict and of strict LRU caches of "
           "the same size.\n"
           "Each load asks for ten times as many keys as fit. Exit 1 if a row "
           "is below.\n"
           "  --quick       small dicts only\n"
           "  --brief       a few of their rows\n"
+          "  --load NAME   steady, scans, loop, drift or switch only\n"
           "  --turnover N  operations for each item that fits (default 100)\n"
           "  --seed N      another sequence of keys\n"
           "\n"
@@ -447,6 +449,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"quick", no_argument, NULL, 'q'},
         {"brief", no_argument, NULL, 'b'},
+        {"load", required_argument, NULL, 'l'},
         {"turnover", required_argument, NULL, 't'},
         {"seed", required_argument, NULL, 's'},
         {"help", no_argument, NULL, 'h'},
@@ -457,6 +460,7 @@ int main(int argc, char **argv)
         uint32_t shards;
     } sizes[] = {{64 << 10, 1}, {1 << 20, 1}, {2 << 20, 8}, {8 << 20, 4}};
     static const uint32_t values[] = {32, 0};
+    uint32_t only = SHAPES;
     uint32_t turnover = 100, rows = 0, below = 0, n_sizes = 4, step = 1;
     shd_segment *segment;
     int c, rc;
@@ -467,6 +471,11 @@ int main(int argc, char **argv)
         } else if (c == 'b') {
             n_sizes = 3;
             step = 4;
+        } else if (c == 'l') {
+            for (only = STEADY; only < SHAPES; only++)
+                if (strcmp(optarg, shape_name[only]) == 0)
+                    break;
+            only += only == SHAPES; /* there is none of that name */
         } else if (c == 't') {
             turnover = (uint32_t)atoi(optarg);
         } else if (c == 's') {
@@ -476,7 +485,7 @@ int main(int argc, char **argv)
             return c == 'h' ? 0 : 2;
         }
     }
-    if (optind != argc || turnover < 1 || turnover > 10000) {
+    if (optind != argc || only > SHAPES || turnover < 1 || turnover > 10000) {
         usage(stderr);
         return 2;
     }
@@ -490,6 +499,8 @@ int main(int argc, char **argv)
         for (uint32_t v = 0; v < 2; v++)
             for (uint32_t h = STEADY; h <= SWITCH; h++)
                 for (uint32_t z = (s + h) % step; z < 6; z += step) {
+                    if (only != SHAPES && only != h)
+                        continue;
                     struct row r = {zipfs[z], (enum shape)h,
                                     sizes[s].capacity, sizes[s].shards,
                                     values[v]};

@@ -197,6 +197,7 @@ static int push_run(struct cli_args *args)
     } else {
         if (cli_read_input(&input, &len) != 0) {
             cli_message(args, "standard input: %m");
+            free(input);
             return CLI_FAILED;
         }
         message = input;
