@@ -128,10 +128,13 @@ int shd_topic_publish(shd_topic *topic, const void *data, size_t len,
 
     if (rc == SHD_OK && data == NULL && len > 0)
         rc = error_set(SHD_INVAL, "shd_topic_publish: data is NULL");
-    if (rc != SHD_OK)
-        return rc;
-    return publish(view(handle(topic)), 1, &data, &len, wait_ms, seq,
-                   &ignored);
+    if (rc == SHD_OK && wait_ms >= SHD_FOREVER)
+        rc = topic_publish(view(handle(topic)), data, len, seq);
+    else if (rc == SHD_OK)
+        rc = SHD_FULL; /* publish looks at wait_ms */
+    return rc != SHD_FULL ? rc
+                          : publish(view(handle(topic)), 1, &data, &len,
+                                    wait_ms, seq, &ignored);
 }
 
 int shd_topic_publish_many(shd_topic *topic, uint32_t count,

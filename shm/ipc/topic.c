@@ -45,10 +45,10 @@ uint64_t topic_event_bytes(uint64_t len)
 
 static uint32_t event_check(uint64_t at, uint64_t seq, uint32_t len)
 {
-    uint64_t h = (at * 0x9e3779b97f4a7c15ull) ^ (seq * 0xc2b2ae3d27d4eb4full) ^
-                 (len * 0x165667b19e3779f9ull);
+    uint64_t h = (at ^ seq << 40 ^ seq >> 24 ^ (uint64_t)len << 20) *
+                 0x9e3779b97f4a7c15ull;
 
-    return (uint32_t)(h >> 32) ^ (uint32_t)h;
+    return (uint32_t)(h >> 32);
 }
 
 /* ---- the ring's bytes -------------------------------------------------- */
@@ -82,7 +82,7 @@ static size_t ring_piece(const struct topic *t, uint64_t offset, size_t len)
     return left < len ? (size_t)left : len;
 }
 
-static void ring_write(const struct topic *t, uint64_t offset,
+TXN_INLINE void ring_write(const struct topic *t, uint64_t offset,
                        const void *data, size_t len)
 {
     size_t piece = ring_piece(t, offset, len);
@@ -92,7 +92,7 @@ static void ring_write(const struct topic *t, uint64_t offset,
         cell_fill(t->ring, (const unsigned char *)data + piece, len - piece);
 }
 
-static void ring_read(const struct topic *t, uint64_t offset, void *to,
+TXN_INLINE void ring_read(const struct topic *t, uint64_t offset, void *to,
                       size_t len)
 {
     size_t piece = ring_piece(t, offset, len);
@@ -115,8 +115,8 @@ void topic_event_bytes_read(const struct topic *t, uint64_t at, void *to,
 }
 
 /* Is that the event number seq, before `end`? */
-bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
-                          uint64_t end, const struct topic_event *event)
+TXN_INLINE bool is_sound(const struct topic *t, uint64_t at, uint64_t seq,
+                         uint64_t end, const struct topic_event *event)
 {
     return event->seq == seq &&
            event->check == event_check(at, seq, event->len) &&
@@ -124,15 +124,20 @@ bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
            topic_event_bytes(event->len) <= end - at;
 }
 
+bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
+                          uint64_t end, const struct topic_event *event)
+{
+    return is_sound(t, at, seq, end, event);
+}
+
 /* ---- head and tail ----------------------------------------------------- */
 
 /* Adds what has been published since `kept` was stored: the events of one
  * call, whose publisher is just about to store it, or has died before. More of
  * them while others go on publishing. */
-bool topic_span_follow(const struct topic *t, struct topic_span *s)
+static __attribute__((noinline)) bool
+follow(const struct topic *t, struct topic_span *s, uint64_t offset)
 {
-    uint64_t offset = ring_offset(t, s->head_at);
-
     /* Each turn takes a part of the room. */
     while (atomic_load64_acquire(ring_number(t, offset)) != 0) {
         struct topic_event event;
@@ -150,7 +155,12 @@ bool topic_span_follow(const struct topic *t, struct topic_span *s)
     return true;
 }
 
-bool topic_span_kept(const struct topic *t, struct topic_span *s)
+bool topic_span_follow(const struct topic *t, struct topic_span *s)
+{
+    return follow(t, s, ring_offset(t, s->head_at));
+}
+
+TXN_INLINE bool span_kept_load(const struct topic *t, struct topic_span *s)
 {
     const struct topic_header *h = t->header;
     uint64_t kept = atomic_load64_acquire(&h->kept);
@@ -163,6 +173,11 @@ bool topic_span_kept(const struct topic *t, struct topic_span *s)
     return s->tail_at % TOPIC_UNIT == 0 && s->tail_at <= UINT64_MAX / 2 &&
            s->tail_seq != 0 && units * TOPIC_UNIT <= t->room &&
            events <= units && (events == 0) == (units == 0);
+}
+
+bool topic_span_kept(const struct topic *t, struct topic_span *s)
+{
+    return span_kept_load(t, s);
 }
 
 int topic_span_load(const struct topic *t, struct topic_span *s)
@@ -242,7 +257,7 @@ static bool span_has_room(const struct topic *t, const struct topic_span *span,
 
 /* With the lock: how many of the events go into the ring at once, and their
  * bytes. */
-static uint32_t take_step(const struct topic *t, const size_t *len,
+TXN_INLINE uint32_t take_step(const struct topic *t, const size_t *len,
                           uint32_t count, uint64_t *need)
 {
     uint32_t n = 1;
@@ -285,8 +300,9 @@ make_room(const struct topic *t, struct topic_span *span, const size_t *len,
 }
 
 /* Writes an event where nobody looks yet, but for its number. */
-static void event_write(const struct topic *t, uint64_t at, uint64_t offset,
-                        uint64_t seq, const void *data, size_t len)
+TXN_INLINE void event_write(const struct topic *t, uint64_t at,
+                            uint64_t offset, uint64_t seq, const void *data,
+                            size_t len)
 {
     uint64_t check = event_check(at, seq, (uint32_t)len);
 
@@ -295,16 +311,22 @@ static void event_write(const struct topic *t, uint64_t at, uint64_t offset,
 }
 
 /* With the lock. *n: how many of them. */
-static int publish(const struct topic *t, const void *const *data,
-                   const size_t *len, uint32_t count, uint32_t *n,
-                   uint64_t *seq)
+TXN_INLINE int publish(const struct topic *t, const void *const *data,
+                       const size_t *len, uint32_t count, uint32_t *n,
+                       uint64_t *seq)
 {
     struct topic_span span;
     uint64_t need, at, first, offset;
-    int rc = topic_span_load(t, &span);
+    int rc = SHD_OK;
 
-    if (rc != SHD_OK)
+    if (!span_kept_load(t, &span))
         return topic_span_corrupt(t);
+    first = ring_offset(t, span.head_at);
+    if (atomic_load64(ring_number(t, first)) != 0) {
+        if (!follow(t, &span, first))
+            return topic_span_corrupt(t);
+        first = ring_offset(t, span.head_at);
+    }
     *n = take_step(t, len, count, &need);
     if (!span_has_room(t, &span, need))
         rc = make_room(t, &span, len, n, &need);
@@ -312,9 +334,9 @@ static int publish(const struct topic *t, const void *const *data,
         return rc;
     at = span.head_at;
     *seq = span.head_seq + 1;
-    first = offset = ring_offset(t, at);
+    offset = first;
     atomic_store64(ring_number(t, ring_after(t, first, need)), 0);
-    for (uint32_t i = 1; i < *n; i++) {
+    for (uint32_t i = 1; count > 1 && i < *n; i++) {
         uint64_t bytes = topic_event_bytes(len[i - 1]);
 
         at += bytes;
@@ -345,16 +367,45 @@ static void unlock_and_wake(const struct topic *t)
     object_deliver(&t->object, &notice);
 }
 
+static int too_big(const struct topic *t, size_t len)
+{
+    return error_set(SHD_TOOBIG,
+                     "an event of %zu bytes: topic '%s' holds %llu", len,
+                     t->object.name,
+                     (unsigned long long)(t->capacity - TOPIC_UNIT));
+}
+
+/* With the lock, which is let go of. */
+static int publish_failed(const struct topic *t, int rc)
+{
+    object_unlock(&t->object, 0);
+    return rc != SHD_FULL
+               ? rc
+               : error_set(SHD_FULL,
+                           "a subscriber of topic '%s' has not read what "
+                           "would have to go",
+                           t->object.name);
+}
+
 int topic_publish(const struct topic *t, const void *data, size_t len,
                   uint64_t *seq)
 {
-    uint64_t number;
+    uint64_t number = 0;
     uint32_t n;
-    int rc = topic_publish_many(t, &data, &len, 1, &n, &number);
+    int rc;
 
-    if (rc == SHD_OK && seq != NULL)
+    if (len > t->capacity - TOPIC_UNIT)
+        return too_big(t, len);
+    rc = object_lock_only(&t->object, 0);
+    if (rc != SHD_OK)
+        return rc;
+    rc = publish(t, &data, &len, 1, &n, &number);
+    if (rc != SHD_OK)
+        return publish_failed(t, rc);
+    unlock_and_wake(t);
+    if (seq != NULL)
         *seq = number;
-    return rc;
+    return SHD_OK;
 }
 
 int topic_publish_many(const struct topic *t, const void *const *data,
@@ -365,26 +416,17 @@ int topic_publish_many(const struct topic *t, const void *const *data,
 
     *n = 0;
     if (len[0] > t->capacity - TOPIC_UNIT)
-        return error_set(SHD_TOOBIG,
-                         "an event of %zu bytes: topic '%s' holds %llu",
-                         len[0], t->object.name,
-                         (unsigned long long)(t->capacity - TOPIC_UNIT));
+        return too_big(t, len[0]);
     rc = object_lock_only(&t->object, 0);
     if (rc != SHD_OK)
         return rc;
     rc = publish(t, data, len, count, n, seq);
-    if (rc == SHD_OK) {
-        unlock_and_wake(t);
-        return SHD_OK;
+    if (rc != SHD_OK) {
+        *n = 0;
+        return publish_failed(t, rc);
     }
-    *n = 0;
-    object_unlock(&t->object, 0);
-    return rc != SHD_FULL
-               ? rc
-               : error_set(SHD_FULL,
-                           "a subscriber of topic '%s' has not read what "
-                           "would have to go",
-                           t->object.name);
+    unlock_and_wake(t);
+    return SHD_OK;
 }
 
 /* ---- reading ----------------------------------------------------------- */
@@ -423,10 +465,10 @@ static bool still_there(const struct topic *t, uint64_t at)
 
 /* The event that s wants. SHD_NOTFOUND: it is not published yet. SHD_CHANGED:
  * catch_up. */
-static inline int read_event(const struct topic *t,
-                             const struct topic_subscriber *s, uint64_t offset,
-                             unsigned char *buf, size_t size,
-                             struct shd_event *got)
+TXN_INLINE int read_event(const struct topic *t,
+                          const struct topic_subscriber *s, uint64_t offset,
+                          unsigned char *buf, size_t size,
+                          struct shd_event *got)
 {
     struct topic_event event = {
         .seq = atomic_load64_acquire(ring_number(t, offset))};
@@ -434,7 +476,7 @@ static inline int read_event(const struct topic *t,
 
     if (event.seq == s->seq) {
         reading_copy(&event, t->ring + offset, sizeof(event));
-        sound = topic_event_is_sound(t, s->at, s->seq, UINT64_MAX, &event);
+        sound = is_sound(t, s->at, s->seq, UINT64_MAX, &event);
     }
     if (sound && event.len <= size)
         ring_read(t, ring_after(t, offset, TOPIC_UNIT), buf, event.len);
@@ -450,9 +492,10 @@ static inline int read_event(const struct topic *t,
 }
 
 /* How it ended before there were `max`; of those that came tells *count. */
-static int read_events(const struct topic *t, struct topic_subscriber *s,
-                       unsigned char *buf, size_t size, struct shd_event *got,
-                       uint32_t max, uint32_t *count)
+TXN_INLINE int read_events(const struct topic *t, struct topic_subscriber *s,
+                           unsigned char *buf, size_t size,
+                           struct shd_event *got, uint32_t max,
+                           uint32_t *count)
 {
     uint64_t used = 0, offset = ring_offset(t, s->at);
 
@@ -474,7 +517,7 @@ static int read_events(const struct topic *t, struct topic_subscriber *s,
     return SHD_OK;
 }
 
-static int subscriber_check(const struct topic *t,
+TXN_INLINE int subscriber_check(const struct topic *t,
                             const struct topic_subscriber *s)
 {
     if (s->cursor != 0 &&
@@ -488,7 +531,7 @@ static int subscriber_check(const struct topic *t,
 
 /* What the last call gave is done with. The table hears of it at once if it is
  * a name's; else when it is much, or nothing comes. */
-static int done_with(const struct topic *t, struct topic_subscriber *s)
+TXN_INLINE int done_with(const struct topic *t, struct topic_subscriber *s)
 {
     s->done_at = s->at;
     s->done_seq = s->seq;
