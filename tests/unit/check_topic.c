@@ -667,8 +667,10 @@ START_TEST(an_event_with_its_number_is_there_whatever_the_header_says)
     ck_assert_uint_eq(info().published, 2);
     sound();
     gets(0, 1, 2);
+    expect(shd_subscription_close(sub), SHD_OK);
     subscribe(NULL, SHD_FROM_OLDEST);
     gets(0, 1, 2);
+    expect(shd_subscription_close(sub), SHD_OK);
     subscribe(NULL, SHD_FROM_NOW);
     publish_n(3, 3);
     gets(0, 3, 3);
