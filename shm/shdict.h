@@ -1540,10 +1540,10 @@ SHD_API SHD_MUST int shd_queue_arm(shd_queue *queue, int room,
  * their one order. An event is published for all or, when its publisher is
  * killed, for nobody.
  *   The ring keeps the newest events that fit: 16 bytes, and the data padded
- * to 16, each. A subscriber that falls further behind misses the oldest; it
- * never holds a publisher up, alive, stopped or dead. In a lossless topic it
- * does while it lives: a publisher waits until the slowest has read what would
- * have to go. */
+ * to 16, each; and at times up to a sixteenth more. A subscriber that falls
+ * further behind misses the oldest; it never holds a publisher up, alive,
+ * stopped or dead. In a lossless topic it does while it lives: a publisher
+ * waits until the slowest has read what would have to go. */
 typedef struct shd_topic shd_topic;
 typedef struct shd_subscription shd_subscription;
 
@@ -1555,8 +1555,9 @@ enum { /* struct shd_topic_options.flags */
 struct shd_topic_options {
     uint32_t struct_size;     /* sizeof(struct shd_topic_options) */
     uint32_t flags;
-    uint64_t capacity_bytes;  /* of the ring, 4096 .. 4 GiB, default 1 MiB;
-                                 taken from the system at once */
+    uint64_t capacity_bytes;  /* of the ring, 4096 .. 4 GiB, default 1 MiB; it
+                                 and a sixteenth are taken from the system at
+                                 once */
     uint32_t subscribers_max; /* cursors: names, and in a lossless topic all
                                  subscribers; default 4 times the segment's
                                  workers_max and at least 64, at most 65535 */
@@ -1597,7 +1598,7 @@ struct shd_topic_info {
     uint32_t lossless;    /* 1: yes */
     uint64_t generation;
     uint64_t capacity_bytes;
-    uint64_t kept_bytes;  /* of the capacity, in use */
+    uint64_t kept_bytes;  /* in use: up to the capacity and a sixteenth */
     uint64_t published;   /* events so far: the number of the newest */
     uint64_t oldest;      /* number of the oldest that is kept; published + 1:
                              none is */
@@ -1615,7 +1616,8 @@ struct shd_cursor_info {
     uint32_t struct_size; /* set by the caller */
     uint32_t dead;        /* 1: its subscriber is proved dead */
     uint64_t owner;       /* incarnation of its subscriber; 0: none just now */
-    uint64_t next;        /* number of the next event it wants */
+    uint64_t next;        /* number of the next event it wants; of one without
+                             a name as of some events ago, until it sleeps */
     uint64_t behind;      /* events published that it has not done with */
     char name[64];        /* "": none */
 };

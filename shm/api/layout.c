@@ -93,16 +93,16 @@ static size_t topic_parts(const struct object *o, struct part *part)
 {
     const struct segment *s = o->env->segment;
     struct topic t;
-    uint64_t head, tail;
+    struct topic_span span;
 
     if (topic_view(o, &t) != SHD_OK)
         return 0;
-    tail = atomic_load64(&t.header->span.tail_at);
-    head = atomic_load64(&t.header->span.head_at);
     part[0] =
         (struct part){"header", 0, OBJECT_HEADER_BYTES + sizeof(*t.header)};
     part[1] = (struct part){"ring", segment_offset(s, t.ring),
-                            head < tail ? 0 : head - tail};
+                            topic_span_kept(&t, &span)
+                                ? span.head_at - span.tail_at
+                                : 0};
     part[2] = (struct part){"cursors", segment_offset(s, t.cursors),
                             (uint64_t)atomic_load32(&t.header->subscribers) *
                                 sizeof(*t.cursors)};

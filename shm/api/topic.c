@@ -100,11 +100,12 @@ static int make_room(const struct topic *t, size_t len, uint64_t until_ms)
 
 static int publish(const struct topic *t, uint32_t count,
                    const void *const *data, const size_t *len,
-                   uint64_t until_ms, uint64_t *seqs, uint32_t *published)
+                   int64_t wait_ms, uint64_t *seqs, uint32_t *published)
 {
+    struct wait_end end;
     uint64_t first;
     uint32_t done = 0, n;
-    int rc = SHD_OK;
+    int rc = wait_begin(&end, wait_ms);
 
     while (rc == SHD_OK && done < count) {
         rc = topic_publish_many(t, data + done, len + done, count - done, &n,
@@ -113,7 +114,7 @@ static int publish(const struct topic *t, uint32_t count,
             seqs[done + i] = first + i;
         done += n;
         if (rc == SHD_FULL)
-            rc = make_room(t, len[done], until_ms);
+            rc = make_room(t, len[done], wait_until(&end));
     }
     *published = done;
     return rc;
@@ -122,18 +123,18 @@ static int publish(const struct topic *t, uint32_t count,
 int shd_topic_publish(shd_topic *topic, const void *data, size_t len,
                       int64_t wait_ms, uint64_t *seq)
 {
-    uint64_t until_ms;
     uint32_t ignored;
     int rc = writer(topic);
 
-    if (rc == SHD_OK)
-        rc = wait_deadline(wait_ms, &until_ms);
     if (rc == SHD_OK && data == NULL && len > 0)
         rc = error_set(SHD_INVAL, "shd_topic_publish: data is NULL");
-    if (rc != SHD_OK)
-        return rc;
-    return publish(view(handle(topic)), 1, &data, &len, until_ms, seq,
-                   &ignored);
+    if (rc == SHD_OK && wait_ms >= SHD_FOREVER)
+        rc = topic_publish(view(handle(topic)), data, len, seq);
+    else if (rc == SHD_OK)
+        rc = SHD_FULL; /* publish looks at wait_ms */
+    return rc != SHD_FULL ? rc
+                          : publish(view(handle(topic)), 1, &data, &len,
+                                    wait_ms, seq, &ignored);
 }
 
 int shd_topic_publish_many(shd_topic *topic, uint32_t count,
@@ -141,13 +142,10 @@ int shd_topic_publish_many(shd_topic *topic, uint32_t count,
                            int64_t wait_ms, uint64_t *seqs,
                            uint32_t *published)
 {
-    uint64_t until_ms;
     int rc = writer(topic);
 
     if (published != NULL)
         *published = 0;
-    if (rc == SHD_OK)
-        rc = wait_deadline(wait_ms, &until_ms);
     if (rc == SHD_OK &&
         (published == NULL || (count > 0 && (data == NULL || len == NULL))))
         rc = error_set(SHD_INVAL, "data, len or published is NULL");
@@ -156,7 +154,7 @@ int shd_topic_publish_many(shd_topic *topic, uint32_t count,
             rc = error_set(SHD_INVAL, "data[%u] is NULL", i);
     if (rc != SHD_OK)
         return rc;
-    return publish(view(handle(topic)), count, data, len, until_ms, seqs,
+    return publish(view(handle(topic)), count, data, len, wait_ms, seqs,
                    published);
 }
 
@@ -240,12 +238,12 @@ int shd_subscription_next(shd_subscription *s, void *buf, size_t size,
                           int64_t wait_ms, struct shd_event *events,
                           uint32_t max, uint32_t *count, uint64_t *missed)
 {
+    struct wait_end end;
     const struct topic *t;
-    uint64_t until_ms;
     int rc = subscription_check(s);
 
     if (rc == SHD_OK)
-        rc = wait_deadline(wait_ms, &until_ms);
+        rc = wait_begin(&end, wait_ms);
     if (rc == SHD_OK && (events == NULL || max == 0 || count == NULL ||
                          missed == NULL || (buf == NULL && size > 0)))
         rc = error_set(SHD_INVAL, "shd_subscription_next: a pointer is NULL, "
@@ -260,7 +258,7 @@ int shd_subscription_next(shd_subscription *s, void *buf, size_t size,
                              (unsigned long long)events[0].len, size);
         if (rc != SHD_OK || *count > 0 || *missed > 0)
             return rc;
-        rc = wait_for_news(t, s, until_ms);
+        rc = wait_for_news(t, s, wait_until(&end));
         if (rc != SHD_OK)
             return rc;
     }
@@ -313,7 +311,7 @@ int shd_topic_info(shd_topic *topic, struct shd_topic_info *info)
     info->struct_size = sizeof(*info);
     info->lossless = (t->flags & SHD_TOPIC_LOSSLESS) != 0;
     info->generation = t->object.generation;
-    info->capacity_bytes = t->ring_bytes;
+    info->capacity_bytes = t->capacity;
     info->kept_bytes = span.head_at - span.tail_at;
     info->published = span.head_seq;
     info->oldest = span.tail_seq;

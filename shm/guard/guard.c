@@ -301,6 +301,7 @@ struct guard_holding guard_held_by(const struct guard *g)
     struct guard_holding h = {
         .owner = atomic_load64(&g->owner),
         .seq = atomic_load64(&g->seq),
+        .alone = atomic_load64(&g->alone),
         .tid = atomic_load32(&g->lock) & FUTEX_TID_MASK};
 
     return h;

@@ -60,7 +60,8 @@ struct guard_wait {
 
 struct guard {
     uint32_t lock;       /*   0 guard/robust.h */
-    uint8_t pad1[44];    /*   4 */
+    uint8_t pad1[36];    /*   4 */
+    uint64_t alone;      /*  40 transactions of one word (guard/txn.h) */
     uint64_t owner;      /*  48 incarnation of the last holder */
     uint64_t waits;      /*  56 acquisitions that had to wait */
     uint64_t seq;        /*  64 odd while a transaction is open */
@@ -102,6 +103,11 @@ struct guard *guard_at(const struct segment *s, uint32_t index);
  * kept it for env->wait_ms. SHD_CORRUPT: the lock or its log is damaged; it
  * is not held then. */
 static inline int guard_lock(const struct guard_env *env, struct guard *g);
+
+/* The same for who will hardly open a transaction: it leaves the lines that one
+ * begins with where they are, with readers perhaps. */
+static inline int guard_lock_only(const struct guard_env *env,
+                                  struct guard *g);
 
 /* SHD_BUSY, with who holds it: for those that wait by slices of their own. */
 int guard_busy(const struct guard *g, uint32_t waited_ms);
@@ -145,6 +151,7 @@ struct guard_holding {
     uint64_t owner; /* incarnation; of the last holder, just after the lock is
                        taken */
     uint64_t seq;
+    uint64_t alone;
     uint32_t tid;
     uint32_t reserved;
 };
@@ -165,21 +172,25 @@ static inline bool guard_is_at_rest(const struct guard *g)
 /* After a trylock that said rc: recovers, waits, or fails. */
 int guard_lock_by(const struct guard_env *env, struct guard *g, int rc);
 
+static inline int guard_lock_only(const struct guard_env *env, struct guard *g)
+{
+    int rc = robust_trylock(&g->lock);
+
+    if (rc != 0 || !guard_is_at_rest(g))
+        return guard_lock_by(env, g, rc);
+    atomic_store64(&g->owner, env->incarnation);
+    return 0;
+}
+
 static inline int guard_lock(const struct guard_env *env, struct guard *g)
 {
-    int rc;
-
     /* What a transaction begins with: these lines come together. */
     atomic_will_write(&g->lock);
     atomic_will_write(&g->seq);
     atomic_will_write(&g->state);
     atomic_will_write(&g->undo[0]);
     atomic_will_write(&g->undo[4]);
-    rc = robust_trylock(&g->lock);
-    if (rc != 0 || !guard_is_at_rest(g))
-        return guard_lock_by(env, g, rc);
-    atomic_store64(&g->owner, env->incarnation);
-    return 0;
+    return guard_lock_only(env, g);
 }
 
 static inline void guard_unlock(struct guard *g)

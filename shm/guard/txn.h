@@ -38,6 +38,12 @@ static inline void txn_begin(struct txn *t, const struct segment *s,
 static inline void txn_store64(struct txn *t, uint64_t *p, uint64_t v);
 static inline void txn_store32(struct txn *t, uint32_t *p, uint32_t v);
 
+/* A transaction of one word, outside of any other: that store is its commit,
+ * there is nothing to log, and the sequence counter stays as it is, so that the
+ * line of it stays with those who look at it. For a word that readers without
+ * the lock take by itself, not together with others. Release. */
+static inline void txn_store64_alone(struct guard *g, uint64_t *p, uint64_t v);
+
 /* Takes something that all guards share: *owner goes from 0 to `value`, and
  * its bit in *map is cleared. False if another was quicker. At most
  * GUARD_CLAIMS_MAX a transaction. */
@@ -165,6 +171,12 @@ TXN_INLINE void txn_store64(struct txn *t, uint64_t *p, uint64_t v)
 {
     txn_log(t, p);
     atomic_store64(p, v);
+}
+
+TXN_INLINE void txn_store64_alone(struct guard *g, uint64_t *p, uint64_t v)
+{
+    atomic_store64_release(p, v);
+    atomic_store64(&g->alone, atomic_load64(&g->alone) + 1);
 }
 
 TXN_INLINE void txn_store32(struct txn *t, uint32_t *p, uint32_t v)

@@ -117,6 +117,20 @@ int object_damaged(const struct object *o, const char *what);
 
 /* Takes a guard of the object. SHD_GONE: it was destroyed. */
 int object_lock(const struct object *o, uint32_t guard);
+
+/* The same by guard_lock_only. */
+static inline int object_lock_only(const struct object *o, uint32_t guard)
+{
+    struct guard *g = object_guard(o, guard);
+    int rc = guard_lock_only(o->env, g);
+
+    if (rc == SHD_OK && object_gone(o, guard)) {
+        guard_unlock(g);
+        rc = object_gone_error(o);
+    }
+    return rc;
+}
+
 void object_unlock(const struct object *o, uint32_t guard);
 
 /* Destroys it; who waits at its places, or has armed its bell, is told. */

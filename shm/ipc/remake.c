@@ -78,16 +78,19 @@ static void plain_topic(struct recipe *r)
 
 static void read_topic(struct recipe *r, const struct object *o)
 {
+    struct topic_span span;
     struct topic t;
 
     plain_topic(r);
     if (topic_view(o, &t) != SHD_OK)
         return;
-    r->o.topic.capacity_bytes = t.ring_bytes;
+    r->o.topic.capacity_bytes = t.capacity;
     r->o.topic.subscribers_max = t.cursors_max;
     r->o.topic.flags = t.flags;
-    r->counted = believed(atomic_load64(&t.header->span.head_seq));
-    r->at = atomic_load64(&t.header->span.head_at);
+    /* As far as it can be followed, sound or not. */
+    (void)topic_span_load(&t, &span);
+    r->counted = believed(span.head_seq);
+    r->at = span.head_at;
     if (r->at % TOPIC_UNIT != 0 || r->at >= COUNTED_MAX)
         r->at = 0;
 }

@@ -2,17 +2,25 @@
 /*
  * Publishing, under the lock:
  *
- *   1  If the ring is full, a transaction moves the tail. It commits before a
- *      byte of the events that went is overwritten: a reader that is in the
- *      middle of one finds that the tail has passed it.
- *   2  The event is written at the head, where nobody looks.
- *   3  A transaction moves the head.
+ *   1  If the ring is full, a transaction moves the tail, some way. It commits
+ *      before a byte of the events that went is overwritten: a reader that is
+ *      in the middle of one finds that the tail has passed it.
+ *   2  The event is written at the head, but for its number, which is 0 there;
+ *      and a 0 where the head will be.
+ *   3  Its number is stored: it is published. Of a batch all others are whole
+ *      by then, and their readers come by the first.
+ *   4  The header's `kept` follows. Who finds it without what a publisher had
+ *      stored before it died looks on from there (topic_span_follow).
  *
- * Reading, without it: a subscriber learns where the head is in a read section
- * of the guard, so it never sees a head that is not committed, and believes it
- * until it gets there: the head only grows. It copies an event, and then looks
- * at the tail. A tail beyond the event, even one that is not committed yet,
- * sends it back to look at both in a read section; only what that says counts.
+ * Reading, without it: a subscriber looks for the number where its next event
+ * goes, and copies that; all of a small one lies in the line that it has waited
+ * for. Then it looks at the tail: what the tail had not passed was whole, and
+ * if there was no number there was no event. A tail beyond the event, even one
+ * that is not committed yet, sends it to look at both ends in a read section;
+ * only what that says counts.
+ *
+ * A transaction, which makes readers that look at the guard's counter come for
+ * its line again, is opened for every sixteenth of the ring only.
  */
 #include "shm/ipc/topic.h"
 #include "shm/base/clock.h"
@@ -25,8 +33,9 @@
 #include <string.h>
 #include <time.h>
 
-#define SPAN_WORDS 2u
+#define TAIL_WORDS 3u
 #define STEP_BYTES 16384u /* published in one hold of the lock */
+#define VAIN_MAX 64u      /* looks before what is read is told */
 
 uint64_t topic_event_bytes(uint64_t len)
 {
@@ -36,10 +45,10 @@ uint64_t topic_event_bytes(uint64_t len)
 
 static uint32_t event_check(uint64_t at, uint64_t seq, uint32_t len)
 {
-    uint64_t h = (at * 0x9e3779b97f4a7c15ull) ^ (seq * 0xc2b2ae3d27d4eb4full) ^
-                 (len * 0x165667b19e3779f9ull);
+    uint64_t h = (at ^ seq << 40 ^ seq >> 24 ^ (uint64_t)len << 20) *
+                 0x9e3779b97f4a7c15ull;
 
-    return (uint32_t)(h >> 32) ^ (uint32_t)h;
+    return (uint32_t)(h >> 32);
 }
 
 /* ---- the ring's bytes -------------------------------------------------- */
@@ -59,6 +68,12 @@ static uint64_t ring_after(const struct topic *t, uint64_t offset,
     return offset < t->ring_bytes ? offset : offset - t->ring_bytes;
 }
 
+/* The number of the event at that offset. */
+static uint64_t *ring_number(const struct topic *t, uint64_t offset)
+{
+    return (uint64_t *)(void *)(t->ring + offset);
+}
+
 /* How many of len bytes there lie before the ring's end. */
 static size_t ring_piece(const struct topic *t, uint64_t offset, size_t len)
 {
@@ -67,7 +82,7 @@ static size_t ring_piece(const struct topic *t, uint64_t offset, size_t len)
     return left < len ? (size_t)left : len;
 }
 
-static void ring_write(const struct topic *t, uint64_t offset,
+TXN_INLINE void ring_write(const struct topic *t, uint64_t offset,
                        const void *data, size_t len)
 {
     size_t piece = ring_piece(t, offset, len);
@@ -77,7 +92,7 @@ static void ring_write(const struct topic *t, uint64_t offset,
         cell_fill(t->ring, (const unsigned char *)data + piece, len - piece);
 }
 
-static void ring_read(const struct topic *t, uint64_t offset, void *to,
+TXN_INLINE void ring_read(const struct topic *t, uint64_t offset, void *to,
                       size_t len)
 {
     size_t piece = ring_piece(t, offset, len);
@@ -100,32 +115,85 @@ void topic_event_bytes_read(const struct topic *t, uint64_t at, void *to,
 }
 
 /* Is that the event number seq, before `end`? */
-bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
-                          uint64_t end, const struct topic_event *event)
+TXN_INLINE bool is_sound(const struct topic *t, uint64_t at, uint64_t seq,
+                         uint64_t end, const struct topic_event *event)
 {
     return event->seq == seq &&
            event->check == event_check(at, seq, event->len) &&
-           event->len <= t->ring_bytes - TOPIC_UNIT &&
+           event->len <= t->capacity - TOPIC_UNIT &&
            topic_event_bytes(event->len) <= end - at;
+}
+
+bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
+                          uint64_t end, const struct topic_event *event)
+{
+    return is_sound(t, at, seq, end, event);
 }
 
 /* ---- head and tail ----------------------------------------------------- */
 
-static void span_load(const struct topic *t, struct topic_span *span)
+/* Adds what has been published since `kept` was stored: the events of one
+ * call, whose publisher is just about to store it, or has died before. More of
+ * them while others go on publishing. */
+static __attribute__((noinline)) bool
+follow(const struct topic *t, struct topic_span *s, uint64_t offset)
 {
-    reading_copy(span, &t->header->span, sizeof(*span));
+    /* Each turn takes a part of the room. */
+    while (atomic_load64_acquire(ring_number(t, offset)) != 0) {
+        struct topic_event event;
+        uint64_t bytes;
+
+        reading_copy(&event, t->ring + offset, sizeof(event));
+        if (!topic_event_is_sound(t, s->head_at, s->head_seq + 1,
+                                  s->tail_at + t->room, &event))
+            return false;
+        bytes = topic_event_bytes(event.len);
+        s->head_at += bytes;
+        s->head_seq++;
+        offset = ring_after(t, offset, bytes);
+    }
+    return true;
 }
 
-bool topic_span_is_sound(const struct topic *t, const struct topic_span *s)
+bool topic_span_follow(const struct topic *t, struct topic_span *s)
 {
-    return s->head_at % TOPIC_UNIT == 0 && s->tail_at % TOPIC_UNIT == 0 &&
-           s->tail_at <= s->head_at &&
-           s->head_at - s->tail_at <= t->ring_bytes &&
-           s->tail_seq <= s->head_seq + 1 &&
-           (s->tail_at == s->head_at) == (s->tail_seq == s->head_seq + 1);
+    return follow(t, s, ring_offset(t, s->head_at));
 }
 
-static int span_corrupt(const struct topic *t)
+TXN_INLINE bool span_kept_load(const struct topic *t, struct topic_span *s)
+{
+    const struct topic_header *h = t->header;
+    uint64_t kept = atomic_load64_acquire(&h->kept);
+    uint64_t units = kept & UINT32_MAX, events = kept >> 32;
+
+    s->tail_at = atomic_load64(&h->tail_at);
+    s->tail_seq = atomic_load64(&h->tail_seq);
+    s->head_at = s->tail_at + units * TOPIC_UNIT;
+    s->head_seq = s->tail_seq - 1 + events;
+    return s->tail_at % TOPIC_UNIT == 0 && s->tail_at <= UINT64_MAX / 2 &&
+           s->tail_seq != 0 && units * TOPIC_UNIT <= t->room &&
+           events <= units && (events == 0) == (units == 0);
+}
+
+bool topic_span_kept(const struct topic *t, struct topic_span *s)
+{
+    return span_kept_load(t, s);
+}
+
+int topic_span_load(const struct topic *t, struct topic_span *s)
+{
+    return topic_span_kept(t, s) && topic_span_follow(t, s) ? SHD_OK
+                                                            : SHD_CORRUPT;
+}
+
+/* As `kept` has it. */
+static uint64_t span_kept(const struct topic_span *s)
+{
+    return (s->head_seq + 1 - s->tail_seq) << 32 |
+           (s->head_at - s->tail_at) / TOPIC_UNIT;
+}
+
+int topic_span_corrupt(const struct topic *t)
 {
     return error_set(SHD_CORRUPT, "topic '%s': head and tail contradict",
                      t->object.name);
@@ -134,20 +202,20 @@ static int span_corrupt(const struct topic *t)
 int topic_look(const struct topic *t, struct topic_span *span)
 {
     struct reading r;
-    uint64_t object;
+    bool gone;
+    int rc;
 
     reading_begin(&r, t->object.env, topic_guard(t));
     do {
-        int rc = reading_try(&r);
-
+        rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        span_load(t, span);
-        object = atomic_load64(&topic_guard(t)->object);
+        gone = object_gone(&t->object, 0);
+        rc = gone ? SHD_OK : topic_span_load(t, span);
     } while (!reading_done(&r));
-    if (object != t->object.generation)
+    if (gone)
         return object_gone_error(&t->object);
-    return topic_span_is_sound(t, span) ? SHD_OK : span_corrupt(t);
+    return rc == SHD_OK ? SHD_OK : topic_span_corrupt(t);
 }
 
 /* ---- publishing -------------------------------------------------------- */
@@ -158,113 +226,129 @@ static int event_corrupt(const struct topic *t, uint64_t at)
                      t->object.name, (unsigned long long)at);
 }
 
-/* Moves span's tail until `need` bytes are free, not past `bound`. SHD_FULL:
- * the bound is in the way. */
+/* With the lock: moves span's tail until so many bytes more are not more than
+ * the topic was made for, or a subscriber is in the way. */
 static int span_make_room(const struct topic *t, struct topic_span *span,
-                          uint64_t need, uint64_t bound)
+                          uint64_t need)
 {
-    while (t->ring_bytes - (span->head_at - span->tail_at) < need) {
+    uint64_t bound = (t->flags & SHD_TOPIC_LOSSLESS) != 0
+                         ? topic_cursors_bound(t)
+                         : UINT64_MAX;
+
+    while (span->head_at - span->tail_at + need > t->capacity &&
+           span->tail_at < bound && span->tail_at < span->head_at) {
         struct topic_event event;
 
         topic_event_at(t, span->tail_at, &event);
-        if (!topic_event_is_sound(t, span->tail_at, span->tail_seq, span->head_at,
-                            &event))
+        if (!topic_event_is_sound(t, span->tail_at, span->tail_seq,
+                                  span->head_at, &event))
             return event_corrupt(t, span->tail_at);
-        if (span->tail_at >= bound)
-            return SHD_FULL;
         span->tail_at += topic_event_bytes(event.len);
         span->tail_seq++;
     }
     return SHD_OK;
 }
 
-/* With the lock. How many of the events go into the ring at once, at least one: *need gets
- * their bytes, and span the tail that leaves room for them. */
-static int span_find(const struct topic *t, struct topic_span *span,
-                     const size_t *len, uint32_t count, uint32_t *n,
-                     uint64_t *need)
+static bool span_has_room(const struct topic *t, const struct topic_span *span,
+                          uint64_t need)
 {
-    uint64_t bound = UINT64_MAX, bytes = 0;
-    int rc = SHD_OK;
+    return span->head_at - span->tail_at + need <= t->room;
+}
 
-    if ((t->flags & SHD_TOPIC_LOSSLESS) != 0)
-        bound = topic_cursors_bound(t);
-    for (*n = 0; *n < count; ++*n) {
-        struct topic_span with = *span;
-        uint64_t more = topic_event_bytes(len[*n]);
+/* With the lock: how many of the events go into the ring at once, and their
+ * bytes. */
+TXN_INLINE uint32_t take_step(const struct topic *t, const size_t *len,
+                          uint32_t count, uint64_t *need)
+{
+    uint32_t n = 1;
 
-        if (*n > 0 && (len[*n] > STEP_BYTES || bytes + more > STEP_BYTES ||
-                       bytes + more > t->ring_bytes))
-            return SHD_OK;
-        rc = span_make_room(t, &with, bytes + more, bound);
-        if (rc != SHD_OK)
-            return *n > 0 && rc == SHD_FULL ? SHD_OK : rc;
-        *span = with;
-        bytes += more;
-        *need = bytes;
+    for (*need = topic_event_bytes(len[0]); n < count; n++) {
+        uint64_t with = *need + topic_event_bytes(len[n]);
+
+        if (len[n] > STEP_BYTES || with > STEP_BYTES || with > t->capacity)
+            break;
+        *need = with;
     }
+    return n;
+}
+
+/* With the lock, for events that have no room: moves the tail. In a lossless
+ * topic *n gets less if there is room for some of them. */
+static __attribute__((noinline)) int
+make_room(const struct topic *t, struct topic_span *span, const size_t *len,
+          uint32_t *n, uint64_t *need)
+{
+    struct topic_header *h = t->header;
+    struct txn txn;
+    int rc = span_make_room(t, span, *need);
+
+    if (rc != SHD_OK)
+        return rc;
+    for (; !span_has_room(t, span, *need); --*n) {
+        if (*n == 1)
+            return SHD_FULL;
+        *need -= topic_event_bytes(len[*n - 1]);
+    }
+    txn_begin(&txn, t->object.env->segment, topic_guard(t), TAIL_WORDS);
+    txn_store64(&txn, &h->tail_at, span->tail_at);
+    txn_store64(&txn, &h->tail_seq, span->tail_seq);
+    txn_store64(&txn, &h->kept, span_kept(span));
+    txn_commit(&txn);
+    /* Readers see the tail before what is written over the events. */
+    atomic_fence_release();
     return SHD_OK;
 }
 
-/* Stores two words of the span in a transaction. */
-static void span_move(const struct topic *t, uint64_t *at, uint64_t at_to,
-                      uint64_t *seq, uint64_t seq_to)
+/* Writes an event where nobody looks yet, but for its number. */
+TXN_INLINE void event_write(const struct topic *t, uint64_t at,
+                            uint64_t offset, uint64_t seq, const void *data,
+                            size_t len)
 {
-    struct txn txn;
-
-    txn_begin(&txn, t->object.env->segment, topic_guard(t), SPAN_WORDS);
-    txn_store64(&txn, at, at_to);
-    txn_store64(&txn, seq, seq_to);
-    txn_commit(&txn);
-}
-
-/* Writes an event where nobody looks yet: place `at`, at that offset. */
-static void event_write(const struct topic *t, uint64_t at, uint64_t offset,
-                        uint64_t seq, const void *data, size_t len)
-{
-    uint64_t *head = (uint64_t *)(void *)(t->ring + offset);
     uint64_t check = event_check(at, seq, (uint32_t)len);
 
-    atomic_store64(&head[0], seq);
-    atomic_store64(&head[1], check << 32 | len);
+    atomic_store64(ring_number(t, offset) + 1, check << 32 | len);
     ring_write(t, ring_after(t, offset, TOPIC_UNIT), data, len);
 }
 
 /* With the lock. *n: how many of them. */
-static int publish(const struct topic *t, const void *const *data,
-                   const size_t *len, uint32_t count, uint32_t *n,
-                   uint64_t *seq)
+TXN_INLINE int publish(const struct topic *t, const void *const *data,
+                       const size_t *len, uint32_t count, uint32_t *n,
+                       uint64_t *seq)
 {
-    struct topic_header *h = t->header;
-    struct topic_span span, was;
-    uint64_t need = 0, at, offset;
-    int rc;
+    struct topic_span span;
+    uint64_t need, at, first, offset;
+    int rc = SHD_OK;
 
-    span_load(t, &was);
-    if (!topic_span_is_sound(t, &was))
-        return span_corrupt(t);
-    span = was;
-    rc = span_find(t, &span, len, count, n, &need);
+    if (!span_kept_load(t, &span))
+        return topic_span_corrupt(t);
+    first = ring_offset(t, span.head_at);
+    if (atomic_load64(ring_number(t, first)) != 0) {
+        if (!follow(t, &span, first))
+            return topic_span_corrupt(t);
+        first = ring_offset(t, span.head_at);
+    }
+    *n = take_step(t, len, count, &need);
+    if (!span_has_room(t, &span, need))
+        rc = make_room(t, &span, len, n, &need);
     if (rc != SHD_OK)
         return rc;
-    if (span.tail_at != was.tail_at) {
-        span_move(t, &h->span.tail_at, span.tail_at, &h->span.tail_seq,
-                  span.tail_seq);
-        /* Readers see the tail before what is written over the events. */
-        atomic_fence_release();
-    }
     at = span.head_at;
-    offset = ring_offset(t, at);
-    for (uint32_t i = 0; i < *n; i++) {
-        uint64_t bytes = topic_event_bytes(len[i]);
+    *seq = span.head_seq + 1;
+    offset = first;
+    atomic_store64(ring_number(t, ring_after(t, first, need)), 0);
+    for (uint32_t i = 1; count > 1 && i < *n; i++) {
+        uint64_t bytes = topic_event_bytes(len[i - 1]);
 
-        event_write(t, at, offset, span.head_seq + 1 + i, data[i], len[i]);
         at += bytes;
         offset = ring_after(t, offset, bytes);
+        event_write(t, at, offset, *seq + i, data[i], len[i]);
+        atomic_store64(ring_number(t, offset), *seq + i);
     }
-    span_move(t, &h->span.head_at, span.head_at + need, &h->span.head_seq,
-              span.head_seq + *n);
-    *seq = span.head_seq + 1;
+    event_write(t, span.head_at, first, *seq, data[0], len[0]);
+    txn_store64_alone(topic_guard(t), ring_number(t, first), *seq);
+    span.head_at += need;
+    span.head_seq += *n;
+    txn_store64_alone(topic_guard(t), &t->header->kept, span_kept(&span));
     return SHD_OK;
 }
 
@@ -283,16 +367,45 @@ static void unlock_and_wake(const struct topic *t)
     object_deliver(&t->object, &notice);
 }
 
+static int too_big(const struct topic *t, size_t len)
+{
+    return error_set(SHD_TOOBIG,
+                     "an event of %zu bytes: topic '%s' holds %llu", len,
+                     t->object.name,
+                     (unsigned long long)(t->capacity - TOPIC_UNIT));
+}
+
+/* With the lock, which is let go of. */
+static int publish_failed(const struct topic *t, int rc)
+{
+    object_unlock(&t->object, 0);
+    return rc != SHD_FULL
+               ? rc
+               : error_set(SHD_FULL,
+                           "a subscriber of topic '%s' has not read what "
+                           "would have to go",
+                           t->object.name);
+}
+
 int topic_publish(const struct topic *t, const void *data, size_t len,
                   uint64_t *seq)
 {
-    uint64_t number;
+    uint64_t number = 0;
     uint32_t n;
-    int rc = topic_publish_many(t, &data, &len, 1, &n, &number);
+    int rc;
 
-    if (rc == SHD_OK && seq != NULL)
+    if (len > t->capacity - TOPIC_UNIT)
+        return too_big(t, len);
+    rc = object_lock_only(&t->object, 0);
+    if (rc != SHD_OK)
+        return rc;
+    rc = publish(t, &data, &len, 1, &n, &number);
+    if (rc != SHD_OK)
+        return publish_failed(t, rc);
+    unlock_and_wake(t);
+    if (seq != NULL)
         *seq = number;
-    return rc;
+    return SHD_OK;
 }
 
 int topic_publish_many(const struct topic *t, const void *const *data,
@@ -302,28 +415,18 @@ int topic_publish_many(const struct topic *t, const void *const *data,
     int rc;
 
     *n = 0;
-    if (len[0] > t->ring_bytes - TOPIC_UNIT)
-        return error_set(SHD_TOOBIG,
-                         "an event of %zu bytes: topic '%s' holds %llu",
-                         len[0], t->object.name,
-                         (unsigned long long)(t->ring_bytes - TOPIC_UNIT));
-    atomic_will_write(&t->header->span);
-    rc = object_lock(&t->object, 0);
+    if (len[0] > t->capacity - TOPIC_UNIT)
+        return too_big(t, len[0]);
+    rc = object_lock_only(&t->object, 0);
     if (rc != SHD_OK)
         return rc;
     rc = publish(t, data, len, count, n, seq);
-    if (rc == SHD_OK) {
-        unlock_and_wake(t);
-        return SHD_OK;
+    if (rc != SHD_OK) {
+        *n = 0;
+        return publish_failed(t, rc);
     }
-    *n = 0;
-    object_unlock(&t->object, 0);
-    return rc != SHD_FULL
-               ? rc
-               : error_set(SHD_FULL,
-                           "a subscriber of topic '%s' has not read what "
-                           "would have to go",
-                           t->object.name);
+    unlock_and_wake(t);
+    return SHD_OK;
 }
 
 /* ---- reading ----------------------------------------------------------- */
@@ -345,37 +448,42 @@ static int catch_up(const struct topic *t, struct topic_subscriber *s)
         s->at = span.tail_at;
         s->seq = span.tail_seq;
     }
-    s->known_at = span.head_at;
     return SHD_OK;
 }
 
-/* Has what was copied from `at` on been there all the time? */
+/* Has what was loaded from `at` on been there all the time? */
 static bool still_there(const struct topic *t, uint64_t at)
 {
     bool kept;
 
     atomic_fence_acquire();
-    kept = atomic_load64(&t->header->span.tail_at) <= at;
+    kept = atomic_load64(&t->header->tail_at) <= at;
     /* What is destroyed loses its guard before its memory. */
     atomic_fence_acquire();
     return kept && !object_gone(&t->object, 0);
 }
 
-/* The event that s wants, if it lies before known_at. SHD_CHANGED: look
- * again. */
-static int read_event(const struct topic *t, const struct topic_subscriber *s,
-                      unsigned char *buf, size_t size, struct shd_event *got)
+/* The event that s wants. SHD_NOTFOUND: it is not published yet. SHD_CHANGED:
+ * catch_up. */
+TXN_INLINE int read_event(const struct topic *t,
+                          const struct topic_subscriber *s, uint64_t offset,
+                          unsigned char *buf, size_t size,
+                          struct shd_event *got)
 {
-    uint64_t offset = ring_offset(t, s->at);
-    struct topic_event event;
-    bool sound;
+    struct topic_event event = {
+        .seq = atomic_load64_acquire(ring_number(t, offset))};
+    bool sound = false;
 
-    reading_copy(&event, t->ring + offset, sizeof(event));
-    sound = topic_event_is_sound(t, s->at, s->seq, s->known_at, &event);
+    if (event.seq == s->seq) {
+        reading_copy(&event, t->ring + offset, sizeof(event));
+        sound = is_sound(t, s->at, s->seq, UINT64_MAX, &event);
+    }
     if (sound && event.len <= size)
         ring_read(t, ring_after(t, offset, TOPIC_UNIT), buf, event.len);
     if (!still_there(t, s->at))
         return SHD_CHANGED;
+    if (event.seq == 0)
+        return SHD_NOTFOUND;
     if (!sound)
         return event_corrupt(t, s->at);
     got->seq = s->seq;
@@ -383,30 +491,33 @@ static int read_event(const struct topic *t, const struct topic_subscriber *s,
     return event.len <= size ? SHD_OK : SHD_SPACE;
 }
 
-static int read_events(const struct topic *t, struct topic_subscriber *s,
-                       unsigned char *buf, size_t size, struct shd_event *got,
-                       uint32_t max, uint32_t *count)
+/* How it ended before there were `max`; of those that came tells *count. */
+TXN_INLINE int read_events(const struct topic *t, struct topic_subscriber *s,
+                           unsigned char *buf, size_t size,
+                           struct shd_event *got, uint32_t max,
+                           uint32_t *count)
 {
-    uint64_t used = 0;
+    uint64_t used = 0, offset = ring_offset(t, s->at);
 
-    while (*count < max && s->at < s->known_at) {
+    while (*count < max) {
         struct shd_event *g = &got[*count];
-        int rc = read_event(t, s, buf + used, size - used, g);
+        int rc = read_event(t, s, offset, buf + used, size - used, g);
+        uint64_t bytes;
 
-        if (rc == SHD_SPACE && *count > 0)
-            return SHD_OK;
         if (rc != SHD_OK)
             return rc;
         g->at = used;
         used += g->len;
-        s->at += topic_event_bytes(g->len);
+        bytes = topic_event_bytes(g->len);
+        offset = ring_after(t, offset, bytes);
+        s->at += bytes;
         s->seq++;
         (*count)++;
     }
     return SHD_OK;
 }
 
-static int subscriber_check(const struct topic *t,
+TXN_INLINE int subscriber_check(const struct topic *t,
                             const struct topic_subscriber *s)
 {
     if (s->cursor != 0 &&
@@ -418,6 +529,20 @@ static int subscriber_check(const struct topic *t,
     return SHD_OK;
 }
 
+/* What the last call gave is done with. The table hears of it at once if it is
+ * a name's; else when it is much, or nothing comes. */
+TXN_INLINE int done_with(const struct topic *t, struct topic_subscriber *s)
+{
+    s->done_at = s->at;
+    s->done_seq = s->seq;
+    if (s->done_at == s->saved_at || s->cursor == 0)
+        return SHD_OK;
+    if (s->named == 0 && s->vain < VAIN_MAX &&
+        s->done_at - s->saved_at < topic_spare(t->capacity))
+        return SHD_OK;
+    return topic_save(t, s);
+}
+
 int topic_next(const struct topic *t, struct topic_subscriber *s, void *buf,
                size_t size, struct shd_event *got, uint32_t max,
                uint32_t *count, uint64_t *missed)
@@ -427,23 +552,19 @@ int topic_next(const struct topic *t, struct topic_subscriber *s, void *buf,
     *count = 0;
     *missed = 0;
     if (rc == SHD_OK)
-        rc = topic_acknowledge(t, s);
-    /* Who asks again and again keeps from the publisher's lines. */
-    if (rc == SHD_OK && !topic_has_news(t, s) &&
-        s->at == atomic_load64(&t->header->span.head_at))
-        return SHD_OK;
+        rc = done_with(t, s);
     for (int i = 0; rc == SHD_OK && i < READ_TRIES; i++) {
-        if (s->at >= s->known_at || i > 0)
-            rc = catch_up(t, s);
-        if (rc == SHD_OK)
-            rc = read_events(t, s, buf, size, got, max, count);
+        rc = read_events(t, s, buf, size, got, max, count);
+        /* What comes after a gap is for the next call. */
+        if (*count > 0)
+            rc = SHD_OK;
         if (rc != SHD_CHANGED)
             break;
-        rc = SHD_OK;
-        /* What comes after the gap is for the next call. */
-        if (*count > 0)
-            break;
+        rc = catch_up(t, s);
     }
+    s->vain = *count == 0 ? s->vain + 1 : 0;
+    if (rc == SHD_NOTFOUND)
+        rc = SHD_OK;
     if (rc == SHD_OK || rc == SHD_SPACE) {
         *missed = s->missed;
         s->missed = 0;
@@ -453,8 +574,9 @@ int topic_next(const struct topic *t, struct topic_subscriber *s, void *buf,
 
 bool topic_has_news(const struct topic *t, const struct topic_subscriber *s)
 {
-    return s->missed > 0 || s->at < s->known_at ||
-           s->at < atomic_load64(&t->header->span.head_at) ||
+    return s->missed > 0 ||
+           atomic_load64(ring_number(t, ring_offset(t, s->at))) != 0 ||
+           s->at < atomic_load64(&t->header->tail_at) ||
            object_gone(&t->object, 0);
 }
 
@@ -473,14 +595,16 @@ bool topic_look_for_news(const struct topic *t,
     return news;
 }
 
-int topic_wait_news(const struct topic *t, const struct topic_subscriber *s,
+int topic_wait_news(const struct topic *t, struct topic_subscriber *s,
                     uint64_t until_ms)
 {
     struct guard_wait *place = object_place(&t->object, TOPIC_NEWS);
     uint32_t turn = 0;
     bool asleep = false;
-    int rc = object_lock(&t->object, 0);
+    int rc = topic_save(t, s);
 
+    if (rc == SHD_OK)
+        rc = object_lock(&t->object, 0);
     if (rc != SHD_OK)
         return rc;
     if (!topic_has_news(t, s)) {
@@ -496,12 +620,13 @@ int topic_wait_news(const struct topic *t, const struct topic_subscriber *s,
 /* With the lock: what publish would look at. */
 static bool has_room(const struct topic *t, size_t len)
 {
+    uint64_t need = topic_event_bytes(len);
     struct topic_span span;
 
-    span_load(t, &span);
-    return !topic_span_is_sound(t, &span) ||
-           span_make_room(t, &span, topic_event_bytes(len),
-                          topic_cursors_bound(t)) != SHD_FULL;
+    return topic_span_load(t, &span) != SHD_OK ||
+           span_has_room(t, &span, need) ||
+           span_make_room(t, &span, need) != SHD_OK ||
+           span_has_room(t, &span, need);
 }
 
 int topic_wait_room(const struct topic *t, size_t len, uint64_t until_ms)
@@ -538,10 +663,12 @@ void topic_nap(const struct topic *t, const struct topic_subscriber *s,
     protect_resume(paused);
 }
 
-int topic_arm(const struct topic *t, const struct topic_subscriber *s)
+int topic_arm(const struct topic *t, struct topic_subscriber *s)
 {
-    int rc = object_lock(&t->object, 0);
+    int rc = topic_save(t, s);
 
+    if (rc == SHD_OK)
+        rc = object_lock(&t->object, 0);
     if (rc != SHD_OK)
         return rc;
     rc = topic_has_news(t, s) ? 1 : object_arm_bell(&t->object, TOPIC_NEWS);

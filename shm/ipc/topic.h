@@ -13,24 +13,27 @@
  * and its data, padded to 16; it may go round the end.
  *
  * OWNS   the object's extent: header, cursors, ring.
- * HOLDS  from tail to head lie whole events with ascending numbers. Nothing
- *        between them changes before a transaction has moved the tail past
- *        it; nothing from the head on is seen before one has moved the head.
+ * HOLDS  from tail to head lie whole events with ascending numbers; at the head
+ *        lies a 0 where the next one's number goes. Nothing between them
+ *        changes before a transaction has moved the tail past it.
  * LOCK   publishing, and moving a cursor that is shared: the object's guard,
  *        taken here. Reading takes none: an event was whole if the tail had
  *        not passed it after it was copied.
- * CRASH  an event is published, with one number, for all or for nobody. A
+ * CRASH  an event, or a batch, is published, with its numbers, for all or for
+ *        nobody: by the store of its first number, which is the transaction. A
  *        publisher that dies may have made room for nothing: subscribers are
  *        told of what went as of any event they missed.
- * COST   publishing: two transactions of two words for an event or a batch of
- *        them, and the copy; making room looks at the head of each event that
- *        goes.
+ * COST   publishing: the copy, and that one line which its reader waits for.
+ *        Once for a sixteenth of the ring: a transaction of three words, and a
+ *        look at the head of each event that goes.
  *
  * A cursor is the subscriber's own private memory, unless it has a name or the
- * topic is lossless: then it is in the table as well, and is moved there when
- * the subscriber asks for what comes next, or says so (topic_acknowledge).
- * Publishers of a lossless topic make no room past the cursor of a subscriber
- * that lives.
+ * topic is lossless: then it is in the table as well. That of a name is moved
+ * there when the subscriber asks for what comes next, or says so
+ * (topic_acknowledge); that of a subscriber without a name by a sixteenth of
+ * the ring at once, which the ring has besides what it was made for, or before
+ * it sleeps. Publishers of a lossless topic make no room past the cursor of a
+ * subscriber that lives.
  */
 #ifndef SHD_IPC_TOPIC_H
 #define SHD_IPC_TOPIC_H
@@ -41,39 +44,46 @@
 #define TOPIC_BYTES_MIN 4096u
 #define TOPIC_BYTES_MAX (1ull << 32)
 #define TOPIC_UNIT 16u
+#define TOPIC_SPARE_SHARE 16u
 #define TOPIC_CURSORS_MAX 65535u
 
 /* An event in the ring, at a multiple of 16. */
 struct topic_event {
-    uint64_t seq;   /* 0 */
+    uint64_t seq;   /* 0 stored last; 0: there is none yet */
     uint32_t len;   /* 8 of the data, which follows */
     uint32_t check; /* 12 over the above and the place */
 };
 static_assert(sizeof(struct topic_event) == TOPIC_UNIT, "layout");
 
-/* Two places, with the numbers of the events that are there. */
+/* Two places, with the numbers of the events that are there: private memory. */
 struct topic_span {
-    uint64_t head_at;  /*  0 */
-    uint64_t head_seq; /*  8 of the last one published, from 0 */
-    uint64_t tail_at;  /* 16 */
-    uint64_t tail_seq; /* 24 of the oldest one kept; head_seq + 1: none */
+    uint64_t head_at;
+    uint64_t head_seq; /* of the last one published, from 0 */
+    uint64_t tail_at;
+    uint64_t tail_seq; /* of the oldest one kept; head_seq + 1: none */
 };
 
 struct topic_header {
-    uint64_t ring_bytes;   /*   0 constant */
-    uint32_t flags;        /*   8 constant: SHD_TOPIC_LOSSLESS */
-    uint32_t cursors_max;  /*  12 constant */
-    uint8_t pad1[48];      /*  16 */
-    struct topic_span span; /* 64 */
-    uint32_t cursors_used; /*  96 that ever were; they have memory */
-    uint32_t cursors_free; /* 100 the first free one + 1; 0: none */
-    uint32_t subscribers;  /* 104 cursors in use */
-    uint32_t pad2;         /* 108 */
-    uint64_t full;         /* 112 times a publisher found no room */
-    uint64_t pad3;         /* 120 */
+    uint64_t capacity_bytes; /*   0 constant */
+    uint32_t flags;          /*   8 constant: SHD_TOPIC_LOSSLESS */
+    uint32_t cursors_max;    /*  12 constant */
+    uint8_t pad1[48];        /*  16 */
+    /* What readers look at, and seldom changes: */
+    uint64_t tail_at;        /*  64 */
+    uint64_t tail_seq;       /*  72 */
+    uint32_t cursors_used;   /*  80 that ever were; they have memory */
+    uint32_t cursors_free;   /*  84 the first free one + 1; 0: none */
+    uint32_t subscribers;    /*  88 cursors in use */
+    uint8_t pad2[36];        /*  92 */
+    /* What every publisher changes: */
+    uint64_t kept;           /* 128 from the tail to the head: units of 16
+                                    bytes | events << 32; without those of a
+                                    publisher that died after its store */
+    uint8_t pad3[56];        /* 136 */
 };
-static_assert(offsetof(struct topic_header, span) == 64, "layout");
-static_assert(sizeof(struct topic_header) == 128, "layout");
+static_assert(offsetof(struct topic_header, tail_at) == 64, "layout");
+static_assert(offsetof(struct topic_header, kept) == 128, "layout");
+static_assert(sizeof(struct topic_header) == 192, "layout");
 
 enum { /* struct topic_cursor.state */
        TOPIC_CURSOR_FREE = 0,
@@ -98,7 +108,9 @@ struct topic {
     struct topic_header *header;
     struct topic_cursor *cursors;
     unsigned char *ring;
-    uint64_t ring_bytes;
+    uint64_t capacity;   /* bytes of events that it was made for */
+    uint64_t room;       /* of events that are ever in it: some more */
+    uint64_t ring_bytes; /* room, the 0 at the head, up to a whole line */
     uint32_t cursors_max;
     uint32_t flags;
 };
@@ -110,13 +122,22 @@ static inline struct guard *topic_guard(const struct topic *t)
 
 /* A subscription: private memory of one thread at a time. */
 struct topic_subscriber {
-    uint64_t at, seq;  /* the next event it wants */
-    uint64_t known_at; /* events before this are published */
+    uint64_t at, seq;           /* the next event it wants */
+    uint64_t done_at, done_seq; /* what is before this is done with */
+    uint64_t saved_at; /* where the cursor in the table is */
     uint64_t missed;   /* not told yet */
     uint64_t owner;    /* the incarnation that subscribed */
     uint32_t cursor;   /* its number + 1 in the table; 0: private */
-    uint64_t saved_at; /* where the cursor in the table is */
+    uint32_t named;    /* 1: the table is to have each step */
+    uint32_t vain;     /* looks in a row that found nothing */
 };
+
+/* Bytes that the ring of a topic has besides those it was made for: room is
+ * made by so much at once. */
+static inline uint64_t topic_spare(uint64_t capacity)
+{
+    return capacity / TOPIC_SPARE_SHARE / TOPIC_UNIT * TOPIC_UNIT;
+}
 
 /* Opens the topic of that name, and makes it if it is not there and `make`. As
  * the public shd_topic_open. */
@@ -162,8 +183,11 @@ int topic_next(const struct topic *t, struct topic_subscriber *s, void *buf,
                size_t size, struct shd_event *got, uint32_t max,
                uint32_t *count, uint64_t *missed);
 
-/* What was given so far is done with: whoever takes the named cursor over
- * starts after it. */
+/* What is done with is told to the table: whoever takes the named cursor over
+ * starts after it, and publishers may make room up to there. */
+int topic_save(const struct topic *t, struct topic_subscriber *s);
+
+/* The same, and what was given so far is done with. */
 int topic_acknowledge(const struct topic *t, struct topic_subscriber *s);
 
 /* Where those wait who want events, and who want room (guard_wait places). */
@@ -179,7 +203,7 @@ bool topic_look_for_news(const struct topic *t,
 
 /* Sleeps until there may be news, or room, or until_ms is over, or a slice of
  * wait.h. */
-int topic_wait_news(const struct topic *t, const struct topic_subscriber *s,
+int topic_wait_news(const struct topic *t, struct topic_subscriber *s,
                     uint64_t until_ms);
 int topic_wait_room(const struct topic *t, size_t len, uint64_t until_ms);
 
@@ -190,10 +214,14 @@ void topic_nap(const struct topic *t, const struct topic_subscriber *s,
                uint64_t until_ms);
 
 /* This worker's bell rings once there are news: 0. 1: there are already. */
-int topic_arm(const struct topic *t, const struct topic_subscriber *s);
+int topic_arm(const struct topic *t, struct topic_subscriber *s);
 
 /* Head and tail as they are at one moment. */
 int topic_look(const struct topic *t, struct topic_span *span);
+
+/* The same with the lock, or in a read section. SHD_CORRUPT, without a
+ * sentence. */
+int topic_span_load(const struct topic *t, struct topic_span *span);
 
 /* A consistent copy of a cursor in the table. SHD_NOTFOUND: free. SHD_INVAL:
  * past the end. */
@@ -222,7 +250,15 @@ void topic_event_at(const struct topic *t, uint64_t at,
                     struct topic_event *event);
 bool topic_event_is_sound(const struct topic *t, uint64_t at, uint64_t seq,
                           uint64_t end, const struct topic_event *event);
-bool topic_span_is_sound(const struct topic *t, const struct topic_span *s);
+
+/* topic_span_load's two steps: what the header says, if that can be, and what
+ * was published and is not told there. */
+bool topic_span_kept(const struct topic *t, struct topic_span *span);
+bool topic_span_follow(const struct topic *t, struct topic_span *span);
+
+/* SHD_CORRUPT: head and tail contradict each other, or there is no event where
+ * one should be. */
+int topic_span_corrupt(const struct topic *t);
 
 /* Copies the data of the event at a place. */
 void topic_event_bytes_read(const struct topic *t, uint64_t at, void *to,

@@ -166,13 +166,15 @@ static uint32_t cursor_find(const struct topic *t, const char *name)
 int topic_put_cursor(const struct topic *t, const char *name, uint64_t at,
                      uint64_t seq)
 {
-    const struct topic_span *span = &t->header->span;
+    struct topic_span span;
     uint32_t index;
     int rc = object_lock(&t->object, 0);
 
     if (rc != SHD_OK)
         return rc;
-    if (at > span->head_at || seq > span->head_seq + 1)
+    if (topic_span_load(t, &span) != SHD_OK)
+        rc = topic_span_corrupt(t);
+    else if (at > span.head_at || seq > span.head_seq + 1)
         rc = error_set(SHD_INVAL, "cursor '%s' of topic '%s' is past the head",
                        name, t->object.name);
     else if (cursor_find(t, name) < t->cursors_max)
@@ -189,7 +191,7 @@ int topic_put_cursor(const struct topic *t, const char *name, uint64_t at,
 /* ---- subscribing ------------------------------------------------------- */
 
 static int take_over(const struct topic *t, const char *name, uint32_t index,
-                     struct topic_subscriber *s)
+                     const struct topic_span *span, struct topic_subscriber *s)
 {
     struct topic_cursor *c = &t->cursors[index];
     uint64_t owner = atomic_load64(&c->owner);
@@ -200,8 +202,7 @@ static int take_over(const struct topic *t, const char *name, uint32_t index,
                          name, t->object.name, (unsigned long long)owner);
     s->at = atomic_load64(&c->at);
     s->seq = atomic_load64(&c->seq);
-    if (s->at % TOPIC_UNIT != 0 ||
-        s->at > atomic_load64(&t->header->span.head_at))
+    if (s->at % TOPIC_UNIT != 0 || s->at > span->head_at)
         return error_set(SHD_CORRUPT,
                          "topic '%s': cursor '%s' is past the head",
                          t->object.name, name);
@@ -209,24 +210,31 @@ static int take_over(const struct topic *t, const char *name, uint32_t index,
     return SHD_OK;
 }
 
+static void begin_at(struct topic_subscriber *s, const struct topic_span *span,
+                     uint32_t from)
+{
+    bool oldest = from == SHD_FROM_OLDEST;
+
+    s->at = oldest ? span->tail_at : span->head_at;
+    s->seq = oldest ? span->tail_seq : span->head_seq + 1;
+}
+
 /* With the lock. */
 static int subscribe(const struct topic *t, const char *name, uint32_t from,
                      struct topic_subscriber *s)
 {
-    const struct topic_span *span = &t->header->span;
+    struct topic_span span;
     uint32_t index = t->cursors_max;
-    int rc = SHD_OK;
+    int rc = topic_span_load(t, &span);
 
+    if (rc != SHD_OK)
+        return topic_span_corrupt(t);
     if (name != NULL)
         index = cursor_find(t, name);
     if (index < t->cursors_max) {
-        rc = take_over(t, name, index, s);
+        rc = take_over(t, name, index, &span, s);
     } else {
-        bool oldest = from == SHD_FROM_OLDEST;
-
-        s->at = atomic_load64(oldest ? &span->tail_at : &span->head_at);
-        s->seq = oldest ? atomic_load64(&span->tail_seq)
-                        : atomic_load64(&span->head_seq) + 1;
+        begin_at(s, &span, from);
         rc = cursor_make(t, name, s->at, s->seq, &index);
     }
     if (rc == SHD_OK)
@@ -246,8 +254,7 @@ int topic_subscribe(const struct topic *t, const char *name, uint32_t from,
         rc = topic_look(t, &span);
         if (rc != SHD_OK)
             return rc;
-        s->at = from == SHD_FROM_OLDEST ? span.tail_at : span.head_at;
-        s->seq = from == SHD_FROM_OLDEST ? span.tail_seq : span.head_seq + 1;
+        begin_at(s, &span, from);
         return SHD_OK;
     }
     s->owner = atomic_load64(&t->object.env->incarnation);
@@ -256,7 +263,9 @@ int topic_subscribe(const struct topic *t, const char *name, uint32_t from,
         return rc;
     rc = subscribe(t, name, from, s);
     object_unlock(&t->object, 0);
-    s->saved_at = s->at;
+    s->named = name != NULL;
+    s->done_at = s->saved_at = s->at;
+    s->done_seq = s->seq;
     return rc;
 }
 
@@ -302,14 +311,14 @@ int topic_unsubscribe(const struct topic *t, struct topic_subscriber *s)
     return SHD_OK;
 }
 
-int topic_acknowledge(const struct topic *t, struct topic_subscriber *s)
+int topic_save(const struct topic *t, struct topic_subscriber *s)
 {
     struct object_notice notice;
     struct topic_cursor *c;
     struct txn txn;
     int rc;
 
-    if (s->cursor == 0 || s->at == s->saved_at)
+    if (s->cursor == 0 || s->done_at == s->saved_at)
         return SHD_OK;
     rc = object_lock(&t->object, 0);
     if (rc != SHD_OK)
@@ -322,14 +331,21 @@ int topic_acknowledge(const struct topic *t, struct topic_subscriber *s)
                          t->object.name);
     }
     txn_begin(&txn, t->object.env->segment, topic_guard(t), 2);
-    txn_store64(&txn, &c->at, s->at);
-    txn_store64(&txn, &c->seq, s->seq);
+    txn_store64(&txn, &c->at, s->done_at);
+    txn_store64(&txn, &c->seq, s->done_seq);
     txn_commit(&txn);
     tell_publishers(t, &notice);
     object_unlock(&t->object, 0);
     object_deliver(&t->object, &notice);
-    s->saved_at = s->at;
+    s->saved_at = s->done_at;
     return SHD_OK;
+}
+
+int topic_acknowledge(const struct topic *t, struct topic_subscriber *s)
+{
+    s->done_at = s->at;
+    s->done_seq = s->seq;
+    return topic_save(t, s);
 }
 
 int topic_forget(const struct topic *t, const char *name)

@@ -2,7 +2,7 @@
 /*
  * Making, finding and checking a topic. The kind's part of the extent:
  *
- *   | header 128 | ring | up to cursors_max * 128, as they are needed |
+ *   | header 192 | ring | up to cursors_max * 128, as they are needed |
  */
 #include "shm/base/error.h"
 #include "shm/ipc/topic.h"
@@ -15,16 +15,28 @@
 #define CURSORS_A_WORKER 4u
 #define CURSORS_MIN 64u
 
-static uint64_t own_bytes(uint64_t ring_bytes, uint64_t cursors)
+/* Bytes of events, at any time. */
+static uint64_t room_of(uint64_t capacity)
 {
-    return sizeof(struct topic_header) + ring_bytes +
+    return capacity + topic_spare(capacity);
+}
+
+/* And a 0 behind them. */
+static uint64_t ring_of(uint64_t capacity)
+{
+    return (room_of(capacity) + TOPIC_UNIT + 63) / 64 * 64;
+}
+
+static uint64_t own_bytes(uint64_t capacity, uint64_t cursors)
+{
+    return sizeof(struct topic_header) + ring_of(capacity) +
            cursors * sizeof(struct topic_cursor);
 }
 
 /* ---- making and finding ------------------------------------------------ */
 
 struct making {
-    uint64_t ring_bytes;
+    uint64_t capacity;
     uint32_t flags, cursors_max;
     uint64_t at, seq; /* where the first event goes, and its number */
 };
@@ -36,13 +48,11 @@ static int initialize(const struct object *o, void *context)
 
     if (h == NULL)
         return object_damaged(o, "it has no room for its header");
-    h->ring_bytes = m->ring_bytes;
+    h->capacity_bytes = m->capacity;
     h->flags = m->flags;
     h->cursors_max = m->cursors_max;
-    h->span.head_at = m->at;
-    h->span.tail_at = m->at;
-    h->span.head_seq = m->seq - 1;
-    h->span.tail_seq = m->seq;
+    h->tail_at = m->at;
+    h->tail_seq = m->seq;
     return SHD_OK;
 }
 
@@ -58,30 +68,30 @@ static uint32_t cursors_default(const struct segment *s)
 static int plan(const struct segment *s, const struct shd_topic_options *o,
                 struct making *m)
 {
-    m->ring_bytes =
+    m->capacity =
         o->capacity_bytes != 0 ? o->capacity_bytes : CAPACITY_DEFAULT;
     m->flags = o->flags;
     m->cursors_max = o->subscribers_max != 0 ? o->subscribers_max
                                              : cursors_default(s);
-    if (m->ring_bytes < TOPIC_BYTES_MIN || m->ring_bytes > TOPIC_BYTES_MAX)
+    if (m->capacity < TOPIC_BYTES_MIN || m->capacity > TOPIC_BYTES_MAX)
         return error_set(SHD_INVAL, "a topic of %llu bytes: from %u to %llu",
-                         (unsigned long long)m->ring_bytes, TOPIC_BYTES_MIN,
+                         (unsigned long long)m->capacity, TOPIC_BYTES_MIN,
                          (unsigned long long)TOPIC_BYTES_MAX);
     if (m->cursors_max > TOPIC_CURSORS_MAX)
         return error_set(SHD_INVAL, "a topic for %u subscribers: at most %u",
                          m->cursors_max, TOPIC_CURSORS_MAX);
-    m->ring_bytes = (m->ring_bytes + 63) / 64 * 64;
+    m->capacity = (m->capacity + 63) / 64 * 64;
     return SHD_OK;
 }
 
 static int matches(const struct topic *t, const struct shd_topic_options *o,
                    const struct making *m)
 {
-    if (o->capacity_bytes != 0 && m->ring_bytes != t->ring_bytes)
+    if (o->capacity_bytes != 0 && m->capacity != t->capacity)
         return error_set(SHD_MISMATCH,
                          "topic '%s' exists, with %llu bytes, not %llu",
-                         t->object.name, (unsigned long long)t->ring_bytes,
-                         (unsigned long long)m->ring_bytes);
+                         t->object.name, (unsigned long long)t->capacity,
+                         (unsigned long long)m->capacity);
     if ((o->capacity_bytes != 0 || o->flags != 0) && o->flags != t->flags)
         return error_set(SHD_MISMATCH, "topic '%s' exists, and is %slossless",
                          t->object.name,
@@ -104,9 +114,9 @@ static int find_or_make(const struct guard_env *env, const char *name,
 
     if (rc != SHD_OK)
         return rc;
-    spec.size_bytes = m.ring_bytes;
-    spec.own_bytes = own_bytes(m.ring_bytes, m.cursors_max);
-    spec.own_commit = own_bytes(m.ring_bytes, 0);
+    spec.size_bytes = m.capacity;
+    spec.own_bytes = own_bytes(m.capacity, m.cursors_max);
+    spec.own_commit = own_bytes(m.capacity, 0);
     rc = object_open(env, name, SHD_OBJECT_TOPIC, make ? &spec : NULL, &object,
                      NULL);
     if (rc == SHD_OK)
@@ -130,12 +140,12 @@ int topic_make(const struct guard_env *env, const char *name,
 
 static bool is_plausible(const struct topic *t)
 {
-    return t->ring_bytes >= TOPIC_BYTES_MIN &&
-           t->ring_bytes <= TOPIC_BYTES_MAX &&
-           t->ring_bytes % TOPIC_UNIT == 0 &&
+    return t->capacity >= TOPIC_BYTES_MIN &&
+           t->capacity <= TOPIC_BYTES_MAX &&
+           t->capacity % TOPIC_UNIT == 0 &&
            t->cursors_max <= TOPIC_CURSORS_MAX &&
            (t->flags & ~(uint32_t)SHD_TOPIC_LOSSLESS) == 0 &&
-           own_bytes(t->ring_bytes, t->cursors_max) == t->object.own_bytes;
+           own_bytes(t->capacity, t->cursors_max) == t->object.own_bytes;
 }
 
 int topic_view(const struct object *o, struct topic *out)
@@ -146,7 +156,9 @@ int topic_view(const struct object *o, struct topic *out)
     out->header = object_own(o, 0, sizeof(*out->header));
     if (out->header == NULL)
         return object_damaged(o, "it has no room for its header");
-    out->ring_bytes = atomic_load64(&out->header->ring_bytes);
+    out->capacity = atomic_load64(&out->header->capacity_bytes);
+    out->room = room_of(out->capacity);
+    out->ring_bytes = ring_of(out->capacity);
     out->cursors_max = atomic_load32(&out->header->cursors_max);
     out->flags = atomic_load32(&out->header->flags);
     if (!is_plausible(out))
@@ -166,6 +178,7 @@ int topic_view(const struct object *o, struct topic *out)
 struct checking {
     const struct topic *t;
     struct topic_header h;
+    struct topic_span span;
     uint8_t *seen; /* a byte a cursor */
     char *report;
     size_t size;
@@ -197,7 +210,7 @@ static int check_free(const struct checking *c)
 static int check_cursor(const struct checking *c, uint32_t index)
 {
     const struct topic_cursor *k = &c->t->cursors[index];
-    const struct topic_span *span = &c->h.span;
+    const struct topic_span *span = &c->span;
     uint64_t at = atomic_load64(&k->at), seq = atomic_load64(&k->seq);
     uint64_t owner = atomic_load64(&k->owner);
     struct topic_event event;
@@ -254,24 +267,27 @@ static int check_cursors(const struct checking *c)
     return rc;
 }
 
-static int check_events(const struct checking *c)
+static int check_events(struct checking *c)
 {
-    struct topic_span s = c->h.span;
+    struct topic_span s;
     struct topic_event event;
 
-    if (!topic_span_is_sound(c->t, &s))
-        return failed(c, "head and tail contradict; the head is at",
-                      s.head_at);
-    for (; s.tail_at < s.head_at; s.tail_seq++) {
+    if (!topic_span_kept(c->t, &c->span))
+        return failed(c, "head and tail contradict; the tail is at",
+                      c->h.tail_at);
+    for (s = c->span; s.tail_at < s.head_at; s.tail_seq++) {
         topic_event_at(c->t, s.tail_at, &event);
         if (!topic_event_is_sound(c->t, s.tail_at, s.tail_seq, s.head_at,
                                   &event))
             return failed(c, "damaged is event", s.tail_seq);
         s.tail_at += topic_event_bytes(event.len);
     }
-    return s.tail_seq == s.head_seq + 1
+    if (s.tail_seq != s.head_seq + 1)
+        return failed(c, "the head's number is not", s.tail_seq - 1);
+    return topic_span_follow(c->t, &c->span)
                ? SHD_OK
-               : failed(c, "the head's number is not", s.tail_seq - 1);
+               : failed(c, "neither nothing nor an event is number",
+                        c->span.head_seq + 1);
 }
 
 int topic_check(const struct object *o, char *report, size_t size)

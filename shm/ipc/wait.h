@@ -35,6 +35,32 @@
  * it is under -1. */
 int wait_deadline(int64_t wait_ms, uint64_t *until_ms);
 
+/* A deadline that begins with the first question for it: who need not wait need
+ * not read the clock. */
+struct wait_end {
+    int64_t wait_ms;
+    uint64_t until_ms; /* once it has been asked for */
+    bool asked;
+};
+
+/* SHD_INVAL: as wait_deadline. */
+static inline int wait_begin(struct wait_end *e, int64_t wait_ms)
+{
+    e->wait_ms = wait_ms;
+    e->until_ms = 0;
+    e->asked = wait_ms == 0;
+    return wait_ms >= SHD_FOREVER ? SHD_OK
+                                  : wait_deadline(wait_ms, &e->until_ms);
+}
+
+static inline uint64_t wait_until(struct wait_end *e)
+{
+    if (!e->asked)
+        (void)wait_deadline(e->wait_ms, &e->until_ms);
+    e->asked = true;
+    return e->until_ms;
+}
+
 /* Looks so long whether a transaction has ended under the guard since its
  * counter was seq. */
 void wait_look(const struct guard *g, uint64_t seq);

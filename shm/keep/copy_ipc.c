@@ -236,11 +236,10 @@ static int topic_part(struct copy *c, const void *context)
 
     if (object_gone(&t->object, 0))
         return SHD_GONE;
-    reading_copy(&span, &t->header->span, sizeof(span));
-    if (!topic_span_is_sound(t, &span))
+    if (topic_span_load(t, &span) != SHD_OK)
         return SHD_CORRUPT;
     rc = record_add(&c->out, RECORD_TOPIC,
-                    (const uint64_t[]){t->ring_bytes, t->flags,
+                    (const uint64_t[]){t->capacity, t->flags,
                                        t->cursors_max, span.tail_at,
                                        span.tail_seq},
                     5, t->object.name);

@@ -214,7 +214,7 @@ static int make_topic(struct restore *r, const struct record *x)
                                   .flags = (uint32_t)x->word[1],
                                   .subscribers_max = (uint32_t)x->word[2]};
 
-    r->ring_left = x->word[0];
+    r->ring_left = x->word[0] + topic_spare(x->word[0]);
     return topic_make(r->env, r->name, &o, x->word[3], x->word[4], &r->topic);
 }
 

@@ -532,7 +532,8 @@ static int look_at_locks(struct watch *w, uint32_t passed_ms)
         if (by.tid == 0 && held->by.tid == 0)
             continue;
         if (by.tid == 0 || by.tid != held->by.tid ||
-            by.owner != held->by.owner || by.seq != held->by.seq) {
+            by.owner != held->by.owner || by.seq != held->by.seq ||
+            by.alone != held->by.alone) {
             *held = (struct held){.by = by};
             continue;
         }

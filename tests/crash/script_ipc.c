@@ -54,14 +54,20 @@ static int make_topic(struct world *w)
     return topic_open(env_of(w), word(1), &o, true, &t);
 }
 
+static uint64_t head_number(const struct topic *t)
+{
+    struct topic_span span = {.head_seq = 0};
+
+    return topic_look(t, &span) == SHD_OK ? span.head_seq : 0;
+}
+
 static int publish(const struct topic *t)
 {
     int rc = SHD_OK;
 
     for (uint64_t i = 0; rc == SHD_OK && i < number(3, 1); i++) {
         /* Other bytes for each event: its number, and its length. */
-        memset(data, (int)(t->header->span.head_seq + number(2, 0)),
-               sizeof(data));
+        memset(data, (int)(head_number(t) + number(2, 0)), sizeof(data));
         rc = topic_publish(t, data, number(2, 0), NULL);
     }
     return rc;
@@ -78,7 +84,7 @@ static int publish_many(const struct topic *t)
         len[i] = number(2, 0) + i;
         all[i] = data + 100 * i;
     }
-    memset(data, (int)t->header->span.head_seq, sizeof(data));
+    memset(data, (int)head_number(t), sizeof(data));
     return topic_publish_many(t, all, len, count, &n, &seq);
 }
 
@@ -96,8 +102,9 @@ static int subscriber_of(const struct topic *t, const char *name,
             continue;
         s->cursor = i + 1;
         s->owner = own;
-        s->at = s->saved_at = c.at;
-        s->seq = c.seq;
+        s->at = s->done_at = s->saved_at = c.at;
+        s->seq = s->done_seq = c.seq;
+        s->named = c.state == TOPIC_CURSOR_NAMED;
         return SHD_OK;
     }
     return SHD_NOTFOUND;

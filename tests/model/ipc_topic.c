@@ -13,6 +13,8 @@
 
 #define EVENTS 4096u /* whose lengths are remembered: far more than are kept */
 #define RING 8192u
+#define SPARE (RING / 16) /* that the ring has besides */
+#define VAIN 64u          /* looks in a row until what was read is told */
 #define SUBSCRIBERS 6u
 #define CURSORS 5u
 #define NAMES 3u
@@ -35,7 +37,8 @@ struct naive_cursor {
 struct naive_subscriber {
     shd_subscription *subscription;
     uint64_t owner;
-    uint64_t next, known, missed;
+    uint64_t next, missed;
+    uint32_t vain;
     struct naive_cursor *cursor; /* NULL: private */
 };
 
@@ -66,13 +69,18 @@ static uint64_t ring_bytes(size_t len)
     return 16 + (len + 15) / 16 * 16;
 }
 
-static uint64_t kept_bytes(naive *n)
+static uint64_t bytes_of(naive *n, uint64_t from, uint64_t to)
 {
     uint64_t sum = 0;
 
-    for (uint64_t s = n->oldest; s <= n->published; s++)
+    for (uint64_t s = from; s < to; s++)
         sum += ring_bytes(event(n, s)->len);
     return sum;
+}
+
+static uint64_t kept_bytes(naive *n)
+{
+    return bytes_of(n, n->oldest, n->published + 1);
 }
 
 /* The number that may not go: of the live subscriber furthest behind. */
@@ -106,33 +114,47 @@ static bool bury(struct ipc *x, naive *n)
     return any;
 }
 
-/* Room in the ring for so many bytes: what goes is gone. */
-static bool make_room(naive *n, uint64_t bytes)
+/* Room in the ring for so many of these, at least one: what goes is gone, and
+ * more of it than must if there is not room for all. 0: there is none. */
+static uint32_t make_room(naive *n, const size_t *len, uint32_t count)
 {
-    uint64_t oldest = n->oldest, kept = kept_bytes(n);
+    uint64_t oldest = n->oldest, kept = kept_bytes(n), bytes = 0;
 
-    while (RING - kept < bytes) {
-        if (oldest >= bound(n))
-            return false;
+    for (uint32_t i = 0; i < count; i++)
+        bytes += ring_bytes(len[i]);
+    if (kept + bytes <= RING + SPARE)
+        return count;
+    while (kept + bytes > RING && oldest <= n->published && oldest < bound(n))
         kept -= ring_bytes(event(n, oldest++)->len);
-    }
-    n->oldest = oldest;
-    return true;
+    while (count > 0 && kept + bytes > RING + SPARE)
+        bytes -= ring_bytes(len[--count]);
+    if (count > 0)
+        n->oldest = oldest;
+    return count;
 }
 
-static int publish(struct ipc *x, naive *n, uint32_t slice, size_t len)
+/* A step: all of it has its room together. *done: how many of them. */
+static int publish(struct ipc *x, naive *n, const uint32_t *slice,
+                   const size_t *len, uint32_t count, uint32_t *done)
 {
-    if (len > RING - 16)
+    uint64_t bytes = 0;
+    uint32_t step = 1;
+
+    *done = 0;
+    if (len[0] > RING - 16)
         return SHD_TOOBIG;
-    while (!make_room(n, ring_bytes(len)))
+    for (bytes = ring_bytes(len[0]); step < count; step++) {
+        bytes += ring_bytes(len[step]);
+        if (bytes > STEP || bytes > RING)
+            break;
+    }
+    while ((*done = make_room(n, len, step)) == 0)
         if (!bury(x, n))
             return SHD_FULL;
-    *event(n, ++n->published) = (struct naive_event){slice, len};
+    for (uint32_t i = 0; i < *done; i++)
+        *event(n, ++n->published) = (struct naive_event){slice[i], len[i]};
     return SHD_OK;
 }
-
-/* A lossy topic publishes a step at once, so all of it must have room
- * together: the same events go as if one went after the other. */
 
 /* ---- beside the topic ------------------------------------------------------ */
 
@@ -140,12 +162,12 @@ static void op_publish(struct ipc *x, naive *n)
 {
     size_t len = ipc_one_in(x, 50) ? RING - 16 + ipc_below(x, 3)
                                    : ipc_length(x, LONGEST);
-    uint32_t slice = ipc_slice(x, len);
+    uint32_t slice = ipc_slice(x, len), done;
     uint64_t seq = 0;
 
     x->doing = "publish";
     int rc = shd_topic_publish(n->topic, x->pool + slice, len, 0, &seq);
-    ipc_expect(x, rc, publish(x, n, slice, len));
+    ipc_expect(x, rc, publish(x, n, &slice, &len, 1, &done));
     if (rc == SHD_OK)
         ipc_same(x, "the number", seq, n->published);
 }
@@ -167,10 +189,14 @@ static void op_publish_many(struct ipc *x, naive *n)
     }
     rc = shd_topic_publish_many(n->topic, total, data, len, 0, seqs, &done);
     while (should == SHD_OK && wanted < total) {
-        should = publish(x, n, slice[wanted], len[wanted]);
-        if (should == SHD_OK && wanted < done)
-            ipc_same(x, "a number", seqs[wanted], n->published);
-        wanted += should == SHD_OK;
+        uint64_t first = n->published + 1;
+        uint32_t step;
+
+        should = publish(x, n, slice + wanted, len + wanted, total - wanted,
+                         &step);
+        for (uint32_t i = 0; i < step && wanted + i < done; i++)
+            ipc_same(x, "a number", seqs[wanted + i], first + i);
+        wanted += step;
     }
     ipc_expect(x, rc, should);
     ipc_same(x, "how many", done, wanted);
@@ -234,7 +260,7 @@ static void op_subscribe(struct ipc *x, naive *n)
     if (c != NULL)
         c->owner = s->owner;
     s->cursor = c;
-    s->known = 0;
+    s->vain = 0;
 }
 
 /* Its worker acts, if it lives; a private one is anybody's. */
@@ -263,18 +289,17 @@ static void op_next(struct ipc *x, naive *n)
     x->doing = "next";
     rc = shd_subscription_next(s->subscription, out, size, 0, events, max,
                                &got, &missed);
-    if (s->cursor != NULL)
+    /* A name's place is told at once, another's when it is much. What was
+     * missed has no bytes any more, but a lossless topic does not lose. */
+    if (s->cursor != NULL &&
+        (s->cursor->named || s->vain >= VAIN ||
+         bytes_of(n, s->cursor->next, s->next) >= SPARE))
         s->cursor->next = s->next;
-    /* What it knows of the head it learns when it has got there, or finds that
-     * it has been lapped. */
-    if (s->next > s->known || s->next < n->oldest) {
-        s->known = n->published;
-        if (s->next < n->oldest) {
-            s->missed += n->oldest - s->next;
-            s->next = n->oldest;
-        }
+    if (s->next < n->oldest) {
+        s->missed += n->oldest - s->next;
+        s->next = n->oldest;
     }
-    while (wanted < max && s->next <= s->known &&
+    while (wanted < max && s->next <= n->published &&
            event(n, s->next)->len <= size - used) {
         const struct naive_event *e = event(n, s->next);
 
@@ -289,7 +314,8 @@ static void op_next(struct ipc *x, naive *n)
         s->next++;
         wanted++;
     }
-    if (wanted == 0 && s->next <= s->known) {
+    s->vain = wanted == 0 ? s->vain + 1 : 0;
+    if (wanted == 0 && s->next <= n->published) {
         ipc_expect(x, rc, SHD_SPACE);
         ipc_same(x, "the need", events[0].len, event(n, s->next)->len);
     } else if (wanted == 0 && s->missed == 0) {

@@ -179,7 +179,7 @@ START_TEST(an_object_without_a_head_is_made_anew)
 END_TEST
 
 /* How many are ready, subscribe, wait; bytes of messages. */
-static const uint32_t AT[KINDS] = {160, 104, 48, 48, 48, 128};
+static const uint32_t AT[KINDS] = {160, 88, 48, 48, 48, 128};
 
 START_TEST(numbers_go_on_where_they_can_be_believed)
 {
