@@ -36,10 +36,14 @@ static inline int writer(const shd_dict *dict)
     return handle_writer(dict->owner);
 }
 
+static inline bool key_is_good(const void *key, size_t len)
+{
+    return len - 1 < ENTRY_KEY_MAX && key != NULL;
+}
+
 static inline int key_check(const void *key, size_t len)
 {
-    return len - 1 < ENTRY_KEY_MAX && key != NULL ? SHD_OK
-                                                  : args_refuse_key(key, len);
+    return key_is_good(key, len) ? SHD_OK : args_refuse_key(key, len);
 }
 
 static inline int read_args(const shd_dict *dict, const void *key, size_t len)

@@ -246,7 +246,7 @@ int shd_get_multi(shd_dict *dict, uint32_t count, const void *const *keys,
         if (rc == SHD_OK)
             rc = read_at(&dict->dict, &place[n], keys[i], key_lens[i],
                          buf == NULL ? NULL : (char *)buf + used, size - used,
-                         0, &values[i]);
+                         &values[i]);
         if (rc == SHD_OK && values[i].type == SHD_LIST)
             rc = SHD_ISLIST;
         if (rc == SHD_OK && values[i].type == SHD_STRING)

@@ -147,35 +147,43 @@ int shd_dict_destroy(shd_segment *segment, const char *name)
 
 /* ---- one key ---------------------------------------------------------- */
 
-static __attribute__((noinline)) int refuse_buffer(void)
+static inline bool get_args_are_good(const shd_dict *dict, const void *key,
+                                     size_t key_len, const void *buf,
+                                     size_t size, const struct shd_value *v)
 {
-    return error_set(SHD_INVAL, "shd_get: v or buf is NULL");
+    return dict != NULL && atomic_load32(&dict->open) != 0 &&
+           key_is_good(key, key_len) && v != NULL &&
+           (buf != NULL || size == 0);
 }
 
-static inline int get(shd_dict *dict, const void *key, size_t key_len,
-                      void *buf, size_t size, uint32_t how,
-                      struct shd_value *v)
+/* Apart, as all that is not the rule: what is then needs no stack. */
+static __attribute__((noinline)) int
+refuse_get(const shd_dict *dict, const void *key, size_t key_len)
 {
     int rc = read_args(dict, key, key_len);
 
-    if (rc != SHD_OK)
-        return rc;
-    if (v == NULL || (buf == NULL && size > 0))
-        return refuse_buffer();
-    rc = read_value(&dict->dict, key, key_len, buf, size, how, v);
-    return rc == SHD_OK && v->type == SHD_LIST ? SHD_ISLIST : rc;
+    return rc != SHD_OK
+               ? rc
+               : error_set(SHD_INVAL, "shd_get: v or buf is NULL");
 }
 
 int shd_get(shd_dict *dict, const void *key, size_t key_len, void *buf,
             size_t size, struct shd_value *v)
 {
-    return get(dict, key, key_len, buf, size, 0, v);
+    if (!get_args_are_good(dict, key, key_len, buf, size, v))
+        return refuse_get(dict, key, key_len);
+    return read_get(&dict->dict, key, key_len, buf, size, v);
 }
 
 int shd_get_stale(shd_dict *dict, const void *key, size_t key_len, void *buf,
                   size_t size, struct shd_value *v)
 {
-    return get(dict, key, key_len, buf, size, READ_STALE, v);
+    int rc;
+
+    if (!get_args_are_good(dict, key, key_len, buf, size, v))
+        return refuse_get(dict, key, key_len);
+    rc = read_value(&dict->dict, key, key_len, buf, size, READ_STALE, v);
+    return rc == SHD_OK && v->type == SHD_LIST ? SHD_ISLIST : rc;
 }
 
 int shd_ttl(shd_dict *dict, const void *key, size_t key_len, int64_t *ttl_ms)
@@ -216,62 +224,90 @@ int shd_llen(shd_dict *dict, const void *key, size_t key_len, uint64_t *length)
     return SHD_OK;
 }
 
-/* Apart, so that what most stores are does not pay for it. */
+/* Any store, and any fault. */
 static __attribute__((noinline)) int
-store_other(shd_dict *dict, uint32_t op, struct item *item, uint32_t *forcible)
+store_other(shd_dict *dict, uint32_t op, const void *key, size_t key_len,
+            uint32_t type, const void *value, size_t len, double number,
+            int64_t ttl_ms, int32_t flags, uint32_t *forcible)
 {
-    if ((op & ~(uint32_t)SHD_SAFE) > SHD_REPLACE)
-        return error_set(SHD_INVAL, "no such store operation: %u", op);
-    return store_item(&dict->dict, op, item, forcible);
-}
-
-static inline __attribute__((always_inline)) int
-store(shd_dict *dict, uint32_t op, const void *key, size_t key_len,
-      uint32_t type, const void *value, size_t len, double number,
-      int64_t ttl_ms, int32_t flags, uint32_t *forcible)
-{
-    uint64_t expires;
-    int rc;
-
-    if (forcible != NULL)
-        *forcible = 0;
-    rc = write_args(dict, key, key_len);
-    if (rc == SHD_OK)
-        rc = value_check(type, value, len, number);
-    if (rc == SHD_OK)
-        rc = instant(ttl_ms, &expires);
-    if (rc != SHD_OK)
-        return rc;
-    if (type != SHD_STRING)
-        len = 0;
-    if ((op & ~(uint32_t)SHD_SAFE) == SHD_SET &&
-        store_is_plain(op, key_len, type, len, flags))
-        return store_plain(&dict->dict, op, key, key_len, type, value, len,
-                           number, expires, forcible);
     struct item item = {.key = key,
                         .key_len = key_len,
                         .type = type,
                         .flags = flags,
                         .value = value,
-                        .len = len,
-                        .number = number,
-                        .expires = expires};
-    return store_other(dict, op, &item, forcible);
+                        .len = type == SHD_STRING ? len : 0,
+                        .number = number};
+    int rc = write_args(dict, key, key_len);
+
+    if (rc != SHD_OK)
+        return rc;
+    if ((op & ~(uint32_t)SHD_SAFE) > SHD_REPLACE)
+        return error_set(SHD_INVAL, "no such store operation: %u", op);
+    rc = value_check(type, value, len, number);
+    if (rc == SHD_OK)
+        rc = instant(ttl_ms, &item.expires);
+    return rc != SHD_OK ? rc : store_item(&dict->dict, op, &item, forcible);
+}
+
+/* What most are, and nothing is wrong with it. */
+static inline __attribute__((always_inline)) bool
+store_is_simple(const shd_dict *dict, uint32_t op, const void *key,
+                size_t key_len, uint32_t type, const void *value, size_t len,
+                int64_t ttl_ms, int32_t flags)
+{
+    return (op & ~(uint32_t)SHD_SAFE) == SHD_SET && ttl_ms >= 0 &&
+           (type == SHD_STRING ? value != NULL
+                               : type == SHD_NUMBER && len == 0) &&
+           store_is_plain(op, key_len, type, len, flags) && dict != NULL &&
+           atomic_load32(&dict->open) != 0 &&
+           atomic_load64(&dict->owner->env.incarnation) != 0 &&
+           key_is_good(key, key_len);
+}
+
+/* A simple one that expires. */
+static __attribute__((noinline)) int
+store_for(shd_dict *dict, uint32_t op, const void *key, size_t key_len,
+          uint32_t type, const void *value, size_t len, double number,
+          int64_t ttl_ms, int32_t flags, uint32_t *forcible)
+{
+    uint64_t expires;
+    int rc = instant(ttl_ms, &expires);
+
+    (void)flags;
+    return rc != SHD_OK ? rc
+                        : store_plain(&dict->dict, op, key, key_len, type,
+                                      value, len, number, expires, forcible);
 }
 
 int shd_store(shd_dict *dict, uint32_t op, const void *key, size_t key_len,
               uint32_t type, const void *value, size_t len, double number,
               int64_t ttl_ms, int32_t flags, uint32_t *forcible)
 {
-    return store(dict, op, key, key_len, type, value, len, number, ttl_ms,
-                 flags, forcible);
+    if (forcible != NULL)
+        *forcible = 0;
+    if (store_is_simple(dict, op, key, key_len, type, value, len, ttl_ms,
+                        flags))
+        return ttl_ms == 0
+                   ? store_plain(&dict->dict, op, key, key_len, type, value,
+                                 len, number, 0, forcible)
+                   : store_for(dict, op, key, key_len, type, value, len,
+                               number, ttl_ms, flags, forcible);
+    return store_other(dict, op, key, key_len, type, value, len, number,
+                       ttl_ms, flags, forcible);
 }
 
 int shd_set(shd_dict *dict, const void *key, size_t key_len, const void *value,
             size_t len, int64_t ttl_ms)
 {
-    return store(dict, SHD_SET, key, key_len, SHD_STRING, value, len, 0,
-                 ttl_ms, 0, NULL);
+    if (store_is_simple(dict, SHD_SET, key, key_len, SHD_STRING, value, len,
+                        ttl_ms, 0))
+        return ttl_ms == 0
+                   ? store_plain(&dict->dict, SHD_SET, key, key_len,
+                                 SHD_STRING, value, len, 0, 0, NULL)
+                   : store_for(dict, SHD_SET, key, key_len, SHD_STRING, value,
+                               len, 0, ttl_ms, 0, NULL);
+    return store_other(dict, SHD_SET, key, key_len, SHD_STRING, value, len, 0,
+                       ttl_ms, 0, NULL);
 }
 
 int shd_delete(shd_dict *dict, const void *key, size_t key_len)

@@ -32,34 +32,69 @@ struct quick {
     uint32_t room; /* bytes to its page's end */
 };
 
+/* What a reference leads to. False: outside. */
+QUICK_INLINE bool quick_look(const struct dict *d, uint32_t ref,
+                             struct quick *q)
+{
+    uint64_t where = (uint64_t)ref * SEGMENT_UNIT;
+
+    q->ref = ref;
+    q->inside = where - d->pages.at;
+    q->room = PAGE_BYTES - (uint32_t)(q->inside % PAGE_BYTES);
+    if (q->inside >= atomic_load64(&d->pages.seen) || q->room < SLAB_CELL_MIN)
+        return false;
+    q->e = (struct entry *)(void *)(d->pages.segment->base + where);
+    q->meta = atomic_load32(&q->e->cell.meta);
+    return true;
+}
+
+/* Where the search goes on from a node that is not it. */
+QUICK_INLINE uint32_t quick_below(const struct quick *q, uint32_t hash)
+{
+    return atomic_load32(&q->e->cell.word[hash > q->meta >> CELL_HASH_SHIFT]);
+}
+
+/* From the node at ref on: the reference of the one whose 24 bits of hash are
+ * those; 0: there is none; QUICK_NOWHERE. Apart, for the root is it as a rule,
+ * or there is none. */
+#define QUICK_NOWHERE UINT32_MAX
+static __attribute__((noinline)) uint32_t
+quick_walk(const struct dict *d, uint32_t hash, uint32_t ref)
+{
+    struct quick q;
+
+    for (int depth = 0; depth < QUICK_DEPTH; depth++) {
+        if (!quick_look(d, ref, &q))
+            return QUICK_NOWHERE;
+        if (q.meta >> CELL_HASH_SHIFT == hash)
+            return ref;
+        ref = quick_below(&q, hash);
+        if (ref == 0)
+            return 0;
+    }
+    return QUICK_NOWHERE;
+}
+
 /* The node whose 24 bits of hash are the key's. QUICK_NOT; SHD_NOTFOUND.
  * Only under the grain that the state tells. */
 QUICK_INLINE int quick_node(const struct dict *d, const struct place *at,
                             uint64_t state, struct quick *q)
 {
-    const unsigned char *base = d->pages.segment->base;
-    uint64_t first = d->pages.at, seen = atomic_load64(&d->pages.seen);
     uint32_t ref = atomic_load32(index_root(d, index_grain(state), at->order));
 
-    for (int depth = 0; depth < QUICK_DEPTH; depth++) {
-        uint64_t where = (uint64_t)ref * SEGMENT_UNIT;
-        uint32_t hash;
-
-        if (ref == 0)
-            return index_moves(state) ? QUICK_NOT : SHD_NOTFOUND;
-        q->inside = where - first;
-        q->room = PAGE_BYTES - (uint32_t)(q->inside % PAGE_BYTES);
-        if (q->inside >= seen || q->room < SLAB_CELL_MIN)
-            return QUICK_NOT;
-        q->e = (struct entry *)(void *)(uintptr_t)(base + where);
-        q->meta = atomic_load32(&q->e->cell.meta);
-        q->ref = ref;
-        hash = q->meta >> CELL_HASH_SHIFT;
-        if (hash == at->hash)
-            return SHD_OK;
-        ref = atomic_load32(&q->e->cell.word[at->hash > hash]);
+    if (ref != 0 && !quick_look(d, ref, q))
+        return QUICK_NOT;
+    if (ref != 0 && q->meta >> CELL_HASH_SHIFT != at->hash) {
+        ref = quick_below(q, at->hash);
+        if (ref != 0) {
+            ref = quick_walk(d, at->hash, ref);
+            if (ref != 0 && !quick_look(d, ref, q))
+                return QUICK_NOT;
+        }
     }
-    return QUICK_NOT;
+    if (ref == 0)
+        return index_moves(state) ? QUICK_NOT : SHD_NOTFOUND;
+    return SHD_OK;
 }
 
 /* Is it an entry of that key whose value lies behind the key? */

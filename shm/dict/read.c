@@ -48,13 +48,13 @@ INLINED int look(const struct dict *d, const struct place *at, const void *key,
  * between the look and this store. A mark is a hint: if the lock is taken just
  * now it can wait for the next hit. */
 static __attribute__((noinline)) void
-mark(const struct dict *d, const struct place *at, uint32_t ref)
+mark(const struct dict *d, uint32_t shard, uint32_t ref)
 {
-    struct guard *g = dict_guard(d, at->shard);
+    struct guard *g = dict_guard(d, shard);
 
     if (guard_trylock(d->env, g) != SHD_OK)
         return;
-    if (dict_enter(d, at->shard))
+    if (dict_enter(d, shard))
         dict_set_mark(d, ref, true);
     guard_unlock(g);
 }
@@ -177,25 +177,40 @@ read_placed(const struct dict *d, const struct place *at, const void *key,
     counters_read(d, how, rc);
     if (live && (how & READ_NO_MARK) == 0 && d->env->segment->writable &&
         !dict_is_marked(d, ref))
-        mark(d, at, ref);
+        mark(d, at->shard, ref);
     return rc;
 }
 
-INLINED int read_at_once(const struct dict *d, const struct place *at,
-                         const void *key, size_t len, void *buf, size_t size,
-                         uint32_t how, struct shd_value *v)
+/* Counted, and marked, after quick_get. */
+INLINED int quick_end(const struct dict *d, uint32_t shard, int rc,
+                      const struct quick *q)
 {
-    struct quick q;
-    int rc = how == 0 ? quick_get(d, at, key, len, buf, size, v, &q)
-                      : QUICK_NOT;
-
-    if (rc == QUICK_NOT)
-        return read_placed(d, at, key, len, buf, size, how, v);
-    counters_read(d, how, rc);
-    if (rc == SHD_OK && d->env->segment->writable &&
-        !quick_is_marked(d, &q))
-        mark(d, at, q.ref);
+    counters_read(d, 0, rc);
+    if (rc == SHD_OK && d->env->segment->writable && !quick_is_marked(d, q))
+        mark(d, shard, q->ref);
     return rc;
+}
+
+/* As read_value with nothing asked for but the value of what is no list. Apart,
+ * so that what most gets are does not pay for it. */
+static __attribute__((noinline)) int
+get_slowly(const struct dict *d, const void *key, size_t len, void *buf,
+           size_t size, struct shd_value *v)
+{
+    int rc = read_value(d, key, len, buf, size, 0, v);
+
+    return rc == SHD_OK && v->type == SHD_LIST ? SHD_ISLIST : rc;
+}
+
+int read_get(const struct dict *d, const void *key, size_t len, void *buf,
+             size_t size, struct shd_value *v)
+{
+    struct place at = place_of_key(d, key, len);
+    struct quick q;
+    int rc = quick_get(d, &at, key, len, buf, size, v, &q);
+
+    return rc == QUICK_NOT ? get_slowly(d, key, len, buf, size, v)
+                           : quick_end(d, at.shard, rc, &q);
 }
 
 int read_value(const struct dict *d, const void *key, size_t len, void *buf,
@@ -203,12 +218,15 @@ int read_value(const struct dict *d, const void *key, size_t len, void *buf,
 {
     struct place at = place_of_key(d, key, len);
 
-    return read_at_once(d, &at, key, len, buf, size, how, v);
+    return read_placed(d, &at, key, len, buf, size, how, v);
 }
 
 int read_at(const struct dict *d, const struct place *at, const void *key,
-            size_t len, void *buf, size_t size, uint32_t how,
-            struct shd_value *v)
+            size_t len, void *buf, size_t size, struct shd_value *v)
 {
-    return read_at_once(d, at, key, len, buf, size, how, v);
+    struct quick q;
+    int rc = quick_get(d, at, key, len, buf, size, v, &q);
+
+    return rc == QUICK_NOT ? read_placed(d, at, key, len, buf, size, 0, v)
+                           : quick_end(d, at->shard, rc, &q);
 }

@@ -35,13 +35,16 @@ struct read_versioned {
 int read_long(const struct dict *d, uint32_t shard, struct chain_cursor *c,
               void *buf, uint64_t len);
 
-/* As shd_get: SHD_NOTFOUND, SHD_SPACE; lists are described. */
+/* As shd_get, lists and all. */
+int read_get(const struct dict *d, const void *key, size_t len, void *buf,
+             size_t size, struct shd_value *v);
+
+/* SHD_NOTFOUND, SHD_SPACE; lists are described. */
 int read_value(const struct dict *d, const void *key, size_t len, void *buf,
                size_t size, uint32_t how, struct shd_value *v);
 
-/* The same for a key whose place is known. */
+/* The same, of a key whose place is known, with nothing else asked for. */
 int read_at(const struct dict *d, const struct place *at, const void *key,
-            size_t len, void *buf, size_t size, uint32_t how,
-            struct shd_value *v);
+            size_t len, void *buf, size_t size, struct shd_value *v);
 
 #endif

@@ -25,7 +25,7 @@ struct undone;
 /* Odd between enter and leave. A page that is copied may hold words of other
  * guards, which do not follow the file meanwhile: so a read section of this
  * process counts only if this has been even and the same throughout. */
-extern uint64_t undone_epoch;
+extern uint64_t undone_epoch __attribute__((visibility("hidden")));
 
 /* NULL: the writer moves, the log cannot be believed, or this process has no
  * memory. */

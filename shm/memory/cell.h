@@ -160,10 +160,18 @@ cell_copy_out(void *to, const void *cell, size_t len)
         cell_copy_bulk(to, cell, len);
         return;
     }
-    for (; len >= 8; len -= 8, out += 8) {
+    for (; len >= 16; len -= 16, out += 16) {
+        uint64_t w = atomic_load64(from++), x = atomic_load64(from++);
+
+        memcpy(out, &w, 8);
+        memcpy(out + 8, &x, 8);
+    }
+    if (len >= 8) {
         uint64_t w = atomic_load64(from++);
 
         memcpy(out, &w, 8);
+        len -= 8;
+        out += 8;
     }
     if (len > 0)
         cell_tail_store(out, atomic_load64(from), len);

@@ -1,13 +1,16 @@
 -- SPDX-License-Identifier: BSD-2-Clause
 -- load.lua - the workloads of load.c as a worker of nginx runs them, on one of
 -- nginx's own zones (`ngx`) or on a dict of shdict (`shdict`). The same loop,
--- the same keys, made before; LuaJIT compiles both.
+-- the same keys, made before; LuaJIT compiles both. Loaded once for each: LuaJIT
+-- would have one trace for both, and the second to come would leave it at once.
 
 local ffi = require "ffi"
-ffi.cdef [[
-struct bench_time { long s, ns; };
-int clock_gettime(int id, struct bench_time *t);
-]]
+if not pcall(ffi.typeof, "struct bench_time") then
+    ffi.cdef [[
+    struct bench_time { long s, ns; };
+    int clock_gettime(int id, struct bench_time *t);
+    ]]
+end
 
 local M = {}
 local time = ffi.new("struct bench_time")
