@@ -64,11 +64,14 @@ static void remove_directory(void)
 
 static void begin(void)
 {
-    char path[] = "/tmp/shdict-fuzz-XXXXXX";
+    /* In memory, where there is a place for it. */
+    static char in_memory[] = "/dev/shm/shdict-fuzz-XXXXXX";
+    static char on_disk[] = "/tmp/shdict-fuzz-XXXXXX";
+    const char *path = in_memory;
 
     if (directory >= 0)
         return;
-    if (mkdtemp(path) == NULL)
+    if (mkdtemp(in_memory) == NULL && (path = mkdtemp(on_disk)) == NULL)
         abort();
     directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     before = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -293,15 +296,48 @@ static int opened(int rc, shd_segment *const *out)
     return rc;
 }
 
-#define OPENS(name)                                                           \
+#define HELD 2u
+static shd_segment *held[HELD]; /* the fuzzer's: attached to without a call */
+
+void cli_holds(shd_segment *s)
+{
+    unsigned i = 0;
+
+    while (i < HELD && held[i] != NULL)
+        i++;
+    if (i < HELD)
+        held[i] = s;
+}
+
+static bool is_held(const char *name, const struct shd_segment_options *o,
+                    shd_segment **out)
+{
+    char own[24];
+
+    if (!running || (o != NULL && (o->flags & SHD_ATTACH_READONLY) != 0))
+        return false;
+    for (unsigned i = 0; i < HELD && held[i] != NULL; i++) {
+        snprintf(own, sizeof(own), "fd:%d", held[i]->segment.fd);
+        if (strcmp(own, name) != 0)
+            continue;
+        held[i]->open++;
+        *out = held[i];
+        return true;
+    }
+    return false;
+}
+
+#define OPENS(name, has)                                                      \
     WRAP(int, name, const char *n, const struct shd_segment_options *o,       \
          shd_segment **out)                                                   \
     {                                                                         \
-        return opened(__real_##name(n, o, out), out);                         \
+        return opened(has(n, o, out) ? SHD_OK : __real_##name(n, o, out),     \
+                      out);                                                   \
     }
-OPENS(shd_segment_attach)
-OPENS(shd_segment_open)
-OPENS(shd_segment_create)
+OPENS(shd_segment_attach, is_held)
+OPENS(shd_segment_open, is_held)
+#define is_made(n, o, out) false
+OPENS(shd_segment_create, is_made)
 
 WRAP(int, shd_segment_close, shd_segment *s)
 {

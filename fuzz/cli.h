@@ -13,9 +13,15 @@
 
 #include <stddef.h>
 
+#include "shm/shdict.h"
+
 /* Its exit status; *out gets what it wrote (free it), NUL-terminated. */
 int cli_run(int argc, char **argv, const void *in, size_t in_len, char **out,
             size_t *out_len);
+
+/* The command attaches to that segment, by the number of its descriptor, at
+ * once: the process has it already. */
+void cli_holds(shd_segment *segment);
 
 /* The process is in the command. */
 int cli_is_running(void);

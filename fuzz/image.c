@@ -11,6 +11,8 @@
  * the segment. Once repair says that all is sound, it is; and as long as nothing
  * was overwritten, it is, and nobody says otherwise.
  */
+#include "fuzz/fields.h"
+#include "fuzz/more.h"
 #include "fuzz/workers.h"
 #include "tests/wild/scribble.h"
 
@@ -26,6 +28,7 @@
 
 #define STEPS_MAX 160u
 #define ATTACHES_MAX 3u
+#define STEPS_OF_FIRST 160u
 
 static struct play p, other_play; /* the second one's: who works beside */
 static bool damaged;
@@ -220,14 +223,61 @@ static void repair(void)
     if (rc != SHD_OK)
         return;
     rc = shd_segment_check(p.segment, report, sizeof(report));
-    if (rc != SHD_OK && rc != SHD_BUSY)
+    if (rc != SHD_OK && rc != SHD_BUSY && rc != SHD_NOMEM)
         play_fail(&p, "check after a repair: %s", report);
+}
+
+/* Something for which there is no memory, here or in the file. */
+static void refused(void)
+{
+    uint32_t n = 1 + (uint32_t)play_draw(&p, play_draw(&p, 4) == 0 ? 40 : 6);
+
+    if (play_draw(&p, 2) == 0)
+        workers_refuse(n, 0);
+    else
+        workers_refuse(0, n);
+    switch (play_draw(&p, 8)) {
+    case 0: repair(); break;
+    case 1:
+    case 2: more_op(&p); break;
+    case 3: play_read(&p); break;
+    default: play_op(&p); break;
+    }
+    workers_refuse(0, 0);
+}
+
+/* The higher bytes, which the lower ones know nothing of. */
+static void step_more(uint64_t what)
+{
+    switch (what % 5) {
+    case 0:
+        if (damaged)
+            fields_damage(&p);
+        else
+            more_op(&p);
+        break;
+    case 1:
+        if (damaged && play_draw(&p, 4) == 0)
+            fields_forge_claims(&p);
+        else if (damaged)
+            fields_damage(&p);
+        else
+            more_op(&p);
+        break;
+    case 2: refused(); break;
+    default: more_op(&p); break;
+    }
 }
 
 static void step(uint32_t *attaches)
 {
-    uint64_t what = play_draw(&p, 20);
+    uint64_t what = play_draw(&p, 256);
 
+    if (what >= STEPS_OF_FIRST) {
+        step_more(what);
+        return;
+    }
+    what %= 20;
     if (!damaged && what < 4)
         what = 16;
     switch (what) {

@@ -29,7 +29,11 @@ static const struct config CONFIGS[] = {
     {"64K-tall", 64 * KIB, 0, 1, 60, KEY_PLAIN, &SMALL, 5, 20, 0, false},
     {"128K-4-shards", 128 * KIB, 4, 0, 90, KEY_MIXED, &MEDIUM, 15, 40, 0,
      true},
+    {"512K-long", 512 * KIB, 1, 0, 24, KEY_LONG, &LARGEST, 10, 12, 0, true},
+    {"512K-split", 512 * KIB, 1, 0, 40, KEY_MIXED, &MEDIUM, 10, 20, 0, false},
 };
+#define FIRST_CONFIGS 6u /* that have the lower bytes for themselves */
+#define BYTES_OF_FIRST 208u
 #define CONFIG_COUNT (sizeof(CONFIGS) / sizeof(CONFIGS[0]))
 
 static struct world *worlds[CONFIG_COUNT];
@@ -489,7 +493,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size < 2)
         return 0;
-    c = data[0] % CONFIG_COUNT;
+    c = data[0] < BYTES_OF_FIRST
+            ? data[0] % FIRST_CONFIGS
+            : FIRST_CONFIGS + data[0] % (CONFIG_COUNT - FIRST_CONFIGS);
     if (worlds[c] == NULL) {
         worlds[c] = build(&CONFIGS[c]);
         map_keep(c);

@@ -7,6 +7,7 @@
  * restored and saved again it is the same stream. Whatever the bytes: an
  * answer or a code, and nothing outside of what was given.
  */
+#include "fuzz/file.h"
 #include "fuzz/workers.h"
 
 #include <fcntl.h>
@@ -16,7 +17,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "shm/base/hash.h"
 #include "shm/ipc/queue.h"
 #include "shm/ipc/topic.h"
 #include "shm/keep/record.h"
@@ -24,7 +24,6 @@
 
 #define RECORDS_MAX 300u
 #define STREAM_MAX (1u << 20)
-#define SEED 0x5eedull
 /* Of what is made as the file says, by the public call. */
 #define SIZE_MAX_MADE (8ull << 20)
 #define COUNT_MAX_MADE 200u
@@ -358,44 +357,6 @@ static void draw_stream(void)
 
 /* ---- a file ------------------------------------------------------------------ */
 
-static void append(const void *from, size_t len)
-{
-    unsigned char *to = record_room(&bytes, len);
-
-    if (to == NULL)
-        abort();
-    if (len > 0)
-        memcpy(to, from, len);
-}
-
-static void make_file(const unsigned char *s, size_t size, uint32_t block)
-{
-    unsigned char h[FILE_HEADER_BYTES] = "shdict snapshot\n";
-    uint64_t number = 0;
-
-    file_put(h + 16, FILE_VERSION, 4);
-    file_put(h + 20, FILE_HEADER_BYTES, 4);
-    file_put(h + 24, SEED, 8);
-    file_put(h + 32, 1000000500 - 5000, 8);
-    file_put(h + 56, hash_bytes(h, 56, 0), 8);
-    append(h, sizeof(h));
-    while (size > 0) {
-        uint32_t len = size < block ? (uint32_t)size : block;
-        unsigned char *b;
-
-        append(h, FILE_BLOCK_HEAD_BYTES);
-        append(s, len);
-        b = bytes.bytes + bytes.used - len - FILE_BLOCK_HEAD_BYTES;
-        memcpy(b + 8, "SHDB", 4);
-        file_put(b + 12, len, 4);
-        file_put(b + 16, number++, 8);
-        file_put(b, hash_bytes(b + 8, FILE_BLOCK_HEAD_BYTES - 8 + len, SEED),
-                 8);
-        s += len;
-        size -= len;
-    }
-}
-
 static void put_file(int fd, const void *from, size_t len)
 {
     if (ftruncate(fd, 0) != 0 ||
@@ -512,7 +473,7 @@ static void restore_whole(uint32_t flags)
     int rc;
 
     snprintf(path, sizeof(path), "fd:%d", file);
-    snprintf(name, sizeof(name), "/tmp/shdict-fuzz-%d", (int)getpid());
+    snprintf(name, sizeof(name), "fuzz-%d", (int)getpid());
     if (lseek(file, 0, SEEK_SET) != 0)
         abort();
     rc = shd_segment_restore(path, name, &o, &info, &s);
@@ -525,7 +486,7 @@ static void restore_whole(uint32_t flags)
     if (s == NULL)
         return;
     (void)shd_segment_close(s);
-    (void)unlink(name);
+    must(shd_segment_destroy(name), "destroy");
 }
 
 /* It makes what can be made in a moment. */
@@ -574,13 +535,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
     stream.used = bytes.used = 0;
     workers_begin(segments[0]);
     if ((how & 3) == 0) {
-        append(data, left);
+        file_append(&bytes, data, left);
     } else if ((how & 3) == 1) {
-        make_file(data, left, (how & 8) != 0 ? 100 : FILE_BLOCK_MAX);
+        file_around(&bytes, data, left,
+                    (how & 8) != 0 ? 100 : FILE_BLOCK_MAX);
     } else {
         draw_stream();
-        make_file(stream.bytes, stream.used,
-                  (how & 8) != 0 ? 1000 : FILE_BLOCK_MAX);
+        file_around(&bytes, stream.bytes, stream.used,
+                    (how & 8) != 0 ? 1000 : FILE_BLOCK_MAX);
     }
     scanned = check_code(record_scan(bytes.bytes, bytes.used, &sums), "scan");
     put_file(file, bytes.bytes, bytes.used);

@@ -3,38 +3,45 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "fuzz/robust_here.h"
 #include "shm/base/clock.h"
 #include "shm/dict/counters.h"
-#include "shm/guard/robust.h"
 
 /* Thread ids that no thread has: over the largest pid_max. */
 #define TID_FIRST 0x10000000u
 #define LIVENESS_AT (1ll << 40)
 #define BYTES 64u
 
-#define KEPT 8u
+#define KEPT 12u
 #define DICTS 8u
 #define RANGES 24u
 #define PAGE 4096u
 #define NEAR 16384u /* a hole that is not worth a call */
+#define BLOCK 512u
+#define LOOK 4096u /* inputs between two looks whether all stores were seen */
 /* A thread that sleeps is woken by nobody, and looks by itself. */
 #define WAIT_MS 250
 
-static bool still;  /* so does time */
+static bool still;  /* so does time, */
+static uint64_t slept_ns; /* but for who has waited for a lock */
 static bool inside; /* an input runs */
-/* What has memory is copied, the rest loses it again, and is zero. What inputs
- * number 1, 2, 4, 8 ... have used counts as having memory: a page that most of
- * them use is cheaper to copy than to fault in. */
+/* Where every store is seen (FUZZ_TRACKS: CMakeLists.txt) the blocks that an
+ * input has written are copied back before the next one. Elsewhere what has
+ * memory is copied, the rest loses it again, and is zero. What inputs number 1,
+ * 2, 4, 8 ... have used counts as having memory then: a page that most of them
+ * use is cheaper to copy than to fault in. */
 static struct kept {
     shd_segment *segment;
     unsigned char *image;
@@ -42,7 +49,8 @@ static struct kept {
         uint64_t at, end;
     } data[RANGES];
     uint32_t ranges;
-    unsigned char *used; /* a byte a page */
+    unsigned char *used;    /* a byte a page */
+    unsigned char *written; /* a byte a block, and eight more */
     uint64_t inputs;
     uint64_t incarnation, now_ms;
     struct shd_dict *handle[DICTS];
@@ -52,6 +60,9 @@ static struct kept {
 } kept[KEPT];
 static shd_segment *beside; /* for the segment that is kept next */
 static shd_segment *segment;
+static const unsigned char *base; /* its, */
+static uint64_t size;             /* how long it is, */
+static unsigned char *written;    /* and which blocks it has written */
 static uint32_t runs;
 static uint64_t incarnations[WORKERS];
 static uint32_t byte_of[BYTES]; /* worker + 1; 0: free */
@@ -66,10 +77,85 @@ static uint32_t held_count;
 int __real_pthread_mutex_unlock(pthread_mutex_t *m);
 jmp_buf workers_death;
 
+/* Who runs has that thread id, and tells the kernel there which lock it takes. */
+static struct robust_list_head heads[WORKERS + 1];
+
+static void run(uint32_t worker)
+{
+    runs = worker;
+    robust_here_become(TID_FIRST + worker, &heads[worker]);
+}
+
 bool fuzz_planted(void)
 {
     return getenv("SHDICT_FUZZ_PLANT") != NULL;
 }
+
+/* ---- what was written ------------------------------------------------------ */
+
+/* The compiler calls what uses it before each store. It must cost next to
+ * nothing. */
+#define PLAIN __attribute__((no_sanitize("address", "undefined", "coverage")))
+
+PLAIN static inline void wrote(const void *p, uint64_t bytes)
+{
+    uint64_t at = (uint64_t)((const unsigned char *)p - base);
+
+    if (at < size)
+        written[at / BLOCK] = written[(at + bytes - 1) / BLOCK] = 1;
+}
+
+PLAIN void workers_wrote(const void *p, uint64_t bytes)
+{
+    uint64_t at = (uint64_t)((const unsigned char *)p - base);
+
+    if (at >= size || bytes == 0)
+        return;
+    if (bytes > size - at)
+        bytes = size - at;
+    memset(written + at / BLOCK, 1,
+           (size_t)((at + bytes - 1) / BLOCK - at / BLOCK) + 1);
+}
+
+bool workers_changed(void)
+{
+#ifdef FUZZ_TRACKS
+    for (uint64_t i = 0; i < size / BLOCK; i += 8) {
+        uint64_t some;
+
+        memcpy(&some, written + i, 8);
+        if (some != 0)
+            return true;
+    }
+    return false;
+#else
+    return true;
+#endif
+}
+
+#ifdef FUZZ_TRACKS
+#define SEEN(name, ...)                                                       \
+    void *__real___asan_##name(__VA_ARGS__);                                  \
+    void *__wrap___asan_##name(__VA_ARGS__);                                  \
+    PLAIN void *__wrap___asan_##name(__VA_ARGS__)
+SEEN(memcpy, void *to, const void *from, size_t n)
+{
+    workers_wrote(to, n);
+    return __real___asan_memcpy(to, from, n);
+}
+
+SEEN(memmove, void *to, const void *from, size_t n)
+{
+    workers_wrote(to, n);
+    return __real___asan_memmove(to, from, n);
+}
+
+SEEN(memset, void *to, int c, size_t n)
+{
+    workers_wrote(to, n);
+    return __real___asan_memset(to, c, n);
+}
+#endif
 
 /* ---- an input ------------------------------------------------------------- */
 
@@ -109,6 +195,37 @@ static void find_data(struct kept *k, const struct segment *g)
     }
 }
 
+#ifdef FUZZ_TRACKS
+/* A writer that is not seen would make an input depend on those before it. */
+static void look_whether_all_was_seen(const struct kept *k,
+                                      const struct segment *g)
+{
+    for (uint64_t at = 0; at < g->size; at += BLOCK) {
+        if (memcmp(g->base + at, k->image + at, BLOCK) == 0)
+            continue;
+        fprintf(stderr, "workers: offset %" PRIu64 " was written, unseen\n", at);
+        abort();
+    }
+}
+
+PLAIN static void put_back(struct kept *k, const struct segment *g)
+{
+    uint64_t n = g->size / BLOCK, some;
+
+    for (uint64_t i = 0; i < n; i += 8) {
+        memcpy(&some, k->written + i, 8);
+        for (uint64_t b = i; some != 0 && b < i + 8; b++) {
+            if (k->written[b] != 0)
+                memcpy(g->base + b * BLOCK, k->image + b * BLOCK, BLOCK);
+        }
+        if (some != 0)
+            memset(k->written + i, 0, 8);
+    }
+    k->inputs++;
+    if ((k->inputs & (k->inputs - 1)) == 0 || k->inputs % LOOK == 0)
+        look_whether_all_was_seen(k, g);
+}
+#else
 static void zero(const struct segment *g, uint64_t at, uint64_t end)
 {
     if (at < end && fallocate(g->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -132,6 +249,7 @@ static void put_back(struct kept *k, const struct segment *g)
     }
     zero(g, at, g->size);
 }
+#endif
 
 void workers_keep(shd_segment *s)
 {
@@ -145,12 +263,14 @@ void workers_keep(shd_segment *s)
         abort();
     free(k->image);
     free(k->used);
+    free(k->written);
     *k = (struct kept){.segment = s,
                        .image = calloc(1, g->size),
                        .used = calloc(1, g->size / PAGE),
+                       .written = calloc(1, g->size / BLOCK + 8),
                        .incarnation = s->env.incarnation,
                        .now_ms = clock_now_ms()};
-    if (k->image == NULL || k->used == NULL)
+    if (k->image == NULL || k->used == NULL || k->written == NULL)
         abort();
     find_data(k, g);
     k->inputs = 1;
@@ -199,9 +319,14 @@ void workers_begin(shd_segment *s)
     memset(byte_of, 0, sizeof(byte_of));
     memset(incarnations, 0, sizeof(incarnations));
     segment = s;
+    base = s->segment.base;
+    size = s->segment.size;
+    written = k->written;
     still = inside = true;
     clock_test_advance(k->now_ms - clock_now_ms());
-    runs = 0;
+    slept_ns = 0;
+    memset(heads, 0, sizeof(heads));
+    run(0);
     incarnations[0] = k->incarnation;
     byte_of[k->incarnation & 0xffff] = 1;
     s->env.incarnation = k->incarnation;
@@ -218,6 +343,8 @@ void workers_end(void)
     workers_leaks(true);
     still = inside = armed = false;
     accesses_left = 0;
+    workers_refuse(0, 0);
+    robust_here_become(0, NULL);
 }
 
 uint32_t workers_current(void)
@@ -228,7 +355,7 @@ uint32_t workers_current(void)
 void workers_become(uint32_t worker)
 {
     incarnations[runs] = segment->env.incarnation;
-    runs = worker;
+    run(worker);
     segment->env.incarnation = incarnations[worker];
     forget_dicts();
     segment->env.stripe = counters_stripe(worker);
@@ -264,13 +391,13 @@ uint32_t workers_enter_beside(void)
 {
     uint32_t before = runs;
 
-    runs = WORKERS;
+    run(WORKERS);
     return before;
 }
 
 void workers_leave_beside(uint32_t before)
 {
-    runs = before;
+    run(before);
 }
 
 void workers_interrupt(uint64_t access,
@@ -309,6 +436,7 @@ static void mark_locks(uint32_t worker)
         if ((g->lock & FUTEX_TID_MASK) != TID_FIRST + worker)
             continue;
         g->lock = (g->lock & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
+        workers_wrote(g, sizeof(*g));
         if (fuzz_planted())
             g->state = 0; /* the log is lost */
     }
@@ -317,6 +445,7 @@ static void mark_locks(uint32_t worker)
 void workers_kill(uint32_t worker)
 {
     mark_locks(worker);
+    heads[worker].list_op_pending = NULL;
     for (uint32_t i = 0; i < BYTES; i++) {
         if (byte_of[i] == worker + 1)
             byte_of[i] = 0;
@@ -370,9 +499,16 @@ static void store_to(const void *p)
     longjmp(workers_death, 1);
 }
 
-/* The compiler calls them before each load and store of the library. They must
- * cost next to nothing. */
-#define PLAIN __attribute__((no_sanitize("address", "undefined", "coverage")))
+/* Before each load and store of the library; a store that is not done any more
+ * counts as one. */
+PLAIN __attribute__((noinline)) static void watched(const void *p, size_t n)
+{
+    if (accesses_left > 0)
+        access_to(p, n);
+    if (armed)
+        store_to(p);
+}
+
 #define TRACED(n, type)                                                       \
     void __sanitizer_cov_load##n(const type *p);                              \
     PLAIN void __sanitizer_cov_load##n(const type *p)                         \
@@ -383,10 +519,9 @@ static void store_to(const void *p)
     void __sanitizer_cov_store##n(const type *p);                             \
     PLAIN void __sanitizer_cov_store##n(const type *p)                        \
     {                                                                         \
-        if (accesses_left > 0)                                                \
-            access_to(p, n);                                                  \
-        if (armed)                                                            \
-            store_to(p);                                                      \
+        wrote(p, n);                                                          \
+        if (armed || accesses_left > 0)                                       \
+            watched(p, n);                                                    \
     }
 TRACED(1, uint8_t)
 TRACED(2, uint16_t)
@@ -409,46 +544,12 @@ WRAP(int, clock_gettime, clockid_t id, struct timespec *t)
 {
     if (!still)
         return __real_clock_gettime(id, t);
-    t->tv_sec = 1000000;
-    t->tv_nsec = 500000;
-    return 0;
-}
-
-static uint32_t own_tid(void)
-{
-    return TID_FIRST + runs;
-}
-
-WRAP(int, robust_trylock, uint32_t *word)
-{
-    uint32_t old = *word, tid = old & FUTEX_TID_MASK;
-
-    if (!inside)
-        return __real_robust_trylock(word);
-    if (tid != 0 && (old & FUTEX_OWNER_DIED) == 0 && tid != own_tid())
-        return EBUSY;
-    *word = own_tid() | (old & FUTEX_WAITERS);
-    return (old & ~FUTEX_WAITERS) == 0 ? 0 : EOWNERDEAD;
-}
-
-/* Nobody else runs: what is not free now never will be. */
-WRAP(int, robust_wait, uint32_t *word, const struct timespec *until)
-{
-    int rc;
-
-    if (!inside)
-        return __real_robust_wait(word, until);
-    rc = __wrap_robust_trylock(word);
-    return rc == EBUSY ? ETIMEDOUT : rc;
-}
-
-WRAP(int, robust_unlock, uint32_t *word)
-{
-    if (!inside)
-        return __real_robust_unlock(word);
-    if ((*word & ~FUTEX_WAITERS) != own_tid())
-        return EPERM;
-    *word = 0;
+    t->tv_sec = 1000000 + (time_t)(slept_ns / 1000000000);
+    t->tv_nsec = (long)(500000 + slept_ns % 1000000000);
+    if (t->tv_nsec >= 1000000000) {
+        t->tv_nsec -= 1000000000;
+        t->tv_sec++;
+    }
     return 0;
 }
 
@@ -465,6 +566,16 @@ WRAP(int, kill, pid_t pid, int signal)
     return -1;
 }
 
+/* A lock is waited for: nobody else runs, and it is not given back. */
+static void sleep_until(const struct timespec *t)
+{
+    uint64_t ns = (uint64_t)(t->tv_sec - 1000000) * 1000000000 +
+                  (uint64_t)t->tv_nsec - 500000;
+
+    if (ns > slept_ns)
+        slept_ns = ns;
+}
+
 WRAP(long, syscall, long number, ...)
 {
     va_list more;
@@ -479,10 +590,68 @@ WRAP(long, syscall, long number, ...)
             clock_test_advance(WAIT_MS);
             if (fuzz_waits != NULL)
                 fuzz_waits();
+        } else if ((a[1] & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET) {
+            sleep_until((const struct timespec *)a[3]);
         }
         return 0;
     }
     return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+/* ---- what is refused -------------------------------------------------------- */
+
+static uint32_t memory_left, calls_left; /* until one is refused; 0: none is */
+
+void workers_refuse(uint32_t memory, uint32_t call)
+{
+    memory_left = memory;
+    calls_left = call;
+}
+
+static bool is_refused(uint32_t *left)
+{
+    return *left > 0 && --*left == 0;
+}
+
+/* The library's own calls (CMakeLists.txt). */
+void *fuzz_malloc(size_t bytes);
+void *fuzz_calloc(size_t n, size_t bytes);
+void *fuzz_realloc(void *p, size_t bytes);
+
+void *fuzz_malloc(size_t bytes)
+{
+    return is_refused(&memory_left) ? NULL : malloc(bytes);
+}
+
+void *fuzz_calloc(size_t n, size_t bytes)
+{
+    return is_refused(&memory_left) ? NULL : calloc(n, bytes);
+}
+
+void *fuzz_realloc(void *p, size_t bytes)
+{
+    return is_refused(&memory_left) ? NULL : realloc(p, bytes);
+}
+
+WRAP(int, mprotect, void *at, size_t bytes, int protection)
+{
+    if (inside && (protection & PROT_WRITE) != 0 && is_refused(&calls_left)) {
+        errno = ENOMEM;
+        return -1;
+    }
+    return __real_mprotect(at, bytes, protection);
+}
+
+/* What loses its memory is zero. */
+WRAP(int, fallocate, int fd, int mode, off_t at, off_t bytes)
+{
+    if (inside && is_refused(&calls_left)) {
+        errno = ENOSPC;
+        return -1;
+    }
+    if (inside && (mode & FALLOC_FL_PUNCH_HOLE) != 0)
+        workers_wrote(base + at, (uint64_t)bytes);
+    return __real_fallocate(fd, mode, at, bytes);
 }
 
 WRAP(int, clock_nanosleep, clockid_t id, int flags, const struct timespec *t,

@@ -52,6 +52,17 @@ void workers_done(void);
 extern jmp_buf workers_death;
 void workers_arm(uint64_t stop);
 
+/* The library's allocation number `memory` from now on is refused, and its
+ * system call number `call` of those that take memory (fallocate, mprotect); 0:
+ * none is, as at the end of an input. */
+void workers_refuse(uint32_t memory, uint32_t call);
+
+/* Written to the segment by who is not the library: it is put back, too. */
+void workers_wrote(const void *p, uint64_t bytes);
+
+/* Has this input written to the segment? (Where that is not known: true.) */
+bool workers_changed(void);
+
 /* Is what is allocated from now on to be given back? */
 void workers_leaks(bool watch);
 

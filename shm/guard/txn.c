@@ -72,6 +72,12 @@ static bool claim_give_back(const struct segment *s,
     return true;
 }
 
+bool txn_give_back(const struct segment *s, const struct guard_claim *c,
+                   uint64_t id)
+{
+    return claim_give_back(s, c, id);
+}
+
 /* The log holds what no transaction wrote: some of it could not be done. */
 static void damaged(struct guard *g)
 {

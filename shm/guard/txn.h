@@ -66,6 +66,11 @@ void txn_abort(struct txn *t);
  * what a transaction of this guard has written. */
 int txn_recover(const struct segment *s, struct guard *g);
 
+/* What a claim or a release of the log has taken goes back, as in recovery.
+ * False: no transaction of that id wrote it; nothing has changed. */
+bool txn_give_back(const struct segment *s, const struct guard_claim *c,
+                   uint64_t id);
+
 /* Can recovery believe that log? For `state` and `seq` as they were loaded. */
 bool txn_log_sound(const struct segment *s, const struct guard *g,
                    uint64_t state, uint64_t seq);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The order makes it sound: the logged words are undone while the guard's own
- * page still is the file's. If the guard shows the same counter and the same
- * log after that, the writer has done no more than the one store that follows
- * its last log entry, and that word has been undone here. The guard's page
- * itself is copied last: its copy says that no transaction is open, with a
- * counter that no writer ever reaches, so that no other thread's read section
- * mistakes one for the other.
+ * The order makes it sound: the logged words are undone, and what was claimed or
+ * is to be released goes back, while the guard's own page still is the file's. If
+ * the guard shows the same counter and the same log after that, the writer has
+ * done no more than the one store that follows its last log entry, and that word
+ * has been undone here. The guard's page itself is copied last: its copy says
+ * that no transaction is open, with a counter that no writer ever reaches, so
+ * that no other thread's read section mistakes one for the other.
  */
 #include "shm/guard/undone.h"
 #include "shm/guard/txn.h"
@@ -17,12 +17,15 @@
 #include <sys/mman.h>
 
 #define SEQ_COPY (1ull << 62)
+/* Of each word one; of each claim or release two; and the guard's. */
+#define PAGES_MAX                                                             \
+    (GUARD_UNDO_MAX + 2 * (GUARD_CLAIMS_MAX + GUARD_RELEASES_MAX) + 1)
 
 struct undone {
     struct guard *guard;
     uint64_t seq, state; /* as the writer left them */
     uint32_t pages;
-    void *page[GUARD_UNDO_MAX + 1];
+    void *page[PAGES_MAX];
 };
 
 static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
@@ -70,6 +73,37 @@ static bool undo_words(const struct segment *s, struct undone *u)
     return true;
 }
 
+/* The words first, as in recovery: what was claimed is nobody's after that, and
+ * what a commit has promised to give back has gone back. */
+static bool give_claims_back(const struct segment *s, struct undone *u,
+                             const struct guard_claim *logged, uint32_t n)
+{
+    while (n-- > 0) {
+        /* The log may be overwritten meanwhile. */
+        const struct guard_claim c = {
+            .owner_at = atomic_load64(&logged[n].owner_at),
+            .map_at = atomic_load64(&logged[n].map_at),
+            .owner = atomic_load32(&logged[n].owner),
+            .bit = atomic_load32(&logged[n].bit),
+            .tag = atomic_load64(&logged[n].tag),
+        };
+        void *owner = segment_at(s, c.owner_at, 4);
+        void *map = segment_at(s, c.map_at, 8);
+
+        if (owner == NULL || map == NULL || !copy_page(u, owner) ||
+            !copy_page(u, map) || !txn_give_back(s, &c, u->seq))
+            return false;
+    }
+    return true;
+}
+
+static bool undo_claims(const struct segment *s, struct undone *u)
+{
+    return give_claims_back(s, u, u->guard->claims, u->state >> 16 & 0xffff) &&
+           give_claims_back(s, u, u->guard->releases,
+                            u->state >> 32 & 0xffff);
+}
+
 /* The file shows through again. */
 static void give_back(struct undone *u)
 {
@@ -100,7 +134,8 @@ static bool enter(const struct segment *s, struct undone *u, struct guard *g)
     /* Behind a fence there is nothing that was whole before. */
     if ((u->seq & 1) == 0 || atomic_load64(&g->damaged) != 0 ||
         !txn_log_sound(s, g, u->state, u->seq) ||
-        !undo_words(s, u) || !stands_still(u) || !copy_page(u, g))
+        !undo_words(s, u) || !undo_claims(s, u) || !stands_still(u) ||
+        !copy_page(u, g))
         return false;
     atomic_store64(&g->state, 0);
     atomic_store64(&g->seq, u->seq + 1 + SEQ_COPY);

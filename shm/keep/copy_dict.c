@@ -43,8 +43,14 @@ static uint64_t value_bytes(const struct shd_value *v)
     return v->type == SHD_STRING ? v->len : 8;
 }
 
-static int length_check(struct copy *c, uint64_t len)
+/* What the records of a shard may take: each is shorter than its cells, but a
+ * damaged link leads to the same cell again, and a damaged length is any. */
+static int length_check(struct copy *c, const struct dict *d, uint64_t len)
 {
+    uint64_t most = ((uint64_t)pages_touchable(&d->pages) + 1) * PAGE_BYTES;
+
+    if (len > most || c->out.used > 2 * most)
+        return SHD_CORRUPT;
     return len > LENGTH_LOOK ? copy_still(c) : SHD_OK;
 }
 
@@ -62,7 +68,7 @@ static int put_element(struct copy *c, const struct dict *d,
     if (rc == SHD_OK && v.type != SHD_STRING && v.type != SHD_NUMBER)
         rc = SHD_CORRUPT;
     if (rc == SHD_OK)
-        rc = length_check(c, v.len);
+        rc = length_check(c, d, v.len);
     word = v.type;
     if (rc == SHD_OK)
         rc = record_begin(&c->out, RECORD_ELEMENT, &word, 1, 0,
@@ -180,7 +186,7 @@ static int put_entry(struct copy *c, const struct dict *d, uint32_t ref,
     }
     rc = key_len == 0 ? SHD_CORRUPT : entry_describe(d, &e->cell, &v);
     if (rc == SHD_OK)
-        rc = length_check(c, v.len);
+        rc = length_check(c, d, v.len);
     if (rc != SHD_OK)
         return rc;
     is_list = v.type == SHD_LIST;

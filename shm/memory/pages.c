@@ -248,10 +248,10 @@ uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner)
     return PAGE_NONE;
 }
 
-void pages_release(const struct pages *p, struct txn *t, uint32_t n)
+void pages_release(const struct pages *p, struct txn *t, uint32_t n,
+                   uint32_t owner)
 {
-    txn_release(t, &p->table[n].owner, atomic_load32(&p->table[n].owner),
-                &p->map[n / 64], n % 64);
+    txn_release(t, &p->table[n].owner, owner, &p->map[n / 64], n % 64);
     remember(p, n);
 }
 

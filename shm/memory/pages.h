@@ -231,8 +231,9 @@ int pages_prepare(const struct pages *p);
  * nothing yet. */
 uint32_t pages_claim(const struct pages *p, struct txn *t, uint32_t owner);
 
-/* Gives a page back when the transaction commits. */
-void pages_release(const struct pages *p, struct txn *t, uint32_t n);
+/* Gives a page of that owner back when the transaction commits. */
+void pages_release(const struct pages *p, struct txn *t, uint32_t n,
+                   uint32_t owner);
 
 /* All free pages just now. Looks at the whole map. */
 uint64_t pages_free(const struct pages *p);

@@ -444,7 +444,7 @@ int slab_free(const struct pages *p, struct slab *s, struct txn *t,
         if (rc != SHD_OK)
             return rc;
         txn_store32(t, &s->pages, atomic_load32(&s->pages) - 1);
-        pages_release(p, t, page_number(p, page));
+        pages_release(p, t, page_number(p, page), owner);
     } else if (free_cells == 1 && listed) {
         return partial_push(p, s, t, page, class);
     }

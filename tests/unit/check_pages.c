@@ -20,7 +20,8 @@ static void release(uint32_t n)
     struct txn t;
 
     arena_begin(&t, 0);
-    pages_release(&arena_pages, &t, n);
+    pages_release(&arena_pages, &t, n,
+                  atomic_load32(&arena_pages.table[n].owner));
     txn_commit(&t);
 }
 
@@ -168,7 +169,7 @@ START_TEST(a_release_happens_only_with_the_commit)
     ck_assert_uint_eq(claim(ARENA_OWNER), 0);
     arena_remember();
     arena_begin(&t, 0);
-    pages_release(&arena_pages, &t, 0);
+    pages_release(&arena_pages, &t, 0, ARENA_OWNER);
     arena_expect_remembered();
     txn_abort(&t);
     arena_expect_remembered();

@@ -288,6 +288,56 @@ START_TEST(a_read_only_reader_sees_past_a_dead_writer)
 }
 END_TEST
 
+/* With a page that is nobody's before, and after. */
+static void die_with_a_page(bool released)
+{
+    struct guard *g = dict_guard(inner, 0);
+    struct slab *slab = &inner->shard[0].slab;
+    uint32_t class = SLAB_CLASSES - 1, ref;
+    struct txn t;
+
+    if (handle_writer(segment) != SHD_OK || dict_lock(inner, 0) != SHD_OK ||
+        slab_prepare(&inner->pages, slab, class) != SHD_OK)
+        _exit(1);
+    txn_begin(&t, &segment->segment, g, 2 * SLAB_ALLOC_WORDS);
+    if (slab_alloc(&inner->pages, slab, &t, dict_owner(0), class, PAGE_NONE,
+                   &ref) != SHD_OK)
+        _exit(1);
+    if (!released)
+        return;
+    txn_commit(&t);
+    txn_begin(&t, &segment->segment, g, SLAB_FREE_WORDS);
+    if (slab_free(&inner->pages, slab, &t, dict_owner(0), ref) != SHD_OK)
+        _exit(1);
+    /* The commit, and nothing after it. */
+    atomic_store64(&g->state, txn_state(0, 0, t.releases));
+}
+
+static void die_with_a_claim(void)
+{
+    die_with_a_page(false);
+}
+
+static void die_with_a_release(void)
+{
+    die_with_a_page(true);
+}
+
+START_TEST(a_read_only_check_gives_back_what_the_dead_had_claimed)
+{
+    void (*const last[])(void) = {die_with_a_claim, die_with_a_release};
+    const struct guard *g;
+
+    start_readonly(last[_i]);
+    g = dict_guard(inner, 0);
+    ck_assert_uint_eq(atomic_load64(&g->seq) & 1, 1);
+    ck_assert_uint_ne(atomic_load64(&g->state), 0);
+    sound();
+    holds("k", 5, 1);
+    ck_assert_uint_ne(atomic_load64(&g->state), 0);
+}
+END_TEST
+
 START_TEST(a_read_only_reader_sees_past_a_stopped_writer_and_then_its_change)
 {
     struct shd_value v;
@@ -391,6 +441,8 @@ int main(void)
     tcase_add_test(c, a_read_only_attachment_reads_everything);
     tcase_add_test(c, a_read_only_attachment_is_refused_every_change);
     tcase_add_test(c, a_read_only_reader_sees_past_a_dead_writer);
+    tcase_add_loop_test(
+        c, a_read_only_check_gives_back_what_the_dead_had_claimed, 0, 2);
     tcase_add_test(
         c, a_read_only_reader_sees_past_a_stopped_writer_and_then_its_change);
     tcase_add_test(c, a_read_only_reader_of_a_damaged_log_is_busy);
