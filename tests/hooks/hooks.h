@@ -82,7 +82,11 @@ PLAIN(16)
         volatile type *p, type *old, type v, int order, int failed)           \
     {                                                                         \
         (void)order, (void)failed;                                            \
-        hook_store(p, sizeof(*p));                                            \
+        /* One that will fail stores nothing. */                              \
+        if (__atomic_load_n(p, __ATOMIC_SEQ_CST) == *old)                     \
+            hook_store(p, sizeof(*p));                                        \
+        else                                                                  \
+            hook_load(p, sizeof(*p));                                         \
         return __atomic_compare_exchange_n(p, old, v, 0, __ATOMIC_SEQ_CST,    \
                                            __ATOMIC_SEQ_CST);                 \
     }                                                                         \
