@@ -14,6 +14,7 @@
 #include "shm/ipc/mailbox.h"
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
+#include "shm/guard/read.h"
 #include "shm/worker/doorbell.h"
 #include "shm/worker/registry.h"
 
@@ -709,6 +710,24 @@ static bool wait_for_mail(const struct mailbox *b, uint64_t until, bool *idle,
     return true;
 }
 
+/* Without the lock, for who asks again and again, and would keep from it those
+ * who send: this worker listens, and has no mail. */
+static bool is_idle(const struct mailbox *b)
+{
+    const struct guard *g = object_guard(&b->object, 0);
+    const struct mailbox_box *box = mailbox_box_of(b, self(b));
+    uint64_t seq;
+    bool idle;
+
+    if (box == NULL || !read_begin(g, &seq))
+        return false;
+    idle = atomic_load32(&box->inbox.first) == 0 &&
+           atomic_load32(&box->listening) == 1 &&
+           atomic_load64(&box->owner) == self(b);
+    idle = idle && !object_gone(&b->object, 0);
+    return idle && read_valid(g, seq);
+}
+
 int mailbox_receive(const struct mailbox *b, void *buf, size_t size,
                     int64_t wait_ms, struct shd_mail *out)
 {
@@ -717,6 +736,8 @@ int mailbox_receive(const struct mailbox *b, void *buf, size_t size,
     uint64_t until;
     int rc = wait_deadline(wait_ms, &until);
 
+    if (wait_ms == 0 && is_idle(b))
+        return SHD_NOTFOUND;
     while (rc == SHD_OK) {
         bool idle;
         uint32_t first;

@@ -19,7 +19,8 @@
  *        from sending to the look at its answer, which is written over it: an
  *        answer needs room only for what is longer.
  *        The box of a slot has one owner, an incarnation; a message names two.
- * LOCK   guard 0 of the object, taken here. Long messages are copied without
+ * LOCK   guard 0 of the object, taken here, but for who finds no mail and does
+ *        not wait: a read section tells it. Long messages are copied without
  *        it, where only their holder may touch them.
  * CRASH  each of the moves is one transaction. What the dead had is failed,
  *        dropped, or withdrawn by whoever comes next: reap, the next owner of

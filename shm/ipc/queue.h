@@ -7,7 +7,8 @@
  *        delayed (the tree of times), leased or reserved (the list of what is
  *        held, with its holder; leased ones that end are in the tree too),
  *        dead (a list), or on its way to another queue (ipc/letters.h).
- * LOCK   guard 0 of the object; functions take it themselves. Long messages
+ * LOCK   guard 0 of the object; functions take it themselves, but for who finds
+ *        nothing and does not wait: a read section tells it. Long messages
  *        are copied without it, reserved or leased meanwhile.
  *        A message's holder and lease mean something while it is held, and are
  *        written, without a log, before its state says so.

@@ -16,6 +16,7 @@
  */
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
+#include "shm/guard/read.h"
 #include "shm/ipc/queue.h"
 
 #include <string.h>
@@ -432,6 +433,23 @@ static int take_first(const struct queue *q, struct message *m, void *buf,
     return rc;
 }
 
+/* Without the lock, for who asks again and again, and would keep from it those
+ * who push: nothing to take, and nobody whose death would bring anything. */
+static bool is_idle(const struct queue *q)
+{
+    const struct queue_header *h = q->header;
+    const struct guard *g = object_guard(&q->object, 0);
+    uint64_t seq;
+    bool idle;
+
+    if (!read_begin(g, &seq))
+        return false;
+    idle = (atomic_load32(&h->ready.first) | atomic_load32(&h->timed) |
+            atomic_load32(&h->n_leased) | atomic_load32(&h->n_reserved)) == 0;
+    idle = idle && !object_gone(&q->object, 0);
+    return idle && read_valid(g, seq);
+}
+
 int queue_take_many(const struct queue *q, void *buf, size_t size,
                     int64_t wait_ms, bool lease, uint32_t max,
                     struct shd_message *out, size_t *at, uint32_t *taken)
@@ -441,6 +459,8 @@ int queue_take_many(const struct queue *q, void *buf, size_t size,
     int rc = deadline(wait_ms, &until);
 
     *taken = 0;
+    if (wait_ms == 0 && is_idle(q))
+        return SHD_NOTFOUND;
     while (rc == SHD_OK) {
         uint32_t moved = 0, first;
         bool again = false;

@@ -914,6 +914,22 @@ START_TEST(all_of_a_lock_but_its_word_may_be_overwritten)
 }
 END_TEST
 
+START_TEST(a_word_alone_is_stored_and_shows_that_the_holder_moves)
+{
+    struct guard_holding before;
+    uint64_t seq = guard->seq;
+
+    expect(guard_lock_only(&env, guard), SHD_OK);
+    before = guard_held_by(guard);
+    txn_store64_alone(guard, &guard->waits, 77);
+    ck_assert_uint_eq(guard->waits, 77);
+    ck_assert_uint_eq(guard_held_by(guard).seq, seq);
+    ck_assert_uint_ne(guard_held_by(guard).alone, before.alone);
+    guard_unlock(guard);
+    expect_at_rest();
+}
+END_TEST
+
 START_TEST(a_lock_is_not_taken_twice)
 {
     env.wait_ms = 50;
@@ -1162,6 +1178,7 @@ static void add_damage_cases(TCase *c)
     tcase_add_test(c, an_overwritten_lock_word_is_left_to_whoever_has_it);
     tcase_add_test(c, a_lock_word_that_names_who_does_not_hold_it_is_taken);
     tcase_add_test(c, all_of_a_lock_but_its_word_may_be_overwritten);
+    tcase_add_test(c, a_word_alone_is_stored_and_shows_that_the_holder_moves);
     tcase_add_test(c, a_lock_is_not_taken_twice);
     tcase_add_test(c, an_abort_undoes_only_what_its_own_transaction_logged);
     tcase_add_test(c, a_release_that_was_overwritten_is_not_done);

@@ -926,6 +926,19 @@ static TCase *new_case(Suite *suite, const char *name)
     return c;
 }
 
+START_TEST(that_there_is_no_mail_is_seen_without_the_lock)
+{
+    struct shd_mail m;
+
+    make(65536, 0);
+    expect(shd_mailbox_listen(mailbox), SHD_OK);
+    expect(object_lock(&inside()->object, 0), SHD_OK);
+    expect(shd_mailbox_receive(mailbox, buf, sizeof(buf), 0, &m),
+           SHD_NOTFOUND);
+    object_unlock(&inside()->object, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("mailbox");
@@ -933,6 +946,7 @@ int main(void)
 
     support_names("mailbox");
     tcase_add_test(c, a_mailbox_is_made_once_and_opened_by_its_name);
+    tcase_add_test(c, that_there_is_no_mail_is_seen_without_the_lock);
     tcase_add_test(c, what_cannot_be_is_refused);
     c = new_case(suite, "posts");
     tcase_add_test(c, posts_come_in_their_order_and_to_their_worker);

@@ -1100,6 +1100,21 @@ static TCase *new_case(Suite *suite, const char *name)
     return c;
 }
 
+/* Who asks again and again keeps from the lock; the holder of it does not keep
+ * it from the answer. */
+START_TEST(that_there_is_nothing_is_seen_without_the_lock)
+{
+    struct shd_message m;
+
+    make_default();
+    push("one");
+    pop("one");
+    expect(object_lock(&inside()->object, 0), SHD_OK);
+    expect(shd_queue_pop(queue, buf, sizeof(buf), 0, &m), SHD_NOTFOUND);
+    object_unlock(&inside()->object, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("queue");
@@ -1111,6 +1126,7 @@ int main(void)
     tcase_add_test(c, what_cannot_be_is_refused);
     tcase_add_test(c, a_destroyed_queue_is_gone);
     c = new_case(suite, "in and out");
+    tcase_add_test(c, that_there_is_nothing_is_seen_without_the_lock);
     tcase_add_test(c, first_in_is_first_out);
     tcase_add_test(c, messages_of_every_length_come_out_as_they_went_in);
     tcase_add_test(c, what_does_not_fit_the_buffer_stays);

@@ -377,6 +377,33 @@ START_TEST(who_sits_on_a_lock_is_told_once_and_who_works_under_it_is_not)
 }
 END_TEST
 
+/* The same, by stores that are transactions by themselves. */
+static void hold_alone(void)
+{
+    struct guard *g = guard_at(&segment->segment, GUARD_FIRST_OBJECT);
+
+    if (guard_lock(&segment->env, g) != SHD_OK)
+        _exit(5);
+    for (;;) {
+        txn_store64_alone(g, &g->waits, 0);
+        answer_word();
+        await_word();
+    }
+}
+
+START_TEST(who_works_under_a_lock_by_single_stores_does_not_sit_on_it)
+{
+    shd_watch *w = open_watch(0, 0, 160);
+    pid_t child = start(hold_alone);
+
+    expect_event(w, SHD_WATCH_JOINED, child);
+    ticks(w, 12, poke);
+    kill_child(child);
+    expect_event(w, SHD_WATCH_DIED, child);
+    expect(shd_watch_close(w), SHD_OK);
+}
+END_TEST
+
 static void hold_as_another(void)
 {
     struct guard *g = guard_at(&segment->segment, GUARD_FIRST_OBJECT);
@@ -542,6 +569,8 @@ int main(void)
     tcase_add_test(c, who_has_never_beaten_does_not_hang);
     tcase_add_test(
         c, who_sits_on_a_lock_is_told_once_and_who_works_under_it_is_not);
+    tcase_add_test(c,
+                   who_works_under_a_lock_by_single_stores_does_not_sit_on_it);
     tcase_add_test(
         c, the_holder_is_found_by_its_thread_whatever_the_owner_word_says);
     tcase_add_test(c, there_is_one_supervisor_and_its_death_makes_room);
