@@ -94,7 +94,9 @@ struct shard {
                                 chains, given so far: the last one */
     uint32_t vain;        /* 184 second chances in a row that were not taken */
     uint32_t swept;       /* 188 pages looked through for more of those */
-    uint8_t pad[320];     /* 192 */
+    uint64_t helped;      /* 192 the index is changed to this tag << 32 | so
+                                many former roots are known to be empty */
+    uint8_t pad[312];     /* 200 */
 };
 static_assert(sizeof(struct shard) == 512, "layout");
 static_assert(offsetof(struct shard, pending) % 8 == 0, "layout");
