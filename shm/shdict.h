@@ -810,7 +810,8 @@ SHD_API SHD_MUST int shd_dict_destroy(shd_segment *segment,
  *   Cut off anywhere (a death, SHD_BUSY, SHD_NOMEM) the dict is sound and
  * usable, at its new capacity; pages above it may still hold entries, and keep
  * their memory, until any later shd_dict_resize, also to the same capacity,
- * has finished the work; shd_dict_info.resizing says so.
+ * has finished the work; shd_dict_info.resizing says so. What is left to do at
+ * the index stores do meanwhile, a bounded part each.
  *   Of two calls at once the later one decides: the other one ends with
  * SHD_BUSY.
  * SHD_INVAL: more than capacity_max_bytes as the dict was made, or too little

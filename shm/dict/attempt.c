@@ -15,6 +15,7 @@
  */
 #include "shm/dict/attempt.h"
 #include "shm/base/error.h"
+#include "shm/dict/index.h"
 #include "shm/dict/place.h"
 
 #include <string.h>
@@ -268,6 +269,7 @@ int attempt_run(struct attempt *a,
                 int (*body)(struct attempt *a, void *context), void *context)
 {
     int rc = ATTEMPT_NEED_ROOM;
+    bool helped;
 
     for (int round = 0; round < ROUNDS && rc == ATTEMPT_NEED_ROOM; round++) {
         rc = a->held ? SHD_OK : dict_lock(a->d, a->at.shard);
@@ -277,7 +279,12 @@ int attempt_run(struct attempt *a,
         if (round == 0)
             a->room.larger = pages_count(&a->d->pages) < SLAB_CLASSES;
         rc = body(a, context);
+        /* Done or not, that is decided; damage is told who meets it next. */
+        helped = index_moves(index_state(a->d)) &&
+                 index_help(a->d, a->at.shard) == 1;
         dict_unlock(a->d, a->at.shard);
+        if (helped)
+            (void)index_help_end(a->d);
         /* What has been done is done: garbage that cannot be freed just now
          * (the lock is busy) stays for the next one. */
         if (atomic_load32(&a->shard->garbage) != 0)

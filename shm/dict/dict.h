@@ -98,7 +98,9 @@ struct shard {
     uint64_t lease_count; /* 192 leases given so far */
     uint32_t vain;        /* 200 second chances in a row that were not taken */
     uint32_t swept;       /* 204 pages looked through for more of those */
-    uint8_t pad[304];     /* 208 */
+    uint64_t helped;      /* 208 the index is changed to this tag << 32 | so
+                                 many former roots are known to be empty */
+    uint8_t pad[296];     /* 216 */
 };
 static_assert(sizeof(struct shard) == 512, "layout");
 static_assert(offsetof(struct shard, lease_count) == 192, "layout");

@@ -26,6 +26,10 @@
 /* Under one hold of a shard's lock. */
 #define MOVES_A_STEP 64u
 #define ROOTS_A_STEP 4096u
+/* The same, for a store that helps. */
+#define MOVES_A_STORE 8u
+#define ROOTS_A_STORE 256u
+#define HELPED_MASK UINT32_MAX
 #define MOVE_WORDS (TREE_REMOVE_WORDS + TREE_INSERT_WORDS)
 static_assert(MOVE_WORDS <= GUARD_UNDO_MAX, "log");
 static_assert(BITS_MAX + GRAIN_MAX <= ORDER_BITS_MAX, "an order");
@@ -260,18 +264,13 @@ static int move_first(const struct dict *d, uint32_t shard, uint64_t state,
     return rc == SHD_CORRUPT ? dict_damaged(d, "a tree is none") : rc;
 }
 
-int index_move(const struct dict *d, uint32_t shard, uint64_t *root)
+/* From under the shard's former roots, up to root number `stop`. */
+static int move_some(const struct dict *d, uint32_t shard, uint64_t state,
+                     uint64_t *root, uint64_t stop, uint32_t moves)
 {
-    uint64_t state = index_state(d), end, stop;
-    uint32_t former = index_former(state), moves = 0;
+    uint32_t former = index_former(state);
 
-    if (!index_sound(state))
-        return dict_damaged(d, "its index is said to be what it is not");
-    if (!index_moves(state))
-        return SHD_OK;
-    end = index_first(d, shard + 1, former);
-    stop = *root + ROOTS_A_STEP < end ? *root + ROOTS_A_STEP : end;
-    while (*root < stop && moves < MOVES_A_STEP) {
+    while (*root < stop && moves > 0) {
         int rc;
 
         if (atomic_load32(&d->roots[former][*root]) == 0) {
@@ -281,7 +280,102 @@ int index_move(const struct dict *d, uint32_t shard, uint64_t *root)
         rc = move_first(d, shard, state, *root);
         if (rc != SHD_OK)
             return rc;
-        moves++;
+        moves--;
     }
-    return *root < end;
+    return SHD_OK;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+int index_move(const struct dict *d, uint32_t shard, uint64_t *root)
+{
+    uint64_t state = index_state(d), end;
+    int rc;
+
+    if (!index_sound(state))
+        return dict_damaged(d, "its index is said to be what it is not");
+    if (!index_moves(state))
+        return SHD_OK;
+    end = index_first(d, shard + 1, index_former(state));
+    rc = move_some(d, shard, state, root, least(*root + ROOTS_A_STEP, end),
+                   MOVES_A_STEP);
+    return rc == SHD_OK ? *root < end : rc;
+}
+
+/* ---- helping ----------------------------------------------------------- */
+
+/* The former roots of a shard that are known to be empty, for this tag. What
+ * the word says is a hint as long as there are others. */
+static uint64_t helped(const struct dict *d, uint32_t shard, uint64_t state)
+{
+    uint64_t word = atomic_load64(&d->shard[shard].helped);
+    uint64_t all = index_first(d, 1, index_former(state));
+
+    if (word >> 32 != (state & PAGES_TAG_MASK))
+        return 0;
+    return least(word & HELPED_MASK, all);
+}
+
+static bool all_helped(const struct dict *d, uint32_t shard, uint64_t state)
+{
+    return helped(d, shard, state) == index_first(d, 1, index_former(state));
+}
+
+/* Asked with one shard's lock. Those after it first: as a rule one of them has
+ * some left. */
+static bool all_shards_helped(const struct dict *d, uint32_t shard,
+                              uint64_t state)
+{
+    for (uint32_t i = 1; i <= d->shards; i++) {
+        if (!all_helped(d, (shard + i) & (d->shards - 1), state))
+            return false;
+    }
+    return true;
+}
+
+int index_help(const struct dict *d, uint32_t shard)
+{
+    uint64_t state = index_state(d), first, root, begin;
+    struct txn t;
+    int rc;
+
+    if (!index_sound(state) || !index_moves(state) ||
+        index_first(d, 1, index_former(state)) > HELPED_MASK)
+        return SHD_OK;
+    first = index_first(d, shard, index_former(state));
+    begin = root = first + helped(d, shard, state);
+    rc = move_some(d, shard, state, &root,
+                   least(root + ROOTS_A_STORE,
+                         index_first(d, shard + 1, index_former(state))),
+                   MOVES_A_STORE);
+    if (rc != SHD_OK)
+        return rc;
+    if (root != begin) {
+        txn_begin(&t, d->env->segment, dict_guard(d, shard), 1);
+        txn_store64(&t, &d->shard[shard].helped,
+                    (state & PAGES_TAG_MASK) << 32 | (root - first));
+        txn_commit(&t);
+    }
+    return all_shards_helped(d, shard, state);
+}
+
+/* A shard whose former roots are found empty, with its lock, after the tag was
+ * set, keeps them so. */
+int index_help_end(const struct dict *d)
+{
+    uint64_t state;
+    int rc = dict_lock(d, 0);
+
+    if (rc != SHD_OK)
+        return rc;
+    state = index_state(d);
+    if (index_sound(state) && index_moves(state) &&
+        all_shards_helped(d, 0, state))
+        rc = pages_set_tag(&d->pages, index_tag(index_grain(state),
+                                                index_grain(state), state));
+    dict_unlock(d, 0);
+    return rc;
 }

@@ -12,8 +12,10 @@
  * LOCK   the tag: changed with shard 0's lock. An entry goes over in a
  *        transaction of its own, with the lock of its shard.
  * CRASH  at any moment both arrays are sound, and who looks into both, the
- *        former one last, misses nothing. Whoever resizes next goes on.
- * COST   index_move: one tree's removal and one's insertion for each entry.
+ *        former one last, misses nothing. Whoever resizes next goes on; and
+ *        stores, a few entries each, until there is one index again.
+ * COST   index_help: at most 8 entries, and 256 empty roots, for a store.
+ *        index_move: one tree's removal and one's insertion for each entry.
  *        A look: nothing; the tag lies in the word that tells how many pages
  *        may be touched, which is looked at anyway. While the index is changed
  *        two roots in place of one for what is not there.
@@ -149,5 +151,13 @@ int index_forget(const struct dict *d, uint32_t grain, uint64_t from,
  * under the shard's former roots, root number *root on, which goes forward. 1:
  * there is more; SHD_OK: all of the shard has moved. */
 int index_move(const struct dict *d, uint32_t shard, uint64_t *root);
+
+/* With the shard's lock: the same for a few, from where the last one stopped;
+ * for whoever stores while the index is changed. 1: all of all shards has
+ * moved. */
+int index_help(const struct dict *d, uint32_t shard);
+
+/* Without a lock: ends the change if so. */
+int index_help_end(const struct dict *d);
 
 #endif

@@ -345,6 +345,8 @@ const struct crash_case CASES[] = {
     {"set where one died at the index, store #0", 32, 0, 0, 0, 5, 14, "fill k 24 20;dead #0 resize 64", "set k3 20"},
     {"add where one died at the index, store #0", 32, 0, 0, 0, 5, 14, "fill k 24 20;dead #0 resize 64", "set new 20"},
     {"delete where one died at the index, store #0", 32, 0, 0, 0, 5, 14, "fill k 24 20;dead #0 resize 64", "del k3"},
+    {"a store ends a change of the index, # before", 32, 0, 0, N, 1, 5, "fill k 24 20;dead 80 resize 64;fill m # 20", "add new 20"},
+    {"a store ends it in shards, # before", 32, 2, 0, 0, 4, 12, "fill k 40 20;dead 80 resize 64;fill m # 20", "add new 20"},
     {"back where one died at the index, store #0", 32, 0, 0, S, 6, 14, "fill k 24 20;dead #0 resize 64", "resize 32"},
     {"finish where one died at the index, store #0", 32, 0, 0, S | SAME, 6, 12, "fill k 24 20;dead #0 resize 64", "resize 64"},
 

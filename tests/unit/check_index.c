@@ -281,26 +281,85 @@ static void do_all(unsigned turn)
     }
 }
 
+static bool is_moving(void)
+{
+    return index_moves(atomic_load64(&inner->pages.bounds->state));
+}
+
+/* Each turn's stores end the change; another one, the other way, begins. */
 START_TEST(in_the_middle_everything_works)
 {
     uint64_t root[4], capacity;
-    unsigned turn = 0;
+    uint32_t from, to;
 
     start_moving(_i);
+    to = grain_now();
+    from = (uint32_t)((int)to + moves[_i].finer);
     capacity = info().capacity_bytes;
-    roots_from(root);
-    do_all(turn++);
-    sound();
-    while (go_on(root)) {
-        do_all(turn++);
+    for (unsigned turn = 0; turn < 4; turn++) {
+        roots_from(root);
+        if (turn > 1)
+            (void)go_on(root);
         sound();
+        do_all(turn);
+        sound();
+        if (!is_moving())
+            begin(grain_now() == to ? from : to);
     }
-    ck_assert_uint_gt(turn, 2);
-    do_all(turn++);
     sound();
     expect(shd_dict_resize(dict, capacity), SHD_OK);
     ck_assert_uint_eq(info().resizing, 0);
     has_all(0, KEYS);
+    sound();
+}
+END_TEST
+
+/* The longest it may take: each store of a shard moves 8 entries, or passes
+ * 256 roots, or what is left of either. */
+START_TEST(stores_end_a_change_that_was_left)
+{
+    unsigned stores = 0, most;
+    uint64_t capacity;
+    uint32_t from;
+
+    start_moving(_i);
+    capacity = info().capacity_bytes;
+    from = (uint32_t)((int)grain_now() + moves[_i].finer);
+    most = 64 + 4 * (2 * KEYS / 8 + 2 * (unsigned)index_roots(inner, from) / 256);
+    while (is_moving()) {
+        char key[24];
+
+        snprintf(key, sizeof(key), "more %u", stores);
+        expect(set(key, 5, 1), SHD_OK);
+        ck_assert_uint_lt(++stores, most);
+        if (stores % 100 == 0)
+            sound();
+    }
+    ck_assert_uint_gt(stores, 8);
+    has_all(0, KEYS);
+    sound();
+    /* The former roots have their memory until somebody resizes. */
+    ck_assert_uint_eq(info().resizing, 1);
+    expect(shd_dict_resize(dict, capacity), SHD_OK);
+    ck_assert_uint_eq(info().resizing, 0);
+    has_all(0, KEYS);
+    sound();
+}
+END_TEST
+
+/* What another change, or nobody, has written there. */
+START_TEST(a_damaged_word_of_helping_loses_nothing)
+{
+    start_moving(2);
+    for (unsigned i = 0; is_moving() && i < 2000; i++) {
+        for (uint32_t shard = 0; shard < inner->shards; shard++)
+            inner->shard[shard].helped =
+                i < 100 ? (uint64_t)rand() << 32 | (unsigned)rand() : 0;
+        expect(set(name(i % KEYS), (i + 7) % 90, 1), SHD_OK);
+    }
+    expect(shd_dict_resize(dict, MIB), SHD_OK);
+    for (unsigned i = 0; i < KEYS; i++)
+        ck_assert(is_there(name(i)));
     sound();
 }
 END_TEST
@@ -510,6 +569,8 @@ int main(void)
     c = tcase_create("moving");
     tcase_set_timeout(c, 120);
     tcase_add_loop_test(c, in_the_middle_everything_works, 0, n);
+    tcase_add_loop_test(c, stores_end_a_change_that_was_left, 0, n);
+    tcase_add_test(c, a_damaged_word_of_helping_loses_nothing);
     tcase_add_loop_test(c, a_walk_meets_every_key_once_while_it_moves, 0, n);
     tcase_add_loop_test(c, a_full_dict_evicts_in_the_middle, 0, 2);
     tcase_add_loop_test(c, many_keys_at_a_time_are_got_in_the_middle, 0, n);
