@@ -29,6 +29,7 @@
 /* Over all cases, with --seconds; those that follow are as the last. */
 #define PASSES 3u
 #define JOBS_MAX 64u
+#define CHECKS_MAX 32u
 #define WORKERS_MAX 12u
 #define LOCKS_MAX 12u
 #define DISTURBED_OF 256u /* one of so many runs is run among other bytes */
@@ -52,8 +53,11 @@ struct known {
 
 /* A state after one death, and what followed it. */
 struct twin {
-    uint32_t *marks; /* words that were read there: marks[word] == mark */
-    uint32_t mark;
+    /* The words whose values in that state were read by what followed, and
+     * those that its recovery had stored into by then. */
+    struct marks marks;
+    uint64_t checks[CHECKS_MAX]; /* names of those that were made */
+    uint32_t checks_count;
     uint32_t k; /* of later prefixes that are like it: the last */
     bool valid;
     uint32_t turn;            /* states of its way that were looked at */
@@ -86,6 +90,9 @@ struct run {
     struct twin twin[WAYS + 1]; /* the last of each way; see twin_of() */
     struct twin *marking;       /* is being looked at; NULL: none */
     uint32_t marks;             /* that were given */
+    /* Words of the recovery of the twin into which all that followed stored,
+     * it or another recovery; and those of one state. */
+    uint32_t *always, always_count, always_room, *stored;
     uint32_t turn; /* tells which way of coming next follows which prefix */
     struct at at;
     bool committed, first_pass;
@@ -182,9 +189,6 @@ uint64_t judge_content(const struct state *s);
 /* Is a state that looks like this one, with that kernel_state(), known to be
  * good? */
 bool judge_is_known(struct run *r, uint64_t kernel, uint64_t *content);
-
-/* What is known of a run is looked at: its words are the twin's too. */
-void judge_mark(struct run *r, const struct recall *m, uint64_t name);
 
 /* Looks at a recovered state, and leaves it as it was. */
 bool judge(struct run *r, uint64_t *content);

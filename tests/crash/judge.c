@@ -327,12 +327,21 @@ static void learn(struct run *r, struct fingerprint f, uint64_t content,
     k->check = check;
 }
 
-void judge_mark(struct run *r, const struct recall *m, uint64_t name)
+/* What it read is what the twin's state was looked at for. */
+static void note_check(struct run *r, uint64_t name)
 {
     struct twin *t = r->marking;
+    uint32_t i = 0;
 
-    if (t != NULL && !recall_mark(m, name, t->marks, t->mark))
-        t->valid = false;
+    if (t == NULL)
+        return;
+    while (i < t->checks_count && t->checks[i] != name)
+        i++;
+    if (i < t->checks_count)
+        return;
+    t->valid = t->valid && i < CHECKS_MAX;
+    if (t->valid)
+        t->checks[t->checks_count++] = name;
 }
 
 /* Of the segment and the kernel together. */
@@ -356,7 +365,7 @@ static bool is_known(struct run *r, struct fingerprint f, uint64_t *content)
         return false;
     crash_mine->known++;
     *content = k->content;
-    judge_mark(r, r->checks, k->check);
+    note_check(r, k->check);
     return true;
 }
 
@@ -387,7 +396,7 @@ static bool check_is_known(struct run *r, uint64_t kernel, uint64_t *content,
     crash_mine->checks.recalled++;
     *content = known.found[0];
     *name = known.name;
-    judge_mark(r, r->checks, known.name);
+    note_check(r, known.name);
     return true;
 }
 
@@ -475,22 +484,25 @@ bool judge(struct run *r, uint64_t *content)
     uint64_t kernel = kernel_state();
     struct fingerprint f = fingerprint_of(kernel);
     uint64_t name = 0;
+    bool good;
 
     if (judge_is_known(r, kernel, content))
         return true;
     if (!guards_are_quiet(r))
         return false;
     crash_mine->checks.run++;
+    trace_marks(NULL);
     trace_reads(&r->check_reads);
-    if (!check(r, &r->checking, content)) {
-        trace_reads(NULL);
-        return false;
-    }
+    good = check(r, &r->checking, content);
     trace_reads(NULL);
+    if (r->marking != NULL)
+        trace_marks(&r->marking->marks);
+    if (!good)
+        return false;
     if (!learn_check(r, kernel, *content, &name) ||
         !depends_on_no_more(r, *content))
         return false;
     learn(r, f, *content, name);
-    judge_mark(r, r->checks, name);
+    note_check(r, name);
     return true;
 }

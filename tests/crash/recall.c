@@ -219,8 +219,8 @@ bool recall_find(const struct recall *m, uint32_t kind, struct recalled *out)
     return false;
 }
 
-bool recall_mark(const struct recall *m, uint64_t name, uint32_t *marks,
-                 uint32_t mark)
+bool recall_mark(const struct recall *m, uint64_t name,
+                 const struct marks *marks)
 {
     struct leaf *leaf;
     uint32_t n, below = 0;
@@ -228,17 +228,17 @@ bool recall_mark(const struct recall *m, uint64_t name, uint32_t *marks,
     if (name >> 32 != m->forgotten || (uint32_t)name == 0)
         return false;
     leaf = &((struct leaf *)m->leaves.item)[(uint32_t)name - 1];
-    if (leaf->mark == mark)
+    if (leaf->mark == marks->mark)
         return true;
-    leaf->mark = mark;
+    leaf->mark = marks->mark;
     for (n = leaf->node; n != 0; n = node_at(m, n)->parent) {
         const struct node *node = node_at(m, n);
         const struct read *r = entries_of(m, node);
 
         for (uint32_t i = 0; i < node->count; i++)
-            marks[r[i].at] = mark;
+            trace_mark_word(marks, r[i].at);
         if (below != 0)
-            marks[node->branch] = mark;
+            trace_mark_word(marks, node->branch);
         below = n;
     }
     return true;

@@ -42,10 +42,10 @@ void recall_free(struct recall *m);
 /* Is it known what a run of that kind does in the segment as it is? */
 bool recall_find(const struct recall *m, uint32_t kind, struct recalled *out);
 
-/* Marks the words that the run of that name read: marks[word] = mark. Done
+/* Marks the words that the run of that name read, as trace_marks() does. Done
  * already with that mark, it is not done again. False: it is forgotten. */
-bool recall_mark(const struct recall *m, uint64_t name, uint32_t *marks,
-                 uint32_t mark);
+bool recall_mark(const struct recall *m, uint64_t name,
+                 const struct marks *marks);
 
 /* stores: NULL if they are not wanted. False: that cannot be. It read another
  * word than one of the same kind that had read the same until then. */

@@ -174,7 +174,9 @@ void crash_tear_down(struct run *r)
     free(r->recovery_reads.read);
     free(r->check_reads.read);
     for (uint32_t i = 0; i <= WAYS; i++)
-        free(r->twin[i].marks);
+        free(r->twin[i].marks.of), free(r->twin[i].marks.except);
+    free(r->always);
+    free(r->stored);
     recall_free(r->recoveries);
     recall_free(r->checks);
     free(r->image);

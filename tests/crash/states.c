@@ -143,7 +143,9 @@ static bool recalled(struct run *r, uint32_t kind, struct trace *next,
            judge_is_known(r, known.found[1], content);
     if (good) {
         crash_mine->recoveries.recalled++;
-        judge_mark(r, r->recoveries, known.name);
+        if (r->marking != NULL &&
+            !recall_mark(r->recoveries, known.name, &r->marking->marks))
+            r->marking->valid = false;
         return true;
     }
     trace_rewind(next, next->count);
@@ -312,7 +314,7 @@ static void mark_word(const struct twin *t, const void *p)
 {
     const char *base = trace_at(0);
 
-    t->marks[((const char *)p - base) / 8] = t->mark;
+    t->marks.of[((const char *)p - base) / 8] = t->marks.mark;
 }
 
 /* What this test reads by itself. */
@@ -331,23 +333,83 @@ static void mark_guards(struct run *r, const struct twin *t)
     }
 }
 
+static bool has_memory(struct run *r, struct twin *t)
+{
+    size_t words = r->image_bytes / 8;
+
+    if (t->marks.of == NULL)
+        t->marks.of = calloc(words, sizeof(*t->marks.of));
+    if (t->marks.except == NULL)
+        t->marks.except = calloc(words, sizeof(*t->marks.except));
+    if (r->stored == NULL)
+        r->stored = calloc(words, sizeof(*r->stored));
+    return t->marks.of != NULL && t->marks.except != NULL && r->stored != NULL;
+}
+
 /* A prefix of k stores is looked at that is like none before: all that is read
  * from now on is noted. */
 static void begin_twin(struct run *r, struct twin *t, uint32_t k)
 {
-    t->valid = false;
-    if (t->marks == NULL)
-        t->marks = calloc(r->image_bytes / 8, sizeof(*t->marks));
-    if (t->marks == NULL)
+    t->valid = has_memory(r, t);
+    if (!t->valid)
         return;
-    t->valid = true;
-    t->mark = ++r->marks;
+    t->marks.mark = t->marks.except_mark = ++r->marks;
+    t->checks_count = 0;
     t->k = k;
     t->turn++;
     t->states = crash_mine->states[1];
+    r->always_count = 0;
     mark_guards(r, t);
     r->marking = t;
-    trace_marks(t->marks, t->mark);
+    trace_marks(&t->marks);
+}
+
+/* Recovery has just been made from the twin's state. */
+static void note_recovery(struct run *r)
+{
+    const struct trace *t = &r->level[1];
+
+    if (t->count > r->always_room) {
+        uint32_t *larger = realloc(r->always, t->count * sizeof(*larger));
+
+        if (larger == NULL)
+            return; /* there is no such word */
+        r->always = larger;
+        r->always_room = t->count;
+    }
+    for (uint32_t i = 0; i < t->count; i++)
+        r->always[i] = t->word[i].at;
+    r->always_count = t->count;
+}
+
+/* And from a state on the way of it, at that level: which words have not been
+ * stored into there? */
+static void note_other(struct run *r, uint32_t level)
+{
+    uint32_t stamp = ++r->marks, kept = 0;
+
+    for (uint32_t i = 0; i <= level; i++) {
+        const struct trace *t = &r->level[i + 1];
+        uint32_t n = i < level ? r->at.k[i + 1] : t->count;
+
+        for (uint32_t j = 0; j < n; j++)
+            r->stored[t->word[j].at] = stamp;
+    }
+    for (uint32_t i = 0; i < r->always_count; i++) {
+        if (r->stored[r->always[i]] == stamp)
+            r->always[kept++] = r->always[i];
+    }
+    r->always_count = kept;
+}
+
+/* The checks have read what the recoveries left. */
+static void mark_checks(struct run *r, struct twin *t)
+{
+    t->marks.except_mark = ++r->marks;
+    for (uint32_t i = 0; i < r->always_count; i++)
+        t->marks.except[r->always[i]] = t->marks.except_mark;
+    for (uint32_t i = 0; i < t->checks_count && t->valid; i++)
+        t->valid = recall_mark(r->checks, t->checks[i], &t->marks);
 }
 
 static void end_twin(struct run *r, struct twin *t, bool good,
@@ -356,8 +418,10 @@ static void end_twin(struct run *r, struct twin *t, bool good,
     if (r->marking != t)
         return;
     r->marking = NULL;
-    trace_marks(NULL, 0);
+    trace_marks(NULL);
     t->valid = t->valid && good;
+    if (t->valid)
+        mark_checks(r, t);
     t->content = content;
     t->states = crash_mine->states[1] - t->states;
 }
@@ -369,7 +433,7 @@ static bool is_alike(struct run *r, struct twin *t, uint32_t k)
     const struct trace *operation = &r->level[0];
 
     for (; t->valid && t->k < k; t->k++)
-        t->valid = t->marks[operation->word[t->k].at] != t->mark;
+        t->valid = t->marks.of[operation->word[t->k].at] != t->marks.mark;
     return t->valid && crash_random(r) % crash_options.doubt != 0;
 }
 
@@ -442,6 +506,10 @@ static bool ways(struct run *r, uint32_t level, uint32_t k, bool whole,
         any = true;
         if (good && alike)
             count_alike(twin);
+        else if (good && r->marking != NULL && level == 0)
+            note_recovery(r);
+        else if (good && r->marking != NULL)
+            note_other(r, level);
         if (good && !alike && goes_deeper(level)) {
             uint32_t depth = r->at.depth;
 
@@ -483,6 +551,9 @@ static bool prefixes(struct run *r, uint32_t level, uint64_t decided)
         if (k == t->count || !good)
             break;
         moved |= t->word[k].old != t->word[k].new;
+        if (level == 1 && r->marking != NULL)
+            r->marking->marks.except[t->word[k].at] =
+                r->marking->marks.except_mark;
         trace_apply(t, k++);
     }
     trace_rewind(t, k);

@@ -30,8 +30,7 @@ static struct fingerprint fingerprint;
 static struct reads *reading;
 static uint32_t *touched; /* of each word: the reading that did last */
 static uint32_t readings;
-static uint32_t *marking; /* as trace_marks() was told */
-static uint32_t marking_by;
+static const struct marks *marking; /* as trace_marks() was told */
 static size_t blind_for;
 
 void trace_segment(const void *base, size_t len)
@@ -195,10 +194,9 @@ void trace_reads(struct reads *r)
     readings++;
 }
 
-void trace_marks(uint32_t *marks, uint32_t mark)
+void trace_marks(const struct marks *m)
 {
-    marking = marks;
-    marking_by = mark;
+    marking = m;
 }
 
 void trace_disturb(const struct reads *r, const struct trace *t, uint64_t seed)
@@ -223,7 +221,7 @@ static void note_read(uint32_t at)
         return;
     touched[at] = readings;
     if (marking != NULL)
-        marking[at] = marking_by;
+        trace_mark_word(marking, at);
     if (r->count == r->room) {
         r->room = r->room == 0 ? 1024 : r->room * 2;
         r->read = realloc(r->read, r->room * sizeof(*r->read));

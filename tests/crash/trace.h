@@ -84,9 +84,22 @@ struct reads {
  * into part of a word reads it. NULL: not any more. */
 void trace_reads(struct reads *r);
 
-/* Each word that is read from now on is marked as well, whenever that is:
- * marks[word] = mark. NULL: not any more. */
-void trace_marks(uint32_t *marks, uint32_t mark);
+/* Words that were read: of[word] == mark. Those with except[word] ==
+ * except_mark are left alone. */
+struct marks {
+    uint32_t *of, *except;
+    uint32_t mark, except_mark;
+};
+
+static inline void trace_mark_word(const struct marks *m, uint32_t at)
+{
+    if (m->except[at] != m->except_mark)
+        m->of[at] = m->mark;
+}
+
+/* Each word that is read from now on is marked as well, whenever that is.
+ * NULL: not any more. */
+void trace_marks(const struct marks *m);
 
 /* Other bytes, by that seed, in all words of the segment that are neither in r
  * nor in t; the same call takes them back. */
