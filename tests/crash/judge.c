@@ -278,19 +278,31 @@ static bool verify(struct run *r, uint64_t *content)
            judge_nothing_leaks(r);
 }
 
-/* ---- fingerprints that are known ---------------- */
+/* ---- what is known ---------------- */
+
+static bool is_same(struct fingerprint a, struct fingerprint b)
+{
+    return a.low == b.low && a.high == b.high;
+}
+
+static bool is_nothing(struct fingerprint f)
+{
+    return (f.low | f.high) == 0;
+}
 
 static struct known *slot_of(struct known *table, uint32_t room,
-                             uint64_t fingerprint)
+                             struct fingerprint f)
 {
-    uint32_t i = (uint32_t)(fingerprint >> 20) & (room - 1);
+    uint32_t i = (uint32_t)(f.low >> 20) & (room - 1);
 
-    while (table[i].fingerprint != 0 && table[i].fingerprint != fingerprint)
+    while (!is_nothing(table[i].fingerprint) &&
+           !is_same(table[i].fingerprint, f))
         i = (i + 1) & (room - 1);
     return &table[i];
 }
 
-static void learn(struct run *r, uint64_t fingerprint, uint64_t content)
+static void learn(struct run *r, struct fingerprint f, uint64_t content,
+                  uint64_t check)
 {
     struct known *k;
 
@@ -301,101 +313,196 @@ static void learn(struct run *r, uint64_t fingerprint, uint64_t content)
         if (larger == NULL)
             return; /* it is checked again, no more */
         for (uint32_t i = 0; i < r->known_room; i++) {
-            if (r->known[i].fingerprint != 0)
+            if (!is_nothing(r->known[i].fingerprint))
                 *slot_of(larger, room, r->known[i].fingerprint) = r->known[i];
         }
         free(r->known);
         r->known = larger;
         r->known_room = room;
     }
-    k = slot_of(r->known, r->known_room, fingerprint);
-    r->known_count += k->fingerprint == 0;
-    k->fingerprint = fingerprint;
+    k = slot_of(r->known, r->known_room, f);
+    r->known_count += is_nothing(k->fingerprint);
+    k->fingerprint = f;
     k->content = content;
+    k->check = check;
 }
 
-static bool is_known(struct run *r, uint64_t fingerprint, uint64_t *content)
+/* What it read is what the twin's state was looked at for. */
+static void note_check(struct run *r, uint64_t name)
+{
+    struct twin *t = r->marking;
+    uint32_t i = 0;
+
+    if (t == NULL)
+        return;
+    while (i < t->checks_count && t->checks[i] != name)
+        i++;
+    if (i < t->checks_count)
+        return;
+    t->valid = t->valid && i < CHECKS_MAX;
+    if (t->valid)
+        t->checks[t->checks_count++] = name;
+}
+
+/* Of the segment and the kernel together. */
+static struct fingerprint fingerprint_of(uint64_t kernel)
+{
+    struct fingerprint f = trace_fingerprint();
+
+    f.low = (f.low + kernel) | 1;
+    f.high ^= kernel;
+    return f;
+}
+
+static bool is_known(struct run *r, struct fingerprint f, uint64_t *content)
 {
     const struct known *k;
 
     if (r->known_room == 0)
         return false;
-    k = slot_of(r->known, r->known_room, fingerprint);
-    if (k->fingerprint != fingerprint)
+    k = slot_of(r->known, r->known_room, f);
+    if (is_nothing(k->fingerprint))
         return false;
+    crash_mine->known++;
     *content = k->content;
+    note_check(r, k->check);
     return true;
 }
 
-/* What the fingerprint has of bytes that are in no cell. */
-static uint64_t share_of(const struct run *r, uint64_t at, uint64_t bytes)
+/* Which of the kinds of checks is one with that kernel_state(); RECALL_KINDS:
+ * none any more. */
+static uint32_t kind_of(struct run *r, uint64_t kernel)
 {
-    const uint64_t *p = trace_at(at);
-    const uint64_t *old = (const uint64_t *)(const void *)(r->image + at);
-    uint64_t share = 0;
+    uint32_t i = 0;
 
-    if (memcmp(p, old, bytes) == 0)
-        return 0;
-    for (uint64_t i = 0; i < bytes / 8; i++) {
-        if (p[i] != old[i])
-            share += trace_share(&p[i], old[i]);
-    }
-    return share;
+    while (i < r->kernels_count && r->kernels[i] != kernel)
+        i++;
+    if (i < RECALL_KINDS && i == r->kernels_count)
+        r->kernels[r->kernels_count++] = kernel;
+    return i;
 }
 
-/* The fingerprint without what is in free pages and cells of the dict: the
- * cells that a dead worker was filling are free again, and hold anything. */
-static uint64_t fingerprint_of_cells(const struct run *r)
+/* Would a check read nothing but what one before has read? */
+static bool check_is_known(struct run *r, uint64_t kernel, uint64_t *content,
+                           uint64_t *name)
 {
-    const struct pages *p = &r->dict.pages;
-    uint64_t fingerprint = trace_fingerprint();
+    struct recalled known;
+    uint32_t kind = kind_of(r, kernel);
 
-    for (uint32_t n = 0; n < pages_described(p); n++) {
-        const struct page *page = &p->table[n];
-        uint64_t at = p->at + (uint64_t)n * PAGE_BYTES;
-        uint32_t bytes = page_class(page) < SLAB_CLASSES
-                             ? slab_class_bytes(page_class(page))
-                             : PAGE_BYTES;
+    if (crash_options.at.depth > 0 || kind == RECALL_KINDS ||
+        !recall_find(r->checks, kind, &known) ||
+        crash_random(r) % crash_options.doubt == 0)
+        return false;
+    crash_mine->checks.recalled++;
+    *content = known.found[0];
+    *name = known.name;
+    note_check(r, known.name);
+    return true;
+}
 
-        if (page->owner == 0) {
-            fingerprint -= share_of(r, at, PAGE_BYTES);
-            continue;
-        }
-        for (uint32_t c = 0; c < PAGE_BYTES / bytes; c++) {
-            if ((page->free_map[c / 64] >> c % 64 & 1) != 0)
-                fingerprint -= share_of(r, at + (uint64_t)c * bytes, bytes);
-        }
+bool judge_is_known(struct run *r, uint64_t kernel, uint64_t *content)
+{
+    struct fingerprint f = fingerprint_of(kernel);
+    uint64_t name;
+
+    if (!guards_are_quiet(r))
+        return false;
+    if (is_known(r, f, content))
+        return true;
+    if (!check_is_known(r, kernel, content, &name))
+        return false;
+    learn(r, f, *content, name);
+    return true;
+}
+
+static bool check(struct run *r, struct trace *stores, uint64_t *content)
+{
+    bool good;
+
+    crash_become(r, BUILDER);
+    stores->count = 0;
+    trace_record(stores);
+    good = verify(r, content);
+    trace_record(NULL);
+    trace_rewind(stores, stores->count);
+    return good;
+}
+
+/* Does the check that was run last find the same whatever is in the words that
+ * it did not read? */
+static bool depends_on_no_more(struct run *r, uint64_t content)
+{
+    uint64_t seed = crash_random(r), again = 0;
+    bool good;
+
+    if (crash_options.at.depth > 0 ||
+        r->checks_disturbed++ % DISTURBED_OF != 0)
+        return true;
+    crash_mine->checks.disturbed++;
+    trace_disturb(&r->check_reads, &r->checking, seed);
+    good = check(r, &r->again, &again) && again == content;
+    trace_disturb(&r->check_reads, &r->checking, seed);
+    if (!good)
+        crash_say(r, "the check finds something else where words differ that "
+                     "it is not seen to read");
+    return good;
+}
+
+/* A check was run, and all was good: is it as one before said, if one did?
+ * Then it is known. */
+static bool learn_check(struct run *r, uint64_t kernel, uint64_t content,
+                        uint64_t *name)
+{
+    const uint64_t found[2] = {content, 0};
+    uint32_t kind = kind_of(r, kernel);
+    struct recalled known;
+
+    if (kind == RECALL_KINDS)
+        return true;
+    if (recall_find(r->checks, kind, &known)) {
+        crash_mine->checks.doubted++;
+        *name = known.name;
+        if (known.found[0] == content)
+            return true;
+        crash_say(r, "a check found something else than one before it that "
+                     "read the same");
+        return false;
     }
-    return fingerprint;
+    if (recall_learn(r->checks, kind, &r->check_reads, NULL, found)) {
+        if (recall_find(r->checks, kind, &known))
+            *name = known.name;
+        return true;
+    }
+    crash_say(r, "a check read another word than one before it that had read "
+                 "the same until then");
+    return false;
 }
 
 /* Looks at a recovered state, and leaves it as it was. */
 bool judge(struct run *r, uint64_t *content)
 {
-    uint64_t fingerprint = trace_fingerprint() | 1;
-    uint64_t of_cells;
+    uint64_t kernel = kernel_state();
+    struct fingerprint f = fingerprint_of(kernel);
+    uint64_t name = 0;
     bool good;
 
+    if (judge_is_known(r, kernel, content))
+        return true;
     if (!guards_are_quiet(r))
         return false;
-    if (is_known(r, fingerprint, content))
-        return true;
-    of_cells = fingerprint_of_cells(r) | 1;
-    if (crash_options.trust > 1 && is_known(r, of_cells, content) &&
-        crash_random(r) % crash_options.trust != 0) {
-        learn(r, fingerprint, *content);
-        return true;
-    }
-    crash_mine->distinct++;
-    crash_become(r, BUILDER);
-    r->checking.count = 0;
-    trace_record(&r->checking);
-    good = verify(r, content);
-    trace_record(NULL);
-    trace_rewind(&r->checking, r->checking.count, 0);
-    if (good)
-        learn(r, fingerprint, *content);
-    if (good && of_cells != fingerprint)
-        learn(r, of_cells, *content);
-    return good;
+    crash_mine->checks.run++;
+    trace_marks(NULL);
+    trace_reads(&r->check_reads);
+    good = check(r, &r->checking, content);
+    trace_reads(NULL);
+    if (r->marking != NULL)
+        trace_marks(&r->marking->marks);
+    if (!good)
+        return false;
+    if (!learn_check(r, kernel, *content, &name) ||
+        !depends_on_no_more(r, *content))
+        return false;
+    learn(r, f, *content, name);
+    note_check(r, name);
+    return true;
 }

@@ -67,6 +67,19 @@ static bool byte_is_locked(uint32_t index)
     return holder != 0 && (alive >> (holder - 1) & 1) != 0;
 }
 
+uint64_t kernel_state(void)
+{
+    uint64_t h = alive;
+
+    for (uint32_t i = 0; i < KERNEL_BYTES; i++) {
+        h *= 0x9e3779b97f4a7c15ull;
+        h ^= h >> 32;
+        if (byte_is_locked(i))
+            h += byte_of[i];
+    }
+    return h;
+}
+
 static uint32_t tid_of(uint32_t worker)
 {
     return TID_FIRST + worker;
@@ -89,6 +102,7 @@ static int simulated_trylock(uint32_t *word)
 {
     uint32_t old = *word;
 
+    trace_load(word, 8);
     if ((old & FUTEX_TID_MASK) != 0)
         return EBUSY;
     changes(word);
@@ -98,6 +112,7 @@ static int simulated_trylock(uint32_t *word)
 
 static int simulated_unlock(uint32_t *word)
 {
+    trace_load(word, 8);
     if ((*word & FUTEX_TID_MASK) != tid_of(runs))
         return EPERM;
     changes(word);
@@ -170,6 +185,7 @@ static void punch(uint64_t at, uint64_t len)
     uint64_t *p = trace_at(at);
     bool first = true;
 
+    trace_overwrite(p, len);
     for (size_t i = 0; i < len / 8; i++) {
         size_t left = len / 8 - i;
 

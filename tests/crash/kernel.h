@@ -37,6 +37,9 @@ void kernel_run(uint32_t who);
  * trace.h as stores. */
 void kernel_die(const struct segment *s, uint32_t worker);
 
+/* Who is alive and who has which byte: equal numbers mean the same. */
+uint64_t kernel_state(void);
+
 /* Have all waiters for that lock been woken since the state began? */
 bool kernel_kicked(const uint32_t *word);
 

@@ -169,7 +169,16 @@ void crash_tear_down(struct run *r)
     for (uint32_t i = 0; i < LEVELS; i++)
         free(r->death[i].word);
     free(r->checking.word);
+    free(r->again.word);
     free(r->known);
+    free(r->recovery_reads.read);
+    free(r->check_reads.read);
+    for (uint32_t i = 0; i <= WAYS; i++)
+        free(r->twin[i].marks.of), free(r->twin[i].marks.except);
+    free(r->always);
+    free(r->stored);
+    recall_free(r->recoveries);
+    recall_free(r->checks);
     free(r->image);
     free(r->image2);
 }

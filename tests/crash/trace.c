@@ -11,6 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 static uintptr_t low;
 static size_t size;
 static uint64_t *words; /* of the segment */
@@ -22,7 +25,13 @@ static void (*last_words)(void);
 
 static struct trace *recording;
 static uint32_t settled; /* words of it whose new value is known */
-static uint64_t fingerprint;
+static struct fingerprint fingerprint;
+
+static struct reads *reading;
+static uint32_t *touched; /* of each word: the reading that did last */
+static uint32_t readings;
+static const struct marks *marking; /* as trace_marks() was told */
+static size_t blind_for;
 
 void trace_segment(const void *base, size_t len)
 {
@@ -30,9 +39,12 @@ void trace_segment(const void *base, size_t len)
     size = len;
     words = (uint64_t *)low;
     free(masked);
+    free(touched);
     masked = calloc(1, len / 8);
-    if (masked == NULL)
+    touched = calloc(len / 8, sizeof(*touched));
+    if (masked == NULL || touched == NULL)
         abort();
+    readings = 0;
 }
 
 /* ---- counting ------------------------------------------------------------- */
@@ -64,18 +76,24 @@ void trace_point(void)
 
 /* ---- recording ------------------------------------------------------------ */
 
-static uint64_t mix(uint32_t at, uint64_t v)
+/* The fingerprint is the sum of these, of all words. */
+static XXH128_hash_t mix(uint64_t at, uint64_t v)
 {
-    uint64_t h = (v ^ (at + 1) * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
+    const uint64_t both[2] = {at, v};
 
-    h = (h ^ h >> 32) * 0xc4ceb9fe1a85ec53ull;
-    return h ^ h >> 29;
+    return XXH3_128bits(both, sizeof(both));
 }
 
 static void replaced(uint32_t at, uint64_t old, uint64_t new)
 {
-    if (old != new && !masked[at])
-        fingerprint += mix(at, new) - mix(at, old);
+    XXH128_hash_t was, is;
+
+    if (old == new || masked[at])
+        return;
+    was = mix(at, old);
+    is = mix(at, new);
+    fingerprint.low += is.low64 - was.low64;
+    fingerprint.high += is.high64 - was.high64;
 }
 
 static void settle(void)
@@ -93,8 +111,11 @@ void trace_record(struct trace *t)
     if (recording != NULL)
         settle();
     recording = t;
-    if (t != NULL)
-        settled = t->count;
+    if (t == NULL)
+        return;
+    settled = t->count;
+    if (t->count == 0)
+        t->began = fingerprint;
 }
 
 bool trace_recording(void)
@@ -118,6 +139,8 @@ static void push(uint32_t at, uint32_t flags)
         (struct trace_word){.old = words[at], .at = at, .flags = flags};
 }
 
+static void note_overwritten(uintptr_t at, size_t len);
+
 void trace_store(const volatile void *p, size_t len, bool point,
                  uint32_t flags)
 {
@@ -125,9 +148,20 @@ void trace_store(const volatile void *p, size_t len, bool point,
     size_t last = ((uintptr_t)p - low + len - 1) / 8;
 
     settle();
+    if (reading != NULL)
+        note_overwritten((uintptr_t)p - low, len);
     for (size_t i = first; i <= last; i++)
         push((uint32_t)i, i == first && point ? TRACE_POINT | TRACE_STATE
                                               : flags);
+}
+
+void trace_put(uint32_t at, uint64_t value, uint32_t flags)
+{
+    settle();
+    push(at, flags);
+    recording->word[settled++].new = value;
+    replaced(at, words[at], value);
+    words[at] = value;
 }
 
 void trace_apply(const struct trace *t, uint32_t i)
@@ -138,20 +172,110 @@ void trace_apply(const struct trace *t, uint32_t i)
     words[w->at] = w->new;
 }
 
-void trace_rewind(const struct trace *t, uint32_t end, uint32_t i)
+void trace_rewind(const struct trace *t, uint32_t n)
 {
-    while (end-- > i) {
-        const struct trace_word *w = &t->word[end];
+    if (n == 0)
+        return;
+    while (n-- > 0)
+        words[t->word[n].at] = t->word[n].old;
+    fingerprint = t->began;
+}
 
-        replaced(w->at, words[w->at], w->old);
-        words[w->at] = w->old;
+/* ---- what was read ---------------------------------------------------------
+ */
+
+void trace_reads(struct reads *r)
+{
+    reading = r;
+    if (r == NULL)
+        return;
+    r->count = 0;
+    r->unclear = false;
+    readings++;
+}
+
+void trace_marks(const struct marks *m)
+{
+    marking = m;
+}
+
+void trace_disturb(const struct reads *r, const struct trace *t, uint64_t seed)
+{
+    readings++;
+    for (uint32_t i = 0; i < r->count; i++)
+        touched[r->read[i].at] = readings;
+    for (uint32_t i = 0; i < t->count; i++)
+        touched[t->word[i].at] = readings;
+    for (size_t i = 0; i < size / 8; i++) {
+        seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+        if (touched[i] != readings)
+            words[i] ^= seed;
     }
 }
+
+static void note_read(uint32_t at)
+{
+    struct reads *r = reading;
+
+    if (touched[at] == readings)
+        return;
+    touched[at] = readings;
+    if (marking != NULL)
+        trace_mark_word(marking, at);
+    if (r->count == r->room) {
+        r->room = r->room == 0 ? 1024 : r->room * 2;
+        r->read = realloc(r->read, r->room * sizeof(*r->read));
+        if (r->read == NULL) {
+            perror("realloc");
+            abort();
+        }
+    }
+    r->read[r->count++] = (struct read){.value = words[at], .at = at};
+}
+
+/* At that offset. Words at the ends keep some of what they were. */
+static void note_overwritten(uintptr_t at, size_t len)
+{
+    size_t end = at + len;
+
+    for (size_t i = at / 8; i <= (end - 1) / 8; i++) {
+        if (i * 8 < at || i * 8 + 8 > end)
+            note_read((uint32_t)i);
+        else
+            touched[i] = readings;
+    }
+}
+
+void trace_blind(size_t bytes)
+{
+    blind_for = bytes;
+}
+
+void trace_load(const volatile void *p, size_t len)
+{
+    uintptr_t at = (uintptr_t)p - low;
+
+    if (reading == NULL || at >= size || len == 0)
+        return;
+    for (size_t i = at / 8; i <= (at + len - 1) / 8; i++)
+        note_read((uint32_t)i);
+}
+
+void trace_overwrite(const volatile void *p, size_t len)
+{
+    if (reading == NULL)
+        return;
+    note_overwritten((uintptr_t)p - low, len);
+    reading->unclear = true;
+}
+
+/* ---- fingerprints ---------------------------------------------------------
+ */
 
 void trace_unmask_all(void)
 {
     memset(masked, 0, size / 8);
-    fingerprint = 0;
+    fingerprint = (struct fingerprint){0};
 }
 
 void trace_mask(const void *p, size_t len)
@@ -159,16 +283,9 @@ void trace_mask(const void *p, size_t len)
     memset(masked + ((uintptr_t)p - low) / 8, 1, len / 8);
 }
 
-uint64_t trace_fingerprint(void)
+struct fingerprint trace_fingerprint(void)
 {
     return fingerprint;
-}
-
-uint64_t trace_share(const uint64_t *p, uint64_t old)
-{
-    uint32_t at = (uint32_t)(((uintptr_t)p - low) / 8);
-
-    return masked[at] ? 0 : mix(at, *p) - mix(at, old);
 }
 
 bool trace_in_segment(const volatile void *p)
@@ -193,10 +310,18 @@ static void hook_store(const volatile void *p, size_t len)
 
 static void hook_load(const volatile void *p, size_t len)
 {
-    (void)p, (void)len;
+    if (len != blind_for)
+        trace_load(p, len);
+}
+
+static void hook_update(const volatile void *p, size_t len)
+{
+    trace_load(p, len);
+    hook_store(p, len);
 }
 
 /* One process: no other order than its own. */
+#define HOOK_UPDATE hook_update
 #define HOOK_STORE_ORDER __ATOMIC_RELAXED
 #include "tests/hooks/hooks.h"
 
@@ -221,6 +346,7 @@ static size_t word(uintptr_t at, size_t left)
 
 WRAP(void *, memcpy, void *to, const void *from, size_t n)
 {
+    trace_load(from, n);
     if (!watched(to))
         return __real_memcpy(to, from, n);
     for (size_t i = 0, step; i < n; i += step) {
@@ -233,6 +359,7 @@ WRAP(void *, memcpy, void *to, const void *from, size_t n)
 
 WRAP(void *, memmove, void *to, const void *from, size_t n)
 {
+    trace_load(from, n);
     if (watched(to))
         hook_store(to, n);
     return __real_memmove(to, from, n);
@@ -248,4 +375,59 @@ WRAP(void *, memset, void *to, int c, size_t n)
         (void)__real_memset((char *)to + i, c, step);
     }
     return to;
+}
+
+/* ---- calls that read -------------------------------------------------------
+ */
+
+WRAP(int, memcmp, const void *a, const void *b, size_t n)
+{
+    trace_load(a, n);
+    trace_load(b, n);
+    return __real_memcmp(a, b, n);
+}
+
+WRAP(void *, memchr, const void *p, int c, size_t n)
+{
+    trace_load(p, n);
+    return __real_memchr(p, c, n);
+}
+
+WRAP(size_t, strnlen, const char *p, size_t n)
+{
+    size_t len = __real_strnlen(p, n);
+
+    trace_load(p, len < n ? len + 1 : len);
+    return len;
+}
+
+WRAP(size_t, strlen, const char *p)
+{
+    size_t len = __real_strlen(p);
+
+    trace_load(p, len + 1);
+    return len;
+}
+
+/* As far as they are equal, at least: it may be less than all of it. */
+static void load_strings(const char *a, const char *b, size_t n)
+{
+    size_t len = 0;
+
+    while (len < n && a[len] == b[len] && a[len] != '\0')
+        len++;
+    trace_load(a, len < n ? len + 1 : len);
+    trace_load(b, len < n ? len + 1 : len);
+}
+
+WRAP(int, strcmp, const char *a, const char *b)
+{
+    load_strings(a, b, SIZE_MAX);
+    return __real_strcmp(a, b);
+}
+
+WRAP(int, strncmp, const char *a, const char *b, size_t n)
+{
+    load_strings(a, b, n);
+    return __real_strncmp(a, b, n);
 }

@@ -45,17 +45,75 @@ struct trace_word {
     uint32_t flags;
 };
 
+struct fingerprint {
+    uint64_t low, high;
+};
+
 struct trace {
     struct trace_word *word;
     uint32_t count, room;
+    struct fingerprint began; /* of the segment before its first word */
 };
 
 /* Stores are added to t from now on; NULL: not any more. */
 void trace_record(struct trace *t);
 
-/* Puts word i of t there, or takes all from the end back to word i. */
+/* Puts word i of t there, or takes the first words back. */
 void trace_apply(const struct trace *t, uint32_t i);
-void trace_rewind(const struct trace *t, uint32_t end, uint32_t i);
+void trace_rewind(const struct trace *t, uint32_t count);
+
+/* A store of a recording that was made elsewhere. */
+void trace_put(uint32_t at, uint64_t value, uint32_t flags);
+
+/* ---- what was read ---------------------------------------------------------
+ */
+
+struct read {
+    uint64_t value;
+    uint32_t at; /* number of the word in the segment */
+};
+
+struct reads {
+    struct read *read;
+    uint32_t count, room;
+    bool unclear; /* which words it stored into depends on more than these */
+};
+
+/* The words that are read from now on, in that order, each once, with the
+ * value it has now; without those that were wholly overwritten before. A store
+ * into part of a word reads it. NULL: not any more. */
+void trace_reads(struct reads *r);
+
+/* Words that were read: of[word] == mark. Those with except[word] ==
+ * except_mark are left alone. */
+struct marks {
+    uint32_t *of, *except;
+    uint32_t mark, except_mark;
+};
+
+static inline void trace_mark_word(const struct marks *m, uint32_t at)
+{
+    if (m->except[at] != m->except_mark)
+        m->of[at] = m->mark;
+}
+
+/* Each word that is read from now on is marked as well, whenever that is.
+ * NULL: not any more. */
+void trace_marks(const struct marks *m);
+
+/* Other bytes, by that seed, in all words of the segment that are neither in r
+ * nor in t; the same call takes them back. */
+void trace_disturb(const struct reads *r, const struct trace *t,
+                   uint64_t seed);
+
+/* A mistake that the tests of this test must find: loads of so many bytes are
+ * not seen. */
+void trace_blind(size_t bytes);
+
+/* For wrapped calls: len bytes at p are read, or are about to be overwritten,
+ * of which only those are recorded that change. */
+void trace_load(const volatile void *p, size_t len);
+void trace_overwrite(const volatile void *p, size_t len);
 
 /* For wrapped calls: len bytes at p are about to change; `flags` are of each
  * word but the first, which begins a point if `point` says so. */
@@ -75,9 +133,6 @@ void trace_point(void);
  * begins anew. */
 void trace_unmask_all(void);
 void trace_mask(const void *p, size_t len);
-uint64_t trace_fingerprint(void);
-
-/* What the fingerprint has for the word at p, beyond what it had for `old`. */
-uint64_t trace_share(const uint64_t *p, uint64_t old);
+struct fingerprint trace_fingerprint(void);
 
 #endif

@@ -5,8 +5,9 @@
  * Included once in a program, in a source that has defined before
  *   static void hook_load(const volatile void *p, size_t bytes);
  *   static void hook_store(const volatile void *p, size_t bytes);
- * which are called in front of the access. A store that also loads, and a
- * memcpy and its like, is one or many as the program's wrappers of those say.
+ * which are called in front of the access. A store that also loads calls
+ * HOOK_UPDATE, which is hook_store if the source does not say otherwise; a
+ * memcpy and its like is one or many as the program's wrappers of those say.
  *
  * Atomic accesses are made here, always in the strongest order: what is looked
  * at is the order of one program, or of one access after the other.
@@ -18,6 +19,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifndef HOOK_UPDATE
+#define HOOK_UPDATE hook_store
+#endif
 #define HOOK(name, ...)                                                       \
     void name(__VA_ARGS__);                                                   \
     void name(__VA_ARGS__)
@@ -33,12 +37,12 @@ HOOK(__tsan_atomic_signal_fence, int order) { (void)order; }
 #define PLAIN(n)                                                              \
     HOOK(__tsan_read##n, void *p) { hook_load(p, n); }                        \
     HOOK(__tsan_write##n, void *p) { hook_store(p, n); }                      \
-    HOOK(__tsan_read_write##n, void *p) { hook_store(p, n); }                 \
+    HOOK(__tsan_read_write##n, void *p) { HOOK_UPDATE(p, n); }                \
     HOOK(__tsan_volatile_read##n, void *p) { hook_load(p, n); }               \
     HOOK(__tsan_volatile_write##n, void *p) { hook_store(p, n); }             \
     HOOK(__tsan_unaligned_read##n, void *p) { hook_load(p, n); }              \
     HOOK(__tsan_unaligned_write##n, void *p) { hook_store(p, n); }            \
-    HOOK(__tsan_unaligned_read_write##n, void *p) { hook_store(p, n); }       \
+    HOOK(__tsan_unaligned_read_write##n, void *p) { HOOK_UPDATE(p, n); }      \
     HOOK(__tsan_unaligned_volatile_read##n, void *p) { hook_load(p, n); }     \
     HOOK(__tsan_unaligned_volatile_write##n, void *p) { hook_store(p, n); }
 PLAIN(1)
@@ -53,7 +57,7 @@ PLAIN(16)
     type __tsan_atomic##bits##_##name(volatile type *p, type v, int order)    \
     {                                                                         \
         (void)order;                                                          \
-        hook_store(p, sizeof(*p));                                            \
+        HOOK_UPDATE(p, sizeof(*p));                                           \
         return builtin(p, v, __ATOMIC_SEQ_CST);                               \
     }
 #define ATOMIC(bits, type)                                                    \
@@ -84,7 +88,7 @@ PLAIN(16)
         (void)order, (void)failed;                                            \
         /* One that will fail stores nothing. */                              \
         if (__atomic_load_n(p, __ATOMIC_SEQ_CST) == *old)                     \
-            hook_store(p, sizeof(*p));                                        \
+            HOOK_UPDATE(p, sizeof(*p));                                       \
         else                                                                  \
             hook_load(p, sizeof(*p));                                         \
         return __atomic_compare_exchange_n(p, old, v, 0, __ATOMIC_SEQ_CST,    \
