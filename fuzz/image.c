@@ -171,7 +171,7 @@ static void change_worker(void)
 
 /* Attaches to the bytes as they are, maybe cut off, as somebody who has just
  * come. */
-static void attach(void)
+static void attach(uint32_t flags)
 {
     struct shd_segment_options o = {.struct_size = sizeof(o), .wait_ms = 10};
     struct play fresh = {.data = p.data, .left = p.left};
@@ -183,13 +183,13 @@ static void attach(void)
         overwrite(other);
     if (ftruncate(other_fd, (off_t)size) != 0)
         abort();
-    o.flags = play_draw(&p, 3) == 0 ? SHD_ATTACH_READONLY : 0;
+    o.flags = play_draw(&p, 3) == 0 ? SHD_ATTACH_READONLY : flags;
     snprintf(name, sizeof(name), "fd:%d", other_fd);
     fresh.doing = "attach";
     if (shd_segment_attach(name, &o, &fresh.segment) == SHD_OK) {
         if (shd_segment_check(fresh.segment, report, sizeof(report)) > 0)
             play_fail(&fresh, "a positive code");
-        if (o.flags != 0) {
+        if (o.flags == SHD_ATTACH_READONLY) {
             fresh.readonly = fresh.segment;
             fresh.segment = NULL;
         }
@@ -197,7 +197,7 @@ static void attach(void)
         fresh.data = p.data;
         fresh.left = p.left;
         for (int i = 0; i < 20 && fresh.left > 0; i++) {
-            if (o.flags == 0)
+            if (o.flags != SHD_ATTACH_READONLY)
                 play_op(&fresh);
             else
                 play_read(&fresh);
@@ -205,7 +205,8 @@ static void attach(void)
         p.data = fresh.data;
         p.left = fresh.left;
         play_ipc_forget(&fresh);
-        (void)shd_segment_close(o.flags == 0 ? fresh.segment : fresh.readonly);
+        (void)shd_segment_close(o.flags == SHD_ATTACH_READONLY ? fresh.readonly
+                                                               : fresh.segment);
     }
     if (ftruncate(other_fd, (off_t)bytes) != 0)
         abort();
@@ -247,7 +248,7 @@ static void refused(void)
 }
 
 /* The higher bytes, which the lower ones know nothing of. */
-static void step_more(uint64_t what)
+static void step_more(uint64_t what, uint32_t *attaches)
 {
     switch (what % 5) {
     case 0:
@@ -265,6 +266,12 @@ static void step_more(uint64_t what)
             more_op(&p);
         break;
     case 2: refused(); break;
+    case 3:
+        if (play_draw(&p, 4) == 0 && (*attaches)++ < ATTACHES_MAX)
+            attach(SHD_PREFAULT);
+        else
+            more_op(&p);
+        break;
     default: more_op(&p); break;
     }
 }
@@ -274,7 +281,7 @@ static void step(uint32_t *attaches)
     uint64_t what = play_draw(&p, 256);
 
     if (what >= STEPS_OF_FIRST) {
-        step_more(what);
+        step_more(what, attaches);
         return;
     }
     what %= 20;
@@ -295,7 +302,7 @@ static void step(uint32_t *attaches)
     case 7: change_worker(); break;
     case 8:
         if ((*attaches)++ < ATTACHES_MAX)
-            attach();
+            attach(0);
         break;
     case 9: repair(); break;
     case 10: clock_test_advance(play_draw(&p, 5000)); break;

@@ -115,6 +115,65 @@ static void read_long(struct play *p, shd_dict *d)
     free(buffer);
 }
 
+static int make_room(struct play *p, shd_dict *d)
+{
+    uint64_t freed;
+
+    (void)play_answer(p, shd_dict_resize(d, 512 << 10));
+    (void)play_answer(p, shd_flush_all(d));
+    return play_answer(p, shd_flush_expired(d, 0, &freed));
+}
+
+/* A list whose elements are longer than what is copied at once. */
+static void long_list(struct play *p, shd_dict *d)
+{
+    static const char key[] = "long list";
+    size_t len = 66000 + play_draw(p, 5000), size = some_len(p);
+    unsigned char *value = bytes_of(len), *buffer = bytes_of(size);
+    struct shd_value v;
+    uint64_t length;
+
+    p->doing = "long list";
+    if (make_room(p, d) == SHD_OK)
+        for (uint64_t n = 1 + play_draw(p, 4); n > 0; n--) {
+            int left = (int)play_draw(p, 2);
+
+            (void)play_answer(p, shd_push(d, left, key, sizeof(key),
+                                          SHD_STRING, value,
+                                          n % 3 == 0 ? 10 : len, 0, &length));
+            if (play_draw(p, 2) == 0)
+                (void)play_answer(p, shd_pop(d, left, key, sizeof(key), buffer,
+                                             size, &v));
+        }
+    (void)play_answer(p,
+                      shd_pop(d, 0, key, sizeof(key), buffer, size, &v));
+    free(buffer);
+    free(value);
+}
+
+/* All pages have an owner; then some are given back, and looked for. */
+static void fill_pages(struct play *p, shd_dict *d)
+{
+    unsigned char *value = bytes_of(LONGEST);
+    char key[8] = "fill";
+    uint32_t forced;
+
+    p->doing = "fill";
+    if (make_room(p, d) == SHD_OK)
+        for (uint64_t n = 4 + play_draw(p, 12); n > 0; n--) {
+            size_t len = play_draw(p, 3) != 0 ? 60000 + play_draw(p, 60000)
+                                              : 4000 + play_draw(p, 100);
+
+            key[4] = (char)('a' + play_draw(p, 8));
+            if (play_draw(p, 4) == 0)
+                (void)play_answer(p, shd_delete(d, key, 5));
+            else
+                (void)play_answer(p, shd_store(d, SHD_SET, key, 5, SHD_STRING,
+                                               value, len, 0, 0, 0, &forced));
+        }
+    free(value);
+}
+
 /* ---- what is looked at ---------------------------------------------------------- */
 
 static void read_list(struct play *p, shd_dict *d)
@@ -251,7 +310,7 @@ static void open_one(struct play *p)
 
 void more_op(struct play *p)
 {
-    uint64_t what = play_draw(p, 16);
+    uint64_t what = play_draw(p, 20);
     shd_dict *d = some_dict(p, what >= 6);
 
     p->ops++;
@@ -269,6 +328,12 @@ void more_op(struct play *p)
         look(p, d);
     else if (what < 11)
         read_long(p, d);
-    else if (p->dict[PLAY_SMALL] != NULL && p->dict[PLAY_SHARDED] != NULL)
+    else if (p->dict[PLAY_SMALL] == NULL || p->dict[PLAY_SHARDED] == NULL)
+        play_open(p);
+    else if (what == 16 || what == 17)
+        long_list(p, p->dict[PLAY_SHARDED]);
+    else if (what == 18)
+        fill_pages(p, p->dict[PLAY_SHARDED]);
+    else
         change_long(p, some_dict(p, false));
 }

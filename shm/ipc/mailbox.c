@@ -249,10 +249,10 @@ static int lock_own(const struct mailbox *b, bool listen,
     uint64_t before;
     int rc = object_lock(&b->object, 0);
 
-    for (int i = 0; i < 3 && rc == SHD_OK; i++) {
-        rc = own_box(b, listen, box);
-        if (rc != SHD_BUSY)
-            break;
+    if (rc != SHD_OK)
+        return rc;
+    rc = own_box(b, listen, box);
+    for (int i = 0; i < 3 && rc == SHD_BUSY; i++) {
         before = atomic_load64(&(*box)->owner);
         object_unlock(&b->object, 0);
         rc = mailbox_bury(b, before, false);
@@ -260,6 +260,7 @@ static int lock_own(const struct mailbox *b, bool listen,
             rc = object_lock(&b->object, 0);
         if (rc != SHD_OK)
             return rc;
+        rc = own_box(b, listen, box);
     }
     if (rc == SHD_BUSY)
         rc = object_damaged(&b->object, "the box of this worker is another's");

@@ -749,6 +749,38 @@ START_TEST(a_call_that_is_not_answered_in_time_is_cancelled)
 }
 END_TEST
 
+START_TEST(a_lock_that_is_kept_is_busy_and_nothing_is_damaged)
+{
+    const uint32_t wait_ms = segment->env.wait_ms;
+    int said[2], status;
+    char byte;
+    pid_t pid;
+
+    make(0, 0);
+    ck_assert_int_eq(pipe(said), 0);
+    pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        if (shd_worker_join(segment, NULL) != SHD_OK ||
+            object_lock(&((struct handle_object *)(void *)mailbox)->object,
+                        0) != SHD_OK ||
+            write(said[1], "x", 1) != 1)
+            _exit(1);
+        for (;;)
+            (void)pause();
+    }
+    close(said[1]);
+    ck_assert_int_eq(read(said[0], &byte, 1), 1);
+    close(said[0]);
+    segment->env.wait_ms = 20;
+    expect(shd_mailbox_listen(mailbox), SHD_BUSY);
+    segment->env.wait_ms = wait_ms;
+    ck_assert_int_eq(kill(pid, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    expect(shd_mailbox_listen(mailbox), SHD_OK);
+}
+END_TEST
+
 /* ---- looking and checking ---------------------------------------------- */
 
 START_TEST(peeking_shows_each_and_changes_nothing)
@@ -970,6 +1002,7 @@ int main(void)
     tcase_add_test(c, who_waits_for_room_gets_it);
     tcase_add_test(c, an_armed_bell_rings_for_mail_answers_and_deaths);
     tcase_add_test(c, a_call_that_is_not_answered_in_time_is_cancelled);
+    tcase_add_test(c, a_lock_that_is_kept_is_busy_and_nothing_is_damaged);
     c = new_case(suite, "check");
     tcase_add_test(c, peeking_shows_each_and_changes_nothing);
     tcase_add_loop_test(c, check_names_what_is_damaged, 0,
