@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Elements of lists on a lease, and from list to list. Beside the map there is
- * an array of what is leased: an element, and which list it is of. That is lost
- * when the list is no longer that one: deleted, expired and gone, evicted,
- * stored over.
+ * an array of what is leased: an element, and which list it is of. That is
+ * lost when the list is no longer that one: deleted, expired and gone,
+ * evicted, stored over.
  */
 #include "tests/model/world.h"
 
@@ -57,9 +57,8 @@ static void op_ltake(struct world *w, uint32_t k)
         return;
     if (rc == SHD_NOMEM) {
         /* As long as what a lease takes. */
-        struct naive_value as_long = {.type = SHD_STRING,
-                                      .bytes = w->pool,
-                                      .len = ROUNDING - 32};
+        struct naive_value as_long = {
+            .type = SHD_STRING, .bytes = w->pool, .len = ROUNDING - 32};
 
         check_no_element(w, k, &as_long);
         compare(w, k);
@@ -89,10 +88,12 @@ static void op_lease_end(struct world *w)
     w->lease[i] = w->lease[--w->leases];
     learn(w, l.k);
     rc = done ? shd_lack(w->dict, l.number) : shd_lnack(w->dict, l.number);
-    expect(w, rc, done ? naive_done(e, l.list)
-                       : naive_back(e, l.list, l.left, &l.value));
-    expect(w, done ? shd_lnack(w->dict, l.number)
-                   : shd_lack(w->dict, l.number), SHD_LOST);
+    expect(w, rc,
+           done ? naive_done(e, l.list)
+                : naive_back(e, l.list, l.left, &l.value));
+    expect(w,
+           done ? shd_lnack(w->dict, l.number) : shd_lack(w->dict, l.number),
+           SHD_LOST);
     e->changed_since = true;
     if (!e->stored)
         learn(w, l.k);
