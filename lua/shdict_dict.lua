@@ -785,12 +785,14 @@ function Dict.account(self)
     return account
 end
 
-require "shdict_beyond" (Dict, {
+local shared = {
     dict_of = dict_of,
     key_text = key_text,
     milliseconds = milliseconds,
     reason = reason
-})
+}
+require "shdict_beyond" (Dict, shared)
+require "shdict_lists" (Dict, shared)
 
 -- The object for a handle just opened: closed with the last reference to it,
 -- unless its segment has been closed before. The finalizers of a dict and of

@@ -1213,8 +1213,8 @@ SHD_API SHD_MUST int shd_llen(shd_dict *dict, const void *key,
  * with the errors of both, but all or nothing, and the value is copied to buf.
  * SHD_NOTFOUND also if the list it comes from has been deleted, or evicted, in
  * the meantime. Whatever fails, the element is back at the end that it was at.
- * Nobody ever has it twice; while it goes from one shard to another it is for a
- * moment in neither list, and the other one may be there without an element.
+ * Nobody ever has it twice; while it goes from one shard to another it is for
+ * a moment in neither list, and the other one may be there without an element.
  * One that dies has moved it or not: what is between two shards goes on, or
  * back, with the next shd_reap, or when somebody finds that list empty. Takes
  * the shards' locks, one at a time. */
@@ -1239,9 +1239,9 @@ SHD_API SHD_MUST int shd_ltake(shd_dict *dict, int left, const void *key,
                                struct shd_value *v, uint64_t *lease);
 
 /* Ends a lease that shd_ltake gave this worker: the element is done; it goes
- * back. SHD_LOST: this worker has no such lease (it was ended, or is of another
- * process), or its list has gone, and the element with it. Takes the lock of
- * its shard; all or nothing. */
+ * back. SHD_LOST: this worker has no such lease (it was ended, or is of
+ * another process), or its list has gone, and the element with it. Takes the
+ * lock of its shard; all or nothing. */
 SHD_API SHD_MUST int shd_lack(shd_dict *dict, uint64_t lease);
 SHD_API SHD_MUST int shd_lnack(shd_dict *dict, uint64_t lease);
 

@@ -11,7 +11,8 @@
 
 #include <stdio.h>
 
-/* ---- of the dead --------------------------------------------------------- */
+/* ---- of the dead ---------------------------------------------------------
+ */
 
 int lease_look(const struct dict *d, uint32_t shard)
 {
@@ -69,7 +70,8 @@ int lease_reap_all(const struct guard_env *env)
     return first == SHD_OK ? SHD_OK : error_set(first, "%s", why);
 }
 
-/* ---- ends of lists ------------------------------------------------------- */
+/* ---- ends of lists -------------------------------------------------------
+ */
 
 /* Is it worth another look? Nothing was found at that key. */
 static bool found_more(const struct dict *d, const void *key, size_t len,
@@ -147,8 +149,8 @@ static int end_lease(shd_dict *dict, uint64_t lease, enum lease_end end)
     int rc = writer(dict);
 
     return rc != SHD_OK ? rc
-                        : leases_end(&dict->dict,
-                                     dict->owner->env.incarnation, lease, end);
+                        : leases_end(&dict->dict, dict->owner->env.incarnation,
+                                     lease, end);
 }
 
 int shd_lack(shd_dict *dict, uint64_t lease)

@@ -87,12 +87,12 @@ static int leased_check(const struct dict *d, uint32_t shard, uint32_t first,
     uint32_t back = ref, at = first;
 
     for (; at != 0; n++) {
-        int rc = n >= max ? fail(report, size,
-                                 "a list has more leased elements than there "
-                                 "are leases",
-                                 ref)
-                          : node_check(d, dict_owner(shard), at, t, report,
-                                       size);
+        int rc = n >= max
+                     ? fail(report, size,
+                            "a list has more leased elements than there "
+                            "are leases",
+                            ref)
+                     : node_check(d, dict_owner(shard), at, t, report, size);
         const struct lease *l;
         const struct cell *c;
 
@@ -149,17 +149,16 @@ static int list_nodes_check(const struct dict *d, uint32_t owner,
     return SHD_OK;
 }
 
-static int list_check_all(const struct dict *d, uint32_t shard,
-                          struct cell *e, uint32_t ref,
-                          const struct place *at, struct tally *t,
-                          char *report, size_t size)
+static int list_check_all(const struct dict *d, uint32_t shard, struct cell *e,
+                          uint32_t ref, const struct place *at,
+                          struct tally *t, char *report, size_t size)
 {
-    int rc =
-        list_nodes_check(d, dict_owner(shard), e, ref, t, report, size);
+    int rc = list_nodes_check(d, dict_owner(shard), e, ref, t, report, size);
 
-    return rc == SHD_OK ? leased_check(d, shard, entry_list(&d->pages, e)->leased,
-                                       ref, at, t, report, size)
-                        : rc;
+    return rc == SHD_OK
+               ? leased_check(d, shard, entry_list(&d->pages, e)->leased, ref,
+                              at, t, report, size)
+               : rc;
 }
 
 /* Under root number `root` of the array of that grain; of none: GRAINS. */
@@ -231,9 +230,9 @@ static int entry_check(const struct dict *d, uint32_t shard, uint32_t grain,
         if (rc != SHD_OK)
             return rc;
     }
-    return v.type == SHD_LIST ? list_check_all(d, shard, &e->cell, ref, &at, t,
-                                               report, size)
-                              : SHD_OK;
+    return v.type == SHD_LIST
+               ? list_check_all(d, shard, &e->cell, ref, &at, t, report, size)
+               : SHD_OK;
 }
 
 static int tree_of_root(const struct dict *d, uint32_t shard, uint32_t grain,
@@ -423,9 +422,9 @@ static int lease_check(const struct dict *d, uint32_t shard, uint32_t ref,
         return fail(report, size, "a lease that was never given", ref);
     if ((node == 0) != (stage == LEASE_LANDED || stage == LEASE_RETURNED))
         return fail(report, size, "a lease's stage is not its element's", ref);
-    if (node != 0 && (c == NULL || slab_cell_bytes(&d->pages, owner, node) == 0 ||
-                      cell_kind(c->meta) != CELL_NODE ||
-                      c->word[LEASE_LINK] != ref))
+    if (node != 0 &&
+        (c == NULL || slab_cell_bytes(&d->pages, owner, node) == 0 ||
+         cell_kind(c->meta) != CELL_NODE || c->word[LEASE_LINK] != ref))
         return fail(report, size, "a lease is of what is not leased", ref);
     *with_node += node != 0;
     return SHD_OK;
@@ -464,8 +463,7 @@ static int leases_check(const struct dict *d, uint32_t shard, struct tally *t,
                  "dict: shard %u counts %u leases and its tree holds %llu, "
                  "%llu of elements; %llu elements are leased",
                  shard, d->shard[shard].n_leases, (unsigned long long)n,
-                 (unsigned long long)with_node,
-                 (unsigned long long)t->leased);
+                 (unsigned long long)with_node, (unsigned long long)t->leased);
         return SHD_CORRUPT;
     }
     return SHD_OK;

@@ -3,6 +3,9 @@
 #include "shm/base/error.h"
 #include "shm/dict/index.h"
 
+/* Nodes looked at under one root, for one hash. */
+#define BELOW_STEPS 4096u
+
 static struct cell *node_at(const struct dict *d, uint32_t ref)
 {
     struct cell *c = cell_at(&d->pages, ref, SLAB_CELL_MIN);
@@ -117,8 +120,9 @@ static void lease_fill(struct lease *l, const struct lease_add *a,
 }
 
 /* Inside a transaction: the first of the chain. */
-static int chain_push(const struct dict *d, struct txn *t, struct entry_list *l,
-                      uint32_t entry, uint32_t node, uint32_t lease)
+static int chain_push(const struct dict *d, struct txn *t,
+                      struct entry_list *l, uint32_t entry, uint32_t node,
+                      uint32_t lease)
 {
     struct cell *n = node_at(d, node), *old = NULL;
     uint32_t first = atomic_load32(&l->leased);
@@ -162,8 +166,7 @@ int lease_add(const struct dict *d, uint32_t shard, struct txn *t,
 {
     struct shard *s = &d->shard[shard];
     struct cell *entry = cell_at(&d->pages, a->of, SLAB_CELL_MIN);
-    struct entry_list *l =
-        entry == NULL ? NULL : entry_list(&d->pages, entry);
+    struct entry_list *l = entry == NULL ? NULL : entry_list(&d->pages, entry);
     uint64_t given = atomic_load64(&s->lease_count) + 1, list;
     struct tree_path path;
     uint32_t ref;
@@ -262,7 +265,8 @@ int lease_moved(const struct dict *d, uint32_t shard, struct txn *t,
         return damaged(d);
     if (node != NULL)
         txn_store32(t, &node->word[LEASE_LINK], new);
-    return tree_replace(t, &d->pages.nodes, &d->shard[shard].leases, path, new);
+    return tree_replace(t, &d->pages.nodes, &d->shard[shard].leases, path,
+                        new);
 }
 
 /* ---- its list ---------------------------------------------------------- */
@@ -298,7 +302,7 @@ static int entry_below(const struct dict *d, const uint32_t *root,
     const uint32_t hash =
         (uint32_t)atomic_load64(&l->order) & ((1u << GRAIN_MAX) - 1);
     uint32_t stack[2 * TREE_DEPTH_MAX], depth = 0;
-    uint64_t steps = (uint64_t)d->pages.max * (PAGE_BYTES / SLAB_CELL_MIN);
+    uint32_t steps = BELOW_STEPS;
 
     stack[depth++] = atomic_load32(root);
     while (depth > 0) {

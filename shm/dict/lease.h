@@ -14,8 +14,9 @@
  *
  *   entry {first, last, count, leased} -> node -> node -> 0    NEXT
  *                                |         |       |
- *                                |       lease   lease         word 2, both ways
- *   shard.leases ----------------+---------+-------+           by (holder, number)
+ *                                |       lease   lease         word 2, both
+ * ways shard.leases ----------------+---------+-------+           by (holder,
+ * number)
  *
  * Whose list it is a lease knows by the key's order and by the number of the
  * first lease that this chain had: so it finds the entry, wherever that has
@@ -120,7 +121,8 @@ uint32_t lease_class(void);
 
 /* Inside a transaction: the element at `node`, which is in no list, is leased
  * out of the list of the entry at `of`. number 0: a new one, else one that
- * has been given. *number gets it. SHD_NOMEM: of the class there is no cell. */
+ * has been given. *number gets it. SHD_NOMEM: of the class there is no cell.
+ */
 struct lease_add {
     uint64_t holder, number, order;
     uint32_t of, node, how, class;
@@ -152,7 +154,8 @@ int lease_entry(const struct dict *d, uint32_t shard, const struct lease *l,
 int lease_unlink(const struct dict *d, struct txn *t, const struct lease *l,
                  uint32_t entry);
 
-/* Inside a transaction: the node, in no list, becomes an element at that end. */
+/* Inside a transaction: the node, in no list, becomes an element at that end.
+ */
 #define LEASE_RETURN_WORDS 6u
 int lease_node_push(const struct dict *d, struct txn *t, uint32_t entry,
                     uint32_t node, bool left);
@@ -205,7 +208,8 @@ int list_entry_make(struct attempt *a, struct txn *t, const struct item *list,
 int store_arrive(const struct dict *d, const struct item *element,
                  const void *key, size_t key_len, struct lease_add *arrival);
 
-/* ---- leases.c: every change of one lease. Each takes the shard's lock ---- */
+/* ---- leases.c: every change of one lease. Each takes the shard's lock ----
+ */
 
 /* What becomes of one. */
 enum lease_end { LEASE_DONE, LEASE_BACK };
@@ -239,8 +243,8 @@ int leases_holder(const struct dict *d, uint32_t shard, uint64_t after,
 /* How many that holder has in all shards. Takes no lock. */
 int leases_held(const struct dict *d, uint64_t holder, uint64_t *count);
 
-/* A dead holder's leases in the shard come to their end: what it had goes back,
- * or where it was moved to. */
+/* A dead holder's leases in the shard come to their end: what it had goes
+ * back, or where it was moved to. */
 int leases_give_back(const struct dict *d, uint32_t shard, uint64_t holder);
 
 #endif

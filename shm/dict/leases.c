@@ -71,7 +71,8 @@ int leases_take(const struct dict *d, bool left, const void *key, size_t len,
     return rc;
 }
 
-/* ---- one of them --------------------------------------------------------- */
+/* ---- one of them ---------------------------------------------------------
+ */
 
 /* A lease under the lock of its shard. */
 struct held {
@@ -145,8 +146,8 @@ static int back(struct held *h)
 static bool is_alone(const struct held *h)
 {
     const struct entry *e = entry_at(&h->d->pages, h->entry);
-    struct entry_list *l = entry_list(&h->d->pages,
-                                      (struct cell *)(uintptr_t)&e->cell);
+    struct entry_list *l =
+        entry_list(&h->d->pages, (struct cell *)(uintptr_t)&e->cell);
     const struct cell *node = cell_at(&h->d->pages, h->node, SLAB_CELL_MIN);
 
     return l != NULL && node != NULL && atomic_load32(&l->count) == 0 &&
@@ -349,8 +350,7 @@ int leases_holder(const struct dict *d, uint32_t shard, uint64_t after,
         rc = reading_try(&r);
         if (rc != SHD_OK)
             return rc;
-        rc = !dict_enter(d, shard)
-                 ? SHD_GONE
+        rc = !dict_enter(d, shard) ? SHD_GONE
              : atomic_load32(&d->shard[shard].n_leases) == 0
                  ? 0
                  : lease_after(d, shard, after, UINT64_MAX, &l);
@@ -409,8 +409,8 @@ int leases_held(const struct dict *d, uint64_t holder, uint64_t *count)
 }
 
 /* With the lock: gives some back, the last one first, so that they stand as
- * they did. 1: there may be more, before *number. 0: there are none. 2: *number
- * is of a move. */
+ * they did. 1: there may be more, before *number. 0: there are none. 2:
+ * *number is of a move. */
 static int back_some(const struct dict *d, uint32_t shard, uint64_t holder,
                      uint64_t *number)
 {
@@ -437,7 +437,7 @@ static int back_some(const struct dict *d, uint32_t shard, uint64_t holder,
 int leases_give_back(const struct dict *d, uint32_t shard, uint64_t holder)
 {
     uint64_t number = UINT64_MAX;
-    int rc = 1;
+    int rc = 1, first = SHD_OK;
 
     /* Each round begins before the number that the last one ended with. */
     while (rc > 0) {
@@ -446,10 +446,13 @@ int leases_give_back(const struct dict *d, uint32_t shard, uint64_t holder)
             return rc;
         rc = back_some(d, shard, holder, &number);
         unlock(d, shard);
+        /* A move that another shard is too busy for keeps none of the others
+         * from coming back. */
         if (rc == 2) {
-            rc = leases_resolve(d, holder, number, shard);
-            rc = rc == SHD_OK ? 1 : rc;
+            int moved = leases_resolve(d, holder, number, shard);
+
+            first = first == SHD_OK ? moved : first;
         }
     }
-    return rc;
+    return rc < 0 ? rc : first;
 }

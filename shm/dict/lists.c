@@ -39,7 +39,7 @@ struct push_call {
     uint64_t *length;
     uint64_t pushed;             /* the length after it */
     uint32_t class, entry_class; /* to take cells from: `prepare` */
-    struct lease_add *arrival; /* it comes on a lease; NULL: it is pushed */
+    struct lease_add *arrival;   /* it comes on a lease; NULL: it is pushed */
 };
 
 static int damaged(const struct attempt *a)
@@ -314,7 +314,8 @@ static int too_big(const struct dict *d, const void *key, size_t len)
 }
 
 /* c->element and the list's key are set. */
-static inline __attribute__((always_inline)) int push_run(const struct dict *d, struct push_call *c)
+static inline __attribute__((always_inline)) int push_run(const struct dict *d,
+                                                          struct push_call *c)
 {
     struct attempt a;
     int rc = item_shape(d, &c->list);

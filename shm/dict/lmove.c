@@ -24,7 +24,8 @@
 static_assert(RELINK_WORDS <= GUARD_UNDO_MAX, "log");
 static_assert(MAKE_WORDS <= GUARD_UNDO_MAX, "log");
 
-/* ---- within a shard ------------------------------------------------------ */
+/* ---- within a shard ------------------------------------------------------
+ */
 
 struct here {
     struct end_call call;
@@ -45,17 +46,17 @@ static int leave(const struct attempt *a, struct txn *t, bool empty)
         return room_used(a->d, a->at.shard, t, a->old);
     /* The trees may have changed since it was looked up. */
     rc = forest_path_of(a->d, a->at.shard, a->old, &at, &path);
-    return rc == 1 ? room_remove(a->d, a->at.shard, t, &at, &path,
-                                 ROOM_DELETED)
-                   : rc;
+    return rc == 1
+               ? room_remove(a->d, a->at.shard, t, &at, &path, ROOM_DELETED)
+               : rc;
 }
 
 /* Inside a transaction: out of the one list, into the other. */
 static int relink(const struct attempt *a, struct txn *t,
                   const struct list_end *end, uint32_t to, bool left)
 {
-    bool empty = to != a->old &&
-                 atomic_load64(entry_list_counts(end->list)) == 1;
+    bool empty =
+        to != a->old && atomic_load64(entry_list_counts(end->list)) == 1;
     int rc = list_unlink(a, t, end);
 
     if (rc == SHD_OK)
@@ -80,8 +81,7 @@ static int into_list(struct attempt *a, const struct here *h, uint32_t to,
 }
 
 static int into_new(struct attempt *a, const struct here *h,
-                    struct attempt *to,
-                    const struct list_end *end)
+                    struct attempt *to, const struct list_end *end)
 {
     struct slab *slab = &a->shard->slab;
     uint32_t class, entry;
@@ -126,12 +126,11 @@ static int within(const struct dict *d, const struct lmove *m,
                   const struct place *to, void *buf, size_t size,
                   struct shd_value *v)
 {
-    struct here h = {.call = {.act = move_here},
-                     .m = m,
-                     .list = {.key = m->to,
-                              .key_len = m->to_len,
-                              .type = SHD_LIST},
-                     .to = *to};
+    struct here h = {
+        .call = {.act = move_here},
+        .m = m,
+        .list = {.key = m->to, .key_len = m->to_len, .type = SHD_LIST},
+        .to = *to};
     int rc = item_shape(d, &h.list);
 
     if (rc != SHD_OK)
@@ -142,7 +141,8 @@ static int within(const struct dict *d, const struct lmove *m,
                      &h.call);
 }
 
-/* ---- between shards ------------------------------------------------------ */
+/* ---- between shards ------------------------------------------------------
+ */
 
 /* Moves of this process that could not be brought to their end, for a lock was
  * busy: who comes next tries again. What finds no place here waits until this
@@ -241,7 +241,6 @@ int store_lmove(const struct dict *d, const struct lmove *m, void *buf,
     struct place to = place_of_key(d, m->to, m->to_len);
 
     lmove_go_on(d);
-    return from.shard == to.shard
-               ? within(d, m, &to, buf, size, v)
-               : between(d, m, to.shard, buf, size, v);
+    return from.shard == to.shard ? within(d, m, &to, buf, size, v)
+                                  : between(d, m, to.shard, buf, size, v);
 }

@@ -110,8 +110,8 @@ static int put_leased(struct copy *c, const struct dict *d, uint32_t ref,
 {
     for (; count > 0; count--) {
         const struct cell *node = cell_at(&d->pages, ref, SLAB_CELL_MIN);
-        const struct lease *l = node == NULL ? NULL
-                                             : lease_at(d, lease_of(node));
+        const struct lease *l =
+            node == NULL ? NULL : lease_at(d, lease_of(node));
         int rc = l == NULL                ? SHD_CORRUPT
                  : count % COPY_LOOK == 0 ? copy_still(c)
                                           : SHD_OK;
@@ -131,7 +131,7 @@ static int put_elements(struct copy *c, const struct dict *d, uint32_t entry,
                         struct cell *e, uint64_t count)
 {
     const struct entry_list *l = entry_list(&d->pages, e);
-    uint32_t ref = l == NULL     ? 0
+    uint32_t ref = l == NULL    ? 0
                    : count == 0 ? entry
                                 : atomic_load32(&l->first);
     uint64_t n = 0;

@@ -277,8 +277,8 @@ static int on_key(struct world *w, const struct words *c, bool *known)
         return shd_pop(w->dict, left, key, len, bytes, sizeof(bytes), &v);
     if (strcmp(verb, "lmove") == 0)
         return shd_lmove(w->dict, c->word[3][0] == 'l', key, len,
-                         c->word[3][1] == 'l', c->word[2],
-                         strlen(c->word[2]), bytes, sizeof(bytes), &v);
+                         c->word[3][1] == 'l', c->word[2], strlen(c->word[2]),
+                         bytes, sizeof(bytes), &v);
     if (strcmp(verb, "ltake") == 0 || strcmp(verb, "rtake") == 0)
         return as_holder(w, left, key, len);
     *known = false;

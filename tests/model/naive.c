@@ -33,6 +33,7 @@ void naive_clear(struct naive_entry *e)
 {
     e->stored = false;
     e->list_len = 0;
+    e->leased = 0;
     e->version = 0;
 }
 
@@ -40,8 +41,11 @@ static void put(struct naive_entry *e, uint32_t type,
                 const struct naive_value *v, uint64_t deadline_ms,
                 int32_t flags)
 {
+    static uint64_t ids;
+
     naive_clear(e);
     e->stored = true;
+    e->list_id = ++ids;
     e->type = type;
     e->value = *v;
     e->flags = flags;
@@ -173,13 +177,9 @@ void naive_flush(struct naive_entry *e, uint64_t now_ms)
     e->flushed = true;
 }
 
-int naive_push(struct naive_entry *e, uint64_t now_ms, bool left,
-               const struct naive_value *v, uint64_t *length)
+static void insert(struct naive_entry *e, bool left,
+                   const struct naive_value *v)
 {
-    if (!naive_is_live(e, now_ms))
-        put(e, SHD_LIST, &(struct naive_value){.type = SHD_LIST}, 0, 0);
-    if (e->type != SHD_LIST)
-        return SHD_NOTLIST;
     if (e->list_len == e->list_room) {
         e->list_room = e->list_room * 2 + 8;
         e->list = realloc(e->list, e->list_room * sizeof(*e->list));
@@ -194,7 +194,18 @@ int naive_push(struct naive_entry *e, uint64_t now_ms, bool left,
     } else {
         e->list[e->list_len] = *v;
     }
-    *length = ++e->list_len;
+    e->list_len++;
+}
+
+int naive_push(struct naive_entry *e, uint64_t now_ms, bool left,
+               const struct naive_value *v, uint64_t *length)
+{
+    if (!naive_is_live(e, now_ms))
+        put(e, SHD_LIST, &(struct naive_value){.type = SHD_LIST}, 0, 0);
+    if (e->type != SHD_LIST)
+        return SHD_NOTLIST;
+    insert(e, left, v);
+    *length = e->list_len;
     return SHD_OK;
 }
 
@@ -205,6 +216,8 @@ int naive_pop(struct naive_entry *e, uint64_t now_ms, bool left,
         return SHD_NOTFOUND;
     if (e->type != SHD_LIST)
         return SHD_NOTLIST;
+    if (e->list_len == 0)
+        return SHD_NOTFOUND;
     e->list_len--;
     if (left) {
         *v = e->list[0];
@@ -212,8 +225,41 @@ int naive_pop(struct naive_entry *e, uint64_t now_ms, bool left,
     } else {
         *v = e->list[e->list_len];
     }
-    if (e->list_len == 0)
+    if (e->list_len + e->leased == 0)
         naive_clear(e);
+    return SHD_OK;
+}
+
+int naive_take(struct naive_entry *e, uint64_t now_ms, bool left,
+               struct naive_value *v, uint64_t *id)
+{
+    int rc;
+
+    e->leased++;
+    rc = naive_pop(e, now_ms, left, v);
+    if (rc != SHD_OK)
+        e->leased--;
+    *id = e->list_id;
+    return rc;
+}
+
+int naive_done(struct naive_entry *e, uint64_t id)
+{
+    if (!e->stored || e->list_id != id)
+        return SHD_LOST;
+    e->leased--;
+    if (e->list_len + e->leased == 0)
+        naive_clear(e);
+    return SHD_OK;
+}
+
+int naive_back(struct naive_entry *e, uint64_t id, bool left,
+               const struct naive_value *v)
+{
+    if (!e->stored || e->list_id != id)
+        return SHD_LOST;
+    e->leased--;
+    insert(e, left, v);
     return SHD_OK;
 }
 

@@ -34,6 +34,8 @@ struct naive_entry {
     bool flushed;         /* by flush_all: how long ago it expired is open */
     struct naive_value *list;
     size_t list_len, list_room;
+    size_t leased;    /* elements of it */
+    uint64_t list_id; /* no two lists have the same */
 
     uint64_t version; /* as given out since the last change; 0: unknown */
     uint64_t newest;  /* that was ever given out */
@@ -62,6 +64,14 @@ int naive_push(struct naive_entry *e, uint64_t now_ms, bool left,
                const struct naive_value *v, uint64_t *length);
 int naive_pop(struct naive_entry *e, uint64_t now_ms, bool left,
               struct naive_value *v);
+
+/* An element on a lease: *id is its list's. It is done, or goes back to that
+ * end: SHD_LOST if that is not the key's list any more. */
+int naive_take(struct naive_entry *e, uint64_t now_ms, bool left,
+               struct naive_value *v, uint64_t *id);
+int naive_done(struct naive_entry *e, uint64_t id);
+int naive_back(struct naive_entry *e, uint64_t id, bool left,
+               const struct naive_value *v);
 int naive_llen(const struct naive_entry *e, uint64_t now_ms,
                uint64_t *length);
 

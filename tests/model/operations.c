@@ -56,6 +56,15 @@ static struct item item_of(const struct world *w, uint32_t k,
                          .number = v->number};
 }
 
+void check_no_element(struct world *w, uint32_t k,
+                      const struct naive_value *element)
+{
+    struct item item = item_of(w, k, element, 0);
+
+    expect(w, item_shape_node(&w->dict->dict, &item), SHD_OK);
+    check_nomem(w, k, &item, NULL);
+}
+
 /* After a change that gave `forcible`; `before` is the dict's info then. */
 void check_forced(struct world *w, const struct shd_dict_info *before,
                   bool allowed, uint32_t forcible)
@@ -251,7 +260,7 @@ static void op_pop(struct world *w, uint32_t k)
     int rc;
 
     learn(w, k);
-    if (naive_is_live(e, now()) && e->type == SHD_LIST)
+    if (naive_is_live(e, now()) && e->type == SHD_LIST && e->list_len > 0)
         n = e->list[left ? 0 : e->list_len - 1];
     canary_set(w, size);
     rc = shd_pop(w->dict, left, w->keys[k].bytes, w->keys[k].len, w->buffer,
@@ -582,6 +591,10 @@ static void list_op(struct world *w)
         if (naive_llen(e, now(), &wanted) == SHD_OK && length != wanted)
             fail(w, "%" PRIu64 " elements, should be %" PRIu64, length,
                  wanted);
+        return;
+    }
+    if (one_in(w, 3)) {
+        lease_op(w, k);
         return;
     }
     bool full = e->stored && e->type == SHD_LIST &&

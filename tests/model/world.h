@@ -46,7 +46,19 @@ struct key {
     bool disturbed; /* changed during it */
 };
 
+#define LEASES_MAX 64u
+
+/* An element that is out on a lease. */
+struct model_lease {
+    uint64_t number, list;
+    uint32_t k;
+    bool left;
+    struct naive_value value;
+};
+
 struct world {
+    struct model_lease lease[LEASES_MAX + 1];
+    uint32_t leases;
     const struct config *config;
     uint64_t seed, ops_asked, random, op, stores;
     const unsigned char *data; /* not NULL: draws come from it, not random */
@@ -131,6 +143,13 @@ void check_forced(struct world *w, const struct shd_dict_info *before,
 
 /* beyond.c: one operation that ngx.shared.DICT lacks. */
 void beyond_op(struct world *w, uint32_t k);
+
+/* operations.c: may there be no room for an element of a list? */
+void check_no_element(struct world *w, uint32_t k,
+                      const struct naive_value *element);
+
+/* lists.c: what is done with leases, and from list to list. */
+void lease_op(struct world *w, uint32_t k);
 
 /* operations.c: walks over everything; then the bookkeeping must add up. */
 void audit(struct world *w);

@@ -43,7 +43,8 @@ static void fill(const char *key, unsigned count)
         expect(push(0, key, 10 * i, i), SHD_OK);
 }
 
-/* ---- leases -------------------------------------------------------------- */
+/* ---- leases --------------------------------------------------------------
+ */
 
 START_TEST(a_leased_element_is_nobody_elses)
 {
@@ -329,8 +330,8 @@ START_TEST(leases_outlive_the_moving_of_cells)
         if (i % 4 != 0)
             expect(shd_lack(dict, lease[i]), SHD_OK);
     }
-    for (unsigned i = 0; store(SHD_SET | SHD_SAFE, "big", 1000 * i, i, 0, 0,
-                               NULL) == SHD_OK;
+    for (unsigned i = 0;
+         store(SHD_SET | SHD_SAFE, "big", 1000 * i, i, 0, 0, NULL) == SHD_OK;
          i++)
         sound();
     ck_assert_uint_gt(info().moves, 0);
@@ -382,7 +383,8 @@ START_TEST(a_full_dict_leases_nothing_and_gives_back_without_room)
 }
 END_TEST
 
-/* ---- the dead ------------------------------------------------------------ */
+/* ---- the dead ------------------------------------------------------------
+ */
 
 START_TEST(what_a_dead_worker_had_comes_back)
 {
@@ -502,7 +504,8 @@ START_TEST(leases_show_as_held)
 }
 END_TEST
 
-/* ---- checks and repair ------------------------------------------------------ */
+/* ---- checks and repair
+ * ------------------------------------------------------ */
 
 static struct lease *the_lease(void)
 {
@@ -646,14 +649,15 @@ int main(void)
     tcase_add_loop_test(one, lists_under_keys_of_any_length_lease, 0, 6);
     tcase_add_test(one, a_buffer_too_small_leases_nothing);
     tcase_add_test(one, refusals_are_those_of_a_pop);
-    tcase_add_loop_test(one, who_has_an_element_of_a_list_that_went_has_lost_it,
-                        0, 4);
-    tcase_add_test(
-        one, an_expired_list_gets_its_elements_back_and_stays_expired);
+    tcase_add_loop_test(
+        one, who_has_an_element_of_a_list_that_went_has_lost_it, 0, 4);
+    tcase_add_test(one,
+                   an_expired_list_gets_its_elements_back_and_stays_expired);
     tcase_add_test(one, leases_end_in_any_order);
     tcase_add_test(one, leases_outlive_the_moving_of_cells);
     tcase_add_test(one, eviction_takes_leased_elements_along);
-    tcase_add_test(one, a_full_dict_leases_nothing_and_gives_back_without_room);
+    tcase_add_test(one,
+                   a_full_dict_leases_nothing_and_gives_back_without_room);
     suite_add_tcase(s, one);
     tcase_add_test(dead, what_a_dead_worker_had_comes_back);
     tcase_add_loop_test(dead, who_finds_nothing_looks_for_the_dead, 0, 3);

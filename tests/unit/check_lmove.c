@@ -36,8 +36,8 @@ static int lmove(const char *from, int from_left, const char *to, int to_left,
                      strlen(to), bytes_out, VALUE_MAX, v);
 }
 
-static void moves(const char *from, int from_left, const char *to,
-                  int to_left, size_t len, unsigned seed)
+static void moves(const char *from, int from_left, const char *to, int to_left,
+                  size_t len, unsigned seed)
 {
     struct shd_value v;
 
@@ -80,7 +80,8 @@ static const char *start_two(bool same)
     return key_beside("l", same);
 }
 
-/* ---- moving --------------------------------------------------------------- */
+/* ---- moving ---------------------------------------------------------------
+ */
 
 /* All four pairs of ends, to a list that is there or not. */
 START_TEST(an_element_moves_from_end_to_end)
@@ -277,7 +278,8 @@ START_TEST(an_expiry_is_the_lists_own)
 }
 END_TEST
 
-/* ---- a move between shards, cut off ---------------------------------------- */
+/* ---- a move between shards, cut off ----------------------------------------
+ */
 
 /* The first steps of a move by a worker that then dies: 1 pinned, 2 copied, 3
  * landed. */

@@ -155,6 +155,19 @@ static void must(struct play *p, int rc)
         play_fail(p, "%s: %s", shd_strerror_name(rc), shd_last_error());
 }
 
+/* Some elements are out on a lease. */
+static void lease(struct play *p, shd_dict *d, uint64_t n)
+{
+    struct key k = make_key(n);
+    unsigned char *buf = malloc(2000);
+    struct shd_value v;
+    int rc = shd_ltake(d, n & 1, k.bytes, k.len, buf, 2000, &v, &p->lease);
+
+    must(p, rc == SHD_NOMEM || rc == SHD_NOTFOUND ? SHD_OK : rc);
+    free(buf);
+    free(k.bytes);
+}
+
 static void fill(struct play *p, shd_dict *d, uint64_t keys, bool plain)
 {
     for (uint64_t n = 0; n < keys; n++) {
@@ -170,6 +183,8 @@ static void fill(struct play *p, shd_dict *d, uint64_t keys, bool plain)
 
                 must(p, rc == SHD_NOMEM ? SHD_OK : rc);
             }
+            if (!plain)
+                lease(p, d, n);
         } else {
             must(p, store(d, SHD_SET, n, SHD_NUMBER, 0, 0, 0));
         }
@@ -516,6 +531,19 @@ static void look_at_segment(struct play *p)
     (void)answer(p, shd_segment_info(p->readonly, &i));
 }
 
+static int lmove(struct play *p, shd_dict *d, const struct key *from,
+                 unsigned char *buf, size_t size)
+{
+    struct key to = make_key(play_draw(p, KEYS + 32));
+    struct shd_value v;
+    int rc = shd_lmove(d, (int)play_draw(p, 2), from->bytes, from->len,
+                       (int)play_draw(p, 2), to.bytes, to.len, buf, size, &v);
+
+    check_string(p, rc, &v, size);
+    free(to.bytes);
+    return rc;
+}
+
 static void change_key(struct play *p, shd_dict *d)
 {
     uint64_t n = some_key(p);
@@ -529,7 +557,7 @@ static void change_key(struct play *p, shd_dict *d)
     double result;
     int rc;
 
-    switch (play_draw(p, 12)) {
+    switch (play_draw(p, 15)) {
     case 0:
         p->doing = "delete";
         rc = shd_delete(d, k.bytes, k.len);
@@ -577,6 +605,20 @@ static void change_key(struct play *p, shd_dict *d)
         p->doing = "pop";
         rc = shd_pop(d, (int)play_draw(p, 2), k.bytes, k.len, buf, size, &v);
         check_string(p, rc, &v, size);
+        break;
+    case 10:
+        p->doing = "ltake";
+        rc = shd_ltake(d, (int)play_draw(p, 2), k.bytes, k.len, buf, size, &v,
+                       &p->lease);
+        check_string(p, rc, &v, size);
+        break;
+    case 11:
+        p->doing = "end of a lease";
+        rc = play_draw(p, 2) ? shd_lack(d, p->lease) : shd_lnack(d, p->lease);
+        break;
+    case 12:
+        p->doing = "lmove";
+        rc = lmove(p, d, &k, buf, size);
         break;
     default:
         p->doing = "push";

@@ -41,6 +41,7 @@ struct play {
     uint64_t ops;
     uint64_t codes[1 - SHD_ERROR_LAST_]; /* how often each came back */
     const char *doing;
+    uint64_t lease;  /* the last of a list's element */
     bool unrepaired; /* the last repair came to no good end */
 };
 
