@@ -301,6 +301,7 @@ START_TEST(in_the_middle_everything_works)
         if (turn > 1)
             (void)go_on(root);
         sound();
+        has_all(0, KEYS); /* before stores help */
         do_all(turn);
         sound();
         if (!is_moving())
@@ -325,7 +326,8 @@ START_TEST(stores_end_a_change_that_was_left)
     start_moving(_i);
     capacity = info().capacity_bytes;
     from = (uint32_t)((int)grain_now() + moves[_i].finer);
-    most = 64 + 4 * (2 * KEYS / 8 + 2 * (unsigned)index_roots(inner, from) / 256);
+    most =
+        64 + 4 * (2 * KEYS / 8 + 2 * (unsigned)index_roots(inner, from) / 256);
     while (is_moving()) {
         char key[24];
 
