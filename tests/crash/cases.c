@@ -410,6 +410,8 @@ const struct crash_case CASES[] = {
     {"queue: commit with a delay", 64, 0, 0, N, 0, 0, "qopen 8;qpush 10 30;qreserve 500", "qcommit 20"},
     {"queue: cancel", 64, 0, 0, SAME | N, 0, 0, "qopen 8;qpush 10;qreserve 500", "qcancel"},
     {"queue: drain", 64, 0, 0, S, 0, 0, "qopen 8;qpush 10;qpush 900;qpush 10 50;qpush 10 60;qpush 10 70", "qdrain 0"},
+    {"queue: drain some", 64, 0, 0, S, 0, 0, "qopen 8;qpush 10;qpush 900;qpush 10 50", "qdrain 0 1"},
+    {"queue: another in its place", 64, 0, 0, 0, 0, 0, "qopen 8;qpush 10;as 0 qarm", "replaceq q 4"},
     {"queue: put dead letters back", 64, 0, 0, S, 0, 0, "qopen 8 1;qpush 10;qpush 20;qtake;qnack;qtake;qnack", "qrequeue"},
     {"queue: restore a message", 64, 0, 0, N, 0, 0, "qopen 8;qpush 10", "put q 300 1 2 9"},
     {"queue: restore a message that is older", 64, 0, 0, 0, 0, 0, "qopen 8;put q 10 1 0 9;as 0 qarm", "put q 20 1 0 3"},
@@ -441,6 +443,7 @@ const struct crash_case CASES[] = {
     {"open, and every recovery", 16, 0, 0, N, 0, 0, "", "open other 8192"},
     {"destroy a dict", 64, 0, 0, 0, 0, 0, "open other 16384", "destroy other"},
     {"destroy, and every recovery", 16, 0, 0, N, 0, 0, "open other 8192", "destroy other"},
+    {"destroy a dict as any object", 64, 0, 0, 0, 0, 0, "open other 16384", "drop other"},
     {"open in the place of a destroyed one", 64, 0, 0, 0, 0, 0, "open other 16384;destroy other", "open next 8192"},
 
     {"destroy nothing", 64, 0, 0, SAME, 0, 0, "set a 10", "?destroy other"},

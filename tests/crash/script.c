@@ -480,7 +480,8 @@ static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
     if (strcmp(verb, "qcancel") == 0)
         return shd_queue_cancel(q, lease);
     if (strcmp(verb, "qdrain") == 0)
-        return shd_queue_drain(q, (uint32_t)number(c, 1), 0, NULL);
+        return shd_queue_drain(q, (uint32_t)number(c, 1),
+                               (uint64_t)number(c, 2), NULL);
     if (strcmp(verb, "qrequeue") == 0)
         return shd_queue_requeue(q, 0, NULL);
     *known = false;

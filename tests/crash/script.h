@@ -32,7 +32,7 @@
  *   qtakes COUNT   qpops COUNT
  *   qacks FIRST COUNT           of the last taken together
  *   qbury                       qtake and qnack in one
- *   qdrain WHICH   qrequeue   qdestroy   qarm (the bell of who asks)
+ *   qdrain WHICH [MAX]   qrequeue   qdestroy   qarm (the bell of who asks)
  *   as WORKER COMMAND           another worker of the test, 1: the operator
  *   topic, lock ...             see script_ipc.h
  *   break ...                   see script_break.h

@@ -398,6 +398,24 @@ static int put_message(struct world *w)
                : rc;
 }
 
+/* Another queue in the place of the one that is there, as a restore does. */
+static int replace_queue(struct world *w)
+{
+    struct guard_env *env = &w->segment->env;
+    struct shd_queue_options o = {.struct_size = sizeof(o),
+                                  .capacity_bytes = number(2, 8) * 1024};
+    struct catalogue_object c;
+    struct queue q;
+    int rc = catalogue_find(env, word(1), &c);
+
+    if (rc != SHD_OK)
+        return rc;
+    env->replacing = c.generation;
+    rc = queue_open(env, word(1), &o, true, &q);
+    env->replacing = 0;
+    return rc;
+}
+
 int script_ipc(struct world *w, char *const word_of[], int count, bool *known)
 {
     int rc;
@@ -415,6 +433,8 @@ int script_ipc(struct world *w, char *const word_of[], int count, bool *known)
         return make_mailbox(w);
     if (is("put"))
         return put_message(w);
+    if (is("replaceq"))
+        return replace_queue(w);
     if (is("drop"))
         return shd_object_destroy(w->segment, word(1));
     rc = on_topic(w, known);

@@ -24,6 +24,7 @@
  *   serve M WORKER LEN         listens, is asked by that worker, and answers
  *   look M   giveup M          at, or of, the first it has sent
  *   put Q LEN STATE ATTEMPTS ID DELAY   a message, as a restore does
+ *   replaceq Q KIB      another queue in its place, as a restore does
  *   drop OBJECT         destroys it
  */
 #ifndef SHD_TESTS_CRASH_SCRIPT_IPC_H
