@@ -352,9 +352,10 @@ SHD_API SHD_MUST int shd_segment_repair(shd_segment *segment,
  * and semaphores with the tokens they have given. It does not depend on the
  * layout of segments: one of another build, or machine, can be restored.
  *   Not in it: what belongs to workers (locks held, places in line, cursors
- * without a name, what is in mailboxes, which come back empty; a message that is leased is in it as one that came back, one
- * that is reserved is not), entries that have expired, versions (VERSIONS: the
- * dict is another one), counters, and free room.
+ * without a name, what is in mailboxes, which come back empty; a message or an
+ * element that is leased is in it as one that came back, a message that is
+ * reserved is not), entries that have expired, versions (VERSIONS: the dict is
+ * another one), counters, and free room.
  *
  * WHAT IS CONSISTENT. Each shard of a dict is saved as it was at one moment,
  * and so is each queue, topic and lock; a dict of one shard (below 4 MiB, or

@@ -228,7 +228,7 @@ const struct crash_case CASES[] = {
     {"compact lists with leased elements", 32, 0, 0, S, 0, 0, "rpush l 50;fill k 80 60;rpush l 51;ltake l;fill m 80 60;rpush l 52;rpush l 53;ltake l;fill o 90 60;thin k 80 1;thin m 80 2", "set a 1500"},
     {"shrink with leased elements", 64, 0, 0, S, 0, 0, "rpush l 50;rpush l 52;ltake l;fill k 200 60;rpush m 5000;ltake m;thin k 200 2", "resize 32"},
     {"reap one that had leases", 64, 4, 0, SAME | N, 0, 0, "rpush a 10;rpush b 20;rpush c 30;as 1 ltake c;dead 60 ltake a", "reap"},
-    {"reap one that had many", 64, 0, 0, SAME, 0, 0, "rpush a 1;rpush a 2;rpush a 3;rpush a 4;rpush a 5;ltake a;rtake a;ltake a", "reap"},
+    {"reap three that had one each", 64, 0, 0, SAME, 0, 0, "rpush a 1;rpush a 2;rpush a 3;rpush a 4;dead 60 ltake a;dead 60 rtake a;dead 60 ltake a", "reap"},
     {"lease where one died leasing, store #", 64, 0, 0, SAME, 3, 30, "rpush a 10;rpush a 20;dead # ltake a", "rtake a"},
     {"pop what a dead one had leased", 64, 0, 0, N, 0, 0, "rpush a 10;dead 60 ltake a", "lpop a"},
 

@@ -353,7 +353,7 @@ static bool belongs_to_worker(const struct crash_case *c)
     static const char *const WORDS[] = {
         ";as ",    "qack",    "qnack",   "qextend", "qcommit", "qcancel",
         "acquire", "request", "release", "cancel ", "extend ", "unsub ",
-        "sub ",    ";qtake"};
+        "sub ",    ";qtake",  ";ltake",  ";rtake",  "lack",    "lnack"};
 
     for (size_t i = 0; i < sizeof(WORDS) / sizeof(WORDS[0]); i++) {
         if (strstr(c->setup, WORDS[i]) != NULL ||
