@@ -170,10 +170,8 @@ static int many(struct world *w, const struct words *c)
 }
 
 /* "~NAME" is a key too long to lie in its entry. */
-static const char *key_of(const char *word)
+static const char *long_key(const char *word, char *key)
 {
-    static char key[LONG_KEY + 1];
-
     if (word[0] != '~')
         return word;
     memset(key, 'x', LONG_KEY);
@@ -181,8 +179,26 @@ static const char *key_of(const char *word)
     return key;
 }
 
-/* The last one of an element of a list. */
-static uint64_t list_lease;
+static const char *key_of(const char *word)
+{
+    static char key[LONG_KEY + 1];
+
+    return long_key(word, key);
+}
+
+/* From KEY to another. */
+static int move(struct world *w, const struct words *c, const char *key)
+{
+    static char other[LONG_KEY + 1];
+    const char *to = long_key(c->word[2], other), *ends = c->word[3];
+    struct shd_value v;
+
+    return shd_lmove(w->dict, ends[0] == 'l', key, strlen(key),
+                     ends[1] == 'l', to, strlen(to), bytes, sizeof(bytes), &v);
+}
+
+/* Of elements of lists: the last one, and the one before. */
+static uint64_t list_lease, older_lease;
 
 /* As the worker that is to die with what it holds. */
 static int as_holder(struct world *w, int left, const char *key, size_t len)
@@ -192,6 +208,7 @@ static int as_holder(struct world *w, int left, const char *key, size_t len)
     struct shd_value v;
     int rc;
 
+    older_lease = list_lease;
     if (w->holder != 0)
         env->incarnation = w->holder;
     rc = shd_ltake(w->dict, left, key, len, bytes, sizeof(bytes), &v,
@@ -276,9 +293,7 @@ static int on_key(struct world *w, const struct words *c, bool *known)
     if (strcmp(verb, "lpop") == 0 || strcmp(verb, "rpop") == 0)
         return shd_pop(w->dict, left, key, len, bytes, sizeof(bytes), &v);
     if (strcmp(verb, "lmove") == 0)
-        return shd_lmove(w->dict, c->word[3][0] == 'l', key, len,
-                         c->word[3][1] == 'l', c->word[2], strlen(c->word[2]),
-                         bytes, sizeof(bytes), &v);
+        return move(w, c, key);
     if (strcmp(verb, "ltake") == 0 || strcmp(verb, "rtake") == 0)
         return as_holder(w, left, key, len);
     *known = false;
@@ -299,6 +314,7 @@ static int on_lease(struct world *w, const struct words *c, bool *known)
     struct guard_env *env = &w->segment->env;
     uint64_t own = env->incarnation;
     bool done = strcmp(c->word[0], "lack") == 0;
+    uint64_t which = number(c, 1) != 0 ? older_lease : list_lease;
     int rc;
 
     *known = done || strcmp(c->word[0], "lnack") == 0;
@@ -306,7 +322,7 @@ static int on_lease(struct world *w, const struct words *c, bool *known)
         return SHD_OK;
     if (w->holder != 0)
         env->incarnation = w->holder;
-    rc = done ? shd_lack(w->dict, list_lease) : shd_lnack(w->dict, list_lease);
+    rc = done ? shd_lack(w->dict, which) : shd_lnack(w->dict, which);
     env->incarnation = own;
     return rc;
 }
@@ -464,7 +480,8 @@ static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
     if (strcmp(verb, "qcancel") == 0)
         return shd_queue_cancel(q, lease);
     if (strcmp(verb, "qdrain") == 0)
-        return shd_queue_drain(q, (uint32_t)number(c, 1), 0, NULL);
+        return shd_queue_drain(q, (uint32_t)number(c, 1),
+                               (uint64_t)number(c, 2), NULL);
     if (strcmp(verb, "qrequeue") == 0)
         return shd_queue_requeue(q, 0, NULL);
     *known = false;

@@ -9,7 +9,8 @@
  *   num KEY N   del KEY   get KEY   incr KEY N   init KEY N (incr with init)
  *   expire KEY TTL   lpush|rpush KEY LEN   lnum KEY N   lpop|rpop KEY
  *   lmove KEY TO ENDS            ENDS: ll, lr, rl, rr
- *   ltake|rtake KEY   lack   lnack   on a lease; the last one ends
+ *   ltake|rtake KEY   lack [1]   lnack [1]   on a lease; the
+ *                               last one ends, or the one before it
  *   cas KEY LEN   casdel KEY     stores, or deletes, if it is as just read
  *   casno KEY LEN                stores if it is what it is not
  *   version KEY   vset KEY LEN   vdel KEY       the same by version
@@ -31,7 +32,7 @@
  *   qtakes COUNT   qpops COUNT
  *   qacks FIRST COUNT           of the last taken together
  *   qbury                       qtake and qnack in one
- *   qdrain WHICH   qrequeue   qdestroy   qarm (the bell of who asks)
+ *   qdrain WHICH [MAX]   qrequeue   qdestroy   qarm (the bell of who asks)
  *   as WORKER COMMAND           another worker of the test, 1: the operator
  *   topic, lock ...             see script_ipc.h
  *   break ...                   see script_break.h

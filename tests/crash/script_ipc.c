@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "shm/api/handle.h"
+#include "shm/base/clock.h"
 #include "shm/ipc/mailbox.h"
 #include "shm/ipc/permits.h"
+#include "shm/ipc/queue.h"
 #include "shm/ipc/topic.h"
 #include "shm/worker/registry.h"
 
@@ -305,6 +307,38 @@ static uint64_t mail_number(const struct mailbox *b, uint32_t states,
     return 0;
 }
 
+/* Is asked by that worker, and answers: to be cut off in the middle of it. */
+static int serve(struct world *w, const struct mailbox *b, uint64_t asker)
+{
+    struct guard_env *env = &w->segment->env;
+    uint64_t own = env->incarnation, n;
+    size_t len = number(3, 0);
+    struct shd_mail m;
+    int rc = mailbox_listen(b);
+
+    env->incarnation = asker;
+    if (rc == SHD_OK)
+        rc = mailbox_send(b, own, mail_bytes(b, 30), 30, 0, true, 0, &n);
+    env->incarnation = own;
+    if (rc == SHD_OK)
+        rc = mailbox_receive(b, data, sizeof(data), 0, &m);
+    return rc == SHD_OK ? mailbox_answer(b, m.request, mail_bytes(b, len),
+                                         len, 0)
+                        : rc;
+}
+
+static int send_mail(const struct mailbox *b, uint64_t to, size_t len,
+                     uint64_t count)
+{
+    int rc = SHD_OK;
+    uint64_t n;
+
+    for (uint64_t i = 0; rc == SHD_OK && i < count; i++)
+        rc = mailbox_send(b, to, mail_bytes(b, len), len, 0, is("asks"), 0,
+                          &n);
+    return rc;
+}
+
 static int on_mailbox(struct world *w, bool *known)
 {
     uint64_t to = w->incarnation != NULL ? w->incarnation[number(2, 0)] : 0;
@@ -316,7 +350,7 @@ static int on_mailbox(struct world *w, bool *known)
 
     *known = is("listen") || is("mleave") || is("post") || is("ask") ||
              is("fetch") || is("answer") || is("decline") || is("look") ||
-             is("giveup");
+             is("giveup") || is("serve") || is("posts") || is("asks");
     if (!*known)
         return SHD_OK;
     rc = mailbox_open(env_of(w), word(1), NULL, false, &b);
@@ -329,6 +363,10 @@ static int on_mailbox(struct world *w, bool *known)
     if (is("post") || is("ask"))
         return mailbox_send(&b, to, mail_bytes(&b, len), len, number(4, 0),
                             is("ask"), 0, &n);
+    if (is("posts") || is("asks"))
+        return send_mail(&b, to, len, number(4, 1));
+    if (is("serve"))
+        return serve(w, &b, to);
     if (is("fetch"))
         return mailbox_receive(&b, data, sizeof(data), 0, &m);
     if (is("answer")) {
@@ -343,6 +381,39 @@ static int on_mailbox(struct world *w, bool *known)
         return mailbox_cancel(&b, n);
     rc = mailbox_await(&b, n, data, sizeof(data), 0, &m);
     return rc == SHD_DEAD || rc == SHD_LOST ? SHD_OK : rc;
+}
+
+/* A message as a restore puts it. */
+static int put_message(struct world *w)
+{
+    size_t len = number(2, 0);
+    struct queue q;
+    int rc = queue_open(env_of(w), word(1), NULL, false, &q);
+
+    memset(data, (int)(len + number(5, 1)), sizeof(data));
+    return rc == SHD_OK
+               ? queue_put(&q, data, len, (uint32_t)number(3, QUEUE_READY),
+                           (uint32_t)number(4, 0), number(5, 1), 1,
+                           clock_now_ms() + number(6, 50))
+               : rc;
+}
+
+/* Another queue in the place of the one that is there, as a restore does. */
+static int replace_queue(struct world *w)
+{
+    struct guard_env *env = &w->segment->env;
+    struct shd_queue_options o = {.struct_size = sizeof(o),
+                                  .capacity_bytes = number(2, 8) * 1024};
+    struct catalogue_object c;
+    struct queue q;
+    int rc = catalogue_find(env, word(1), &c);
+
+    if (rc != SHD_OK)
+        return rc;
+    env->replacing = c.generation;
+    rc = queue_open(env, word(1), &o, true, &q);
+    env->replacing = 0;
+    return rc;
 }
 
 int script_ipc(struct world *w, char *const word_of[], int count, bool *known)
@@ -360,6 +431,10 @@ int script_ipc(struct world *w, char *const word_of[], int count, bool *known)
         return make_leader(w);
     if (is("mailbox"))
         return make_mailbox(w);
+    if (is("put"))
+        return put_message(w);
+    if (is("replaceq"))
+        return replace_queue(w);
     if (is("drop"))
         return shd_object_destroy(w->segment, word(1));
     rc = on_topic(w, known);

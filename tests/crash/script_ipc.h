@@ -20,7 +20,11 @@
  *   listen M   mleave M        this worker has a box, has none any more
  *   post M WORKER LEN   ask M WORKER LEN [ROOM]   fetch M
  *   answer M LEN   decline M   the first request it has taken
+ *   posts M WORKER LEN COUNT   asks M WORKER LEN COUNT
+ *   serve M WORKER LEN         listens, is asked by that worker, and answers
  *   look M   giveup M          at, or of, the first it has sent
+ *   put Q LEN STATE ATTEMPTS ID DELAY   a message, as a restore does
+ *   replaceq Q KIB      another queue in its place, as a restore does
  *   drop OBJECT         destroys it
  */
 #ifndef SHD_TESTS_CRASH_SCRIPT_IPC_H

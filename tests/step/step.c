@@ -589,11 +589,14 @@ static bool run_number(struct run *r, const struct crash_case *c, uint32_t n,
 /* Which store of a subscription is its last one is told for the traced
  * library: what is a dead one's name here is not. Mail to the worker itself:
  * who asks the kernel about a lock of its own is told that it is free, so in
- * this process it is dead. And what is damaged has no state before. */
+ * this process it is dead. So are answers that are cut off, and how far a
+ * deletion came. And what is damaged has no state before. */
 static bool is_for_traced(const struct crash_case *c)
 {
     return strstr(c->setup, "dead 250 sub") != NULL ||
            strstr(c->setup, "post other 0") != NULL ||
+           strstr(c->setup, "serve other") != NULL ||
+           strstr(c->setup, "ltake a;dead # del") != NULL ||
            strstr(c->operation, "post other 0") != NULL ||
            (c->flags & CASE_REPAIR) != 0;
 }
