@@ -56,6 +56,11 @@ struct found {
     uint32_t rank; /* of two with the same key the higher one stays */
 };
 
+struct found_lease {
+    uint64_t holder, number;
+    uint32_t ref;
+};
+
 struct work {
     const struct dict *d;
     struct shard *shard;
@@ -70,7 +75,7 @@ struct work {
     uint64_t version_max;
     uint64_t elements_lost;
     uint32_t named;
-    uint32_t *leases; /* their cells */
+    struct found_lease *leases;
     size_t n_leases, leases_room;
 };
 
@@ -863,13 +868,15 @@ static bool claim_cell(struct work *w, uint32_t ref, bool claim)
 /* Leases that are kept come into a tree of their own. */
 static bool claim_lease(struct work *w, uint32_t ref, bool claim)
 {
-    if (!claim_cell(w, ref, claim))
+    const struct lease *l = lease_at(w->d, ref);
+
+    if (l == NULL || !claim_cell(w, ref, claim))
         return false;
     if (!claim)
         return true;
     if (w->n_leases == w->leases_room) {
         size_t room = w->leases_room == 0 ? 256 : 2 * w->leases_room;
-        uint32_t *more = realloc(w->leases, room * sizeof(*more));
+        struct found_lease *more = realloc(w->leases, room * sizeof(*more));
 
         if (more == NULL) {
             w->no_memory = true;
@@ -878,7 +885,9 @@ static bool claim_lease(struct work *w, uint32_t ref, bool claim)
         w->leases = more;
         w->leases_room = room;
     }
-    w->leases[w->n_leases++] = ref;
+    w->leases[w->n_leases++] =
+        (struct found_lease){atomic_load64(&l->holder),
+                             atomic_load64(&l->number), ref};
     return true;
 }
 
@@ -1008,10 +1017,9 @@ static int write_roots(struct work *w)
     return rc;
 }
 
-static int by_holder(const void *a, const void *b, void *context)
+static int by_holder(const void *a, const void *b)
 {
-    const struct lease *x = lease_at(context, *(const uint32_t *)a);
-    const struct lease *y = lease_at(context, *(const uint32_t *)b);
+    const struct found_lease *x = a, *y = b;
 
     if (x->holder != y->holder)
         return x->holder < y->holder ? -1 : 1;
@@ -1024,20 +1032,23 @@ static int write_leases(struct work *w)
 {
     struct shard *s = w->shard;
     uint64_t count = atomic_load64(&s->lease_count);
-    uint32_t top = 0;
+    uint32_t *refs = malloc((w->n_leases + 1) * sizeof(*refs)), top = 0;
     int rc;
 
+    if (refs == NULL)
+        return error_set(SHD_NOMEM, "no memory to rebuild the leases");
     if (w->n_leases > 0)
-        qsort_r(w->leases, w->n_leases, sizeof(*w->leases), by_holder,
-                (void *)(uintptr_t)w->d);
+        qsort(w->leases, w->n_leases, sizeof(*w->leases), by_holder);
     for (size_t i = 0; i < w->n_leases; i++) {
-        uint64_t number = lease_at(w->d, w->leases[i])->number;
+        uint64_t number = w->leases[i].number;
 
         if (lease_shard(number) == w->number && number >> 8 > count)
             count = number >> 8;
+        refs[i] = w->leases[i].ref;
     }
-    rc = tree_build(w->d->env->segment, &w->d->pages.nodes, w->leases,
+    rc = tree_build(w->d->env->segment, &w->d->pages.nodes, refs,
                     (uint32_t)w->n_leases, &top);
+    free(refs);
     atomic_store32(&s->leases, top);
     atomic_store32(&s->n_leases, (uint32_t)w->n_leases);
     atomic_store64(&s->lease_count, count);

@@ -583,7 +583,7 @@ static int free_piece(const struct guard_env *env, uint32_t index,
     return rc;
 }
 
-/* Steps 4 for a dying object that no lock protects. */
+/* Steps 4 for a dying object that no lock protects: a copy without a fault. */
 static int finish_off(const struct guard_env *env, uint32_t index,
                       const struct catalogue_object *o)
 {
@@ -664,7 +664,8 @@ int catalogue_create(const struct guard_env *env,
         reading_copy(&old, slot_at(env->segment, former), sizeof(old));
     guard_unlock(own_guard(env));
     /* If not now, a sweep does. */
-    if (rc == SHD_OK && former < env->segment->objects_max)
+    if (rc == SHD_OK && former < env->segment->objects_max &&
+        object_fault(env->segment, &old) == NULL)
         (void)finish_off(env, former, &old);
     return rc;
 }

@@ -367,6 +367,33 @@ static pid_t begin_worker(struct play *p, unsigned who, uint64_t random)
     return pid;
 }
 
+/* Whoever is killed has come to the end of an operation just before: what says
+ * why it is about to die is not cut off. False having told of its end. */
+static bool is_well(unsigned who, pid_t pid)
+{
+    const struct timespec nap = {.tv_nsec = 1000000};
+    uint64_t seen = atomic_load64(&totals->alive[who]);
+    double until = seconds() + STALL_SECONDS;
+    int status;
+    char text[40];
+
+    while (atomic_load64(&totals->alive[who]) == seen) {
+        if (waitpid(pid, &status, WNOHANG) == pid) {
+            printf("  FAIL a worker beside stray writes: %s\n",
+                   ending(status, text));
+            return false;
+        }
+        if (seconds() > until) {
+            printf("  FAIL a worker beside stray writes: no operation came to "
+                   "its end within %d s\n",
+                   STALL_SECONDS);
+            return false;
+        }
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+    }
+    return true;
+}
+
 static unsigned play_beside(void)
 {
     double until = seconds() + budget, killed = seconds(), moved[WORKERS];
@@ -418,6 +445,11 @@ static unsigned play_beside(void)
         if (failed == 0 && seconds() - killed > KILL_MS / 1000.0) {
             unsigned i = (unsigned)(generation++ % WORKERS);
 
+            if (!is_well(i, pid[i])) {
+                failed++;
+                pid[i] = 0;
+                break;
+            }
             (void)__real_kill(pid[i], SIGKILL);
             (void)waitpid(pid[i], NULL, 0);
             pid[i] = begin_worker(&p, i, mix(seed, generation + 100));
@@ -428,6 +460,10 @@ static unsigned play_beside(void)
     for (unsigned i = 0; i < WORKERS; i++) {
         totals->ops += totals->alive[i];
         if (pid[i] > 0) {
+            if (failed == 0 && !is_well(i, pid[i])) {
+                failed++;
+                continue;
+            }
             (void)__real_kill(pid[i], SIGKILL);
             (void)waitpid(pid[i], NULL, 0);
         }
