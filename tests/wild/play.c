@@ -534,7 +534,7 @@ static void look_at_segment(struct play *p)
 static int lmove(struct play *p, shd_dict *d, const struct key *from,
                  unsigned char *buf, size_t size)
 {
-    struct key to = make_key(play_draw(p, KEYS + 32));
+    struct key to = make_key(some_key(p));
     struct shd_value v;
     int rc = shd_lmove(d, (int)play_draw(p, 2), from->bytes, from->len,
                        (int)play_draw(p, 2), to.bytes, to.len, buf, size, &v);
