@@ -500,9 +500,9 @@ const struct crash_case CASES[] = {
     {"unsubscribe, lossless", 16, 0, 0, SAME | N, 0, 0, "topic other 4096 lossless;as 1 sub other -", "unsub other -"},
     {"forget a name", 16, 0, 0, N, 0, 0, "topic other 4096;sub other me;unsub other me;sub other b", "forget other me"},
     {"publish where one died publishing, store #0", 16, 0, 0, S, 1, 5, "topic other 4096;pub other 100 34;dead #0 pub other 300", "pub other 200"},
-    {"publish where one died publishing a little, store #", 16, 0, 0, 0, 1, 12, "topic other 4096;pub other 100 3;dead # pub other 20", "pub other 30"},
-    {"publish where one died publishing two, store #", 16, 0, 0, 0, 9, 17, "topic other 4096;pub other 100 3;dead # pubs other 20 2", "pubs other 30 2"},
-    {"subscribe where one died publishing, store #", 16, 0, 0, 0, 7, 12, "topic other 4096;pub other 100 3;dead # pub other 20", "subnow other me"},
+    {"publish where one died publishing a little, store #", 16, 0, 0, 0, 1, 14, "topic other 4096;pub other 100 3;dead # pub other 20", "pub other 30"},
+    {"publish where one died publishing two, store #", 16, 0, 0, 0, 9, 19, "topic other 4096;pub other 100 3;dead # pubs other 20 2", "pubs other 30 2"},
+    {"subscribe where one died publishing, store #", 16, 0, 0, 0, 7, 14, "topic other 4096;pub other 100 3;dead # pub other 20", "subnow other me"},
     {"publish past the end where one died publishing, store #0", 16, 0, 0, S, 1, 3, "topic other 4096;pub other 100 34;dead #0 pub other 60", "pub other 200"},
     {"reap a subscriber, store #5", 16, 0, 0, SAME | N, 2, 7, "topic other 4096;pub other 20 5;dead #5 sub other me", "reap"},
 
