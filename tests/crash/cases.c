@@ -217,6 +217,7 @@ const struct crash_case CASES[] = {
     {"acknowledge where one died deleting, store #", 64, 0, 0, SAME, 32, 40, "rpush a 10;rpush a 20;ltake a;dead # del a", "?lack"},
     {"give an element back", 64, 0, 0, SAME | N, 0, 0, "rpush a 10;rpush a 20;ltake a", "lnack"},
     {"give the only element back", 64, 0, 0, SAME | N, 0, 0, "rpush a 10;rtake a", "lnack"},
+    {"give back, and nothing else is in the lease's page", 64, 0, 0, SAME | N, 0, 0, "set e 20 5000;rpush aaaaaaaaaaaaaaaaaaaaaaaa 300;ltake aaaaaaaaaaaaaaaaaaaaaaaa;del e", "lnack"},
     {"give one of leased ones back", 64, 0, 0, SAME, 0, 0, "rpush a 10;rpush a 20;rpush a 30;ltake a;ltake a", "lnack"},
     {"push to what is leased", 64, 0, 0, N, 0, 0, "rpush a 10;ltake a", "rpush a 20"},
     {"push to what is leased, left", 64, 0, 0, 0, 0, 0, "rpush a 10;ltake a", "lpushx a 9000 500"},
@@ -356,6 +357,7 @@ const struct crash_case CASES[] = {
     {"a store ends a change of the index, # before", 32, 0, 0, N, 1, 5, "fill k 24 20;dead 80 resize 64;fill m # 20", "add new 20"},
     {"a store ends it in shards, # before", 32, 2, 0, 0, 4, 12, "fill k 40 20;dead 80 resize 64;fill m # 20", "add new 20"},
     {"back where one died at the index, store #0", 32, 0, 0, S, 6, 14, "fill k 24 20;dead #0 resize 64", "resize 32"},
+    {"back to an index that a repair has left, store #0", 32, 0, 0, S, 6, 12, "fill k 24 20;dead #0 resize 64;break index;repair", "resize 32"},
     {"finish where one died at the index, store #0", 32, 0, 0, S | SAME, 6, 12, "fill k 24 20;dead #0 resize 64", "resize 64"},
 
     /* the queue: the last taken or reserved is held by the one that dies */
@@ -386,6 +388,7 @@ const struct crash_case CASES[] = {
     {"queue: acknowledge some at once", 64, 0, 0, N, 0, 0, "qopen 8;qpushes 150 9;qtakes 7", "qacks 2 3"},
     {"queue: acknowledge the last at once", 64, 0, 0, N, 0, 0, "qopen 8;qpushes 10 5;qtakes 5", "qacks 3 2"},
     {"queue: acknowledge at once, and some are gone", 64, 0, 0, N, 0, 0, "qopen 8;qpushes 10 5;qtakes 5;qacks 1 1", "?qacks 0 5"},
+    {"queue: acknowledge at once, and one was given back and taken again", 64, 0, 0, N, 0, 0, "qopen 8;qpushes 10 5;qtakes 2;qagain 1", "?qacks 0 2"},
     {"queue: acknowledge at once those with an end", 64, 0, 0, S, 0, 0, "qopen 8 0 50;qpushes 10 4;qtakes 3", "qacks 0 3"},
     {"queue: go on where one died pushing many, store #8", 64, 0, 0, 0, 0, 5, "qopen 8;qpush 10;dead #8 qpushes 150 4", "qpush 20"},
     {"queue: go on where one died taking many, store #6", 64, 0, 0, S, 0, 2, "qopen 8;qpushes 10 4;dead #6 qtakes 3", "qpop"},
@@ -412,6 +415,7 @@ const struct crash_case CASES[] = {
     {"queue: drain", 64, 0, 0, S, 0, 0, "qopen 8;qpush 10;qpush 900;qpush 10 50;qpush 10 60;qpush 10 70", "qdrain 0"},
     {"queue: drain some", 64, 0, 0, S, 0, 0, "qopen 8;qpush 10;qpush 900;qpush 10 50", "qdrain 0 1"},
     {"queue: another in its place", 64, 0, 0, 0, 0, 0, "qopen 8;qpush 10;as 0 qarm", "replaceq q 4"},
+    {"queue: in the place of a dict", 64, 0, 0, 0, 0, 0, "open other 16384", "replaceq other 4"},
     {"queue: put dead letters back", 64, 0, 0, S, 0, 0, "qopen 8 1;qpush 10;qpush 20;qtake;qnack;qtake;qnack", "qrequeue"},
     {"queue: restore a message", 64, 0, 0, N, 0, 0, "qopen 8;qpush 10", "put q 300 1 2 9"},
     {"queue: restore a message that is older", 64, 0, 0, 0, 0, 0, "qopen 8;put q 10 1 0 9;as 0 qarm", "put q 20 1 0 3"},
@@ -434,6 +438,7 @@ const struct crash_case CASES[] = {
     {"letters: go on where one died moving, store #5", 64, 0, 0, S, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury", "?other qpop"},
     {"letters: reap where one died moving, store #5", 64, 0, 0, SAME, 8, 18, "other qopen 8;qopen 8 1 0 d;other qreserve 50;qpush 10;dead #5 qbury", "reap"},
     {"letters: reap where one died moving, and it is gone, store #5", 64, 0, 0, SAME, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury;qdestroy", "reap"},
+    {"letters: reap where one died moving, and it was repaired, store #5", 64, 0, 0, SAME, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury;break ipc q;repair", "reap"},
     {"letters: destroy it where one died moving, store #5", 64, 0, 0, 0, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury", "qdestroy"},
     {"letters: destroy theirs where one died moving, store #5", 64, 0, 0, 0, 8, 18, "other qopen 8;qopen 8 1 0 d;qpush 10;dead #5 qbury", "other qdestroy"},
 
