@@ -484,7 +484,8 @@ static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
     if (strcmp(verb, "qnack") == 0)
         return shd_queue_nack(q, lease, number(c, 1));
     if (strcmp(verb, "qextend") == 0)
-        return shd_queue_extend(q, lease, number(c, 1));
+        return shd_queue_extend(q, c->count > 2 ? leases[number(c, 2)] : lease,
+                                number(c, 1));
     if (strcmp(verb, "qcommit") == 0)
         return shd_queue_commit(q, lease, number(c, 1), NULL);
     if (strcmp(verb, "qcancel") == 0)
