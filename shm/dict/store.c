@@ -239,7 +239,7 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
         }
         if (fits_in_place(a, item, IN_PLACE_LARGER))
             return store_in_place(a, item);
-        swaps = swap_fits(a, item);
+        swaps = item->has_chain && swap_fits(a, item);
         if (swaps)
             swap_will_store(a);
         else if (item->has_chain)
