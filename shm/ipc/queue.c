@@ -1034,7 +1034,8 @@ int queue_letter_mark(const struct queue *q, uint64_t lease, uint64_t tag,
 }
 
 /* The newest are last, and what arrives is new. */
-struct message *queue_letter_find(const struct queue *q, uint64_t tag)
+struct message *queue_letter_find(const struct queue *q, uint64_t tag,
+                                  uint64_t number)
 {
     uint32_t ref = atomic_load32(&q->header->held.last);
 
@@ -1043,14 +1044,16 @@ struct message *queue_letter_find(const struct queue *q, uint64_t tag)
 
         if (m == NULL)
             break;
-        if (atomic_load64(&m->tag) == tag && queue_state(m) == QUEUE_RESERVED)
+        if (atomic_load64(&m->tag) == tag &&
+            queue_state(m) == QUEUE_RESERVED &&
+            (number == 0 || atomic_load64(&m->lease) == number))
             return m;
         ref = atomic_load32(&m->prev);
     }
     return NULL;
 }
 
-int queue_letter_arrive(const struct queue *q, uint64_t tag)
+int queue_letter_arrive(const struct queue *q, uint64_t tag, uint64_t number)
 {
     struct message *m;
     struct txn t;
@@ -1058,7 +1061,7 @@ int queue_letter_arrive(const struct queue *q, uint64_t tag)
 
     if (rc != SHD_OK)
         return rc;
-    m = queue_letter_find(q, tag);
+    m = queue_letter_find(q, tag, number);
     if (m == NULL)
         rc = SHD_NOTFOUND;
     if (rc == SHD_OK) {

@@ -151,11 +151,13 @@ int queue_letter_room(const struct queue *q, size_t len, uint64_t *lease);
 int queue_letter_mark(const struct queue *q, uint64_t lease, uint64_t tag,
                       uint64_t from, uint64_t pushed_ms);
 
-/* The reservation with that tag becomes ready. SHD_NOTFOUND: none has it. */
-int queue_letter_arrive(const struct queue *q, uint64_t tag);
+/* The reservation with that tag becomes ready: the newest, or the one that has
+ * that number (message.lease). SHD_NOTFOUND: there is none. */
+int queue_letter_arrive(const struct queue *q, uint64_t tag, uint64_t number);
 
-/* With the lock: it, or NULL. */
-struct message *queue_letter_find(const struct queue *q, uint64_t tag);
+/* With the lock: it, or NULL. number 0: the newest. */
+struct message *queue_letter_find(const struct queue *q, uint64_t tag,
+                                  uint64_t number);
 
 /* ---- queue.c for queue_batch.c ------------------------------------------ */
 
