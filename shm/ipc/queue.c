@@ -1010,7 +1010,10 @@ int queue_arm(const struct queue *q, uint32_t place, int64_t *again_ms)
 
 int queue_letter_room(const struct queue *q, size_t len, uint64_t *lease)
 {
-    return reserve(q, len, 0, lease);
+    struct wait_end by;
+    int rc = wait_begin(&by, 0);
+
+    return rc == SHD_OK ? reserve(q, len, &by, lease) : rc;
 }
 
 int queue_letter_mark(const struct queue *q, uint64_t lease, uint64_t tag,
