@@ -250,11 +250,8 @@ static int returned(struct held *h)
     begin(h, &t, BACK_WORDS);
     if (h->entry != 0)
         rc = put_back(h, &t);
-    if (rc == SHD_OK && h->node != 0)
+    if (rc == SHD_OK)
         rc = lease_stage_set(h->d, &t, h->lease, LEASE_RETURNED);
-    else if (rc == SHD_OK)
-        txn_store32(&t, &h->lease->cell.len,
-                    lease_how(is_left(h), LEASE_RETURNED, lease_to(h->lease)));
     return attempt_end(&t, rc);
 }
 
