@@ -85,8 +85,6 @@ const struct crash_case CASES[] = {
     {"chain out of a list", 64, 0, 0, 0, 0, 0, "rpush a 10;rpush a 9000", "rpop a"},
     {"long chain", 256, 0, 0, 0, 0, 0, "set b 100", "set a 100000"},
     {"set a value in two cells", 512, 0, 0, N, 0, 0, "", "set a 1700"},
-    {"set a short value in two cells", 512, 0, 0, 0, 0, 0, "fill k 9 690", "set a 690"},
-    {"short value in two cells over a long one", 512, 0, 0, 0, 0, 0, "set a 1900", "set a 690"},
     {"value in two cells over one", 512, 0, 0, 0, 0, 0, "set a 1700", "set a 1900"},
     {"small over a value in two cells", 512, 0, 0, 0, 0, 0, "set a 2500", "set a 10"},
     {"delete a value in two cells", 512, 0, 0, N, 0, 0, "set a 3000", "del a"},
