@@ -340,6 +340,36 @@ START_TEST(who_comes_late_finds_a_move_over)
 }
 END_TEST
 
+START_TEST(a_move_is_told_as_leases_of_both_shards)
+{
+    for (int steps = 1; steps <= 3; steps++) {
+        const char *to = start_two(false);
+        struct shd_lease_info l = {.struct_size = sizeof(l)};
+        unsigned n = 0;
+        char key[16];
+        size_t len;
+
+        fill("l", 1);
+        dies_moving(to, steps);
+        while (shd_lease_next(dict, &l, key, sizeof(key), &len) == SHD_OK) {
+            const char *list = l.shard == dict_place(inner, "l", 1).shard
+                                   ? "l"
+                                   : to;
+
+            ck_assert_uint_eq(l.moving, 1);
+            ck_assert_uint_eq(l.dead, 1);
+            ck_assert_uint_eq(l.len, l.type == SHD_STRING ? 10 : 0);
+            ck_assert_uint_eq(len, l.type == 0 ? 0 : strlen(list));
+            ck_assert_int_eq(memcmp(key, list, len), 0);
+            n++;
+        }
+        ck_assert_uint_eq(n, steps == 1 ? 1 : 2);
+        expect(shd_reap(segment, NULL), SHD_OK);
+        sound();
+    }
+}
+END_TEST
+
 /* A process that has the shard's lock, and stands still. */
 static pid_t sits_on(uint32_t shard)
 {
@@ -471,6 +501,7 @@ int main(void)
     tcase_add_loop_test(move, a_refused_move_leaves_all_as_it_was, 0, 2);
     tcase_add_test(move, without_room_the_element_is_back);
     tcase_add_loop_test(move, an_expiry_is_the_lists_own, 0, 2);
+    tcase_add_test(move, a_move_is_told_as_leases_of_both_shards);
     tcase_add_test(
         move, a_move_that_a_busy_lock_keeps_from_its_end_ends_with_a_later_call);
     tcase_add_test(move, a_dead_workers_move_is_done_or_not);
