@@ -92,6 +92,7 @@ const struct crash_case CASES[] = {
     {"value in a cell and a page over one", 512, 0, 0, N, 0, 0, "set a 5000", "set a 7000"},
     {"value in a cell and a page for one alike", 512, 0, 0, N, 0, 0, "plain a 4100;plain b 10", "plain a 4104"},
     {"value in a cell and a spare page", 512, 0, 0, N, 0, 0, "plain b 10;plain a 4100;plain a 4102", "plain a 4104"},
+    {"value in a cell and a page for one of # bytes", 512, 0, 0, 0, 4096, 4112, "plain a 4104;plain b 10", "plain a #"},
     {"chain for a value in a cell and a page", 512, 0, 0, 0, 0, 0, "plain a 4080", "plain a 9000"},
     {"value in a cell and a page for one alike evicts", 512, 0, 0, S, 0, 0, "fill k 110 5000;plain a 4100", "plain a 4104"},
     {"small over a value in a cell and a page", 512, 0, 0, 0, 0, 0, "set a 8100", "set a 10"},
