@@ -551,23 +551,25 @@ static bool check_push(struct check *c, uint32_t ref)
 {
     uint32_t depth = c->path.depth;
     unsigned char *node = tree_node(c->segment, c->kind, ref), *above = NULL;
+    bool red; /* as it was at one moment */
 
     if (node == NULL)
         return failed(c, "a link leads outside the segment", ref);
+    red = is_red(c->kind, node);
     for (uint32_t i = 0; i < depth; i++) {
         if (c->path.ref[i] == ref)
             return failed(c, "a cycle", ref);
     }
     if (depth > 0)
         above = tree_node(c->segment, c->kind, c->path.ref[depth - 1]);
-    if (is_red(c->kind, node) && above == NULL)
+    if (red && above == NULL)
         return failed(c, "the root is red", ref);
-    if (is_red(c->kind, node) && is_red(c->kind, above))
+    if (red && is_red(c->kind, above))
         return failed(c, "a red node has a red child", ref);
     if (!push(&c->path, ref))
         return failed(c, "too deep for a red-black tree", ref);
     c->blacks[depth] =
-        (depth > 0 ? c->blacks[depth - 1] : 0) + !is_red(c->kind, node);
+        (depth > 0 ? c->blacks[depth - 1] : 0) + !red;
     return true;
 }
 
