@@ -993,7 +993,7 @@ enum { /* shd_store */
  *   an element   24 + value (number: 8)
  *   a chain      what would be over 4096: a cell of 4096 for each 4072 bytes,
  *                one for the rest + 24, and 8 instead of the value
- * Of more than 1024 bytes an entry without a chain takes two smaller ones, for
+ * Of more than 512 bytes an entry without a chain takes two smaller ones, for
  * 32 more, if that is a twentieth less (in a dict of 64 pages or more).
  * The cells of one size and one shard share pages of 4096 bytes; the dict has
  * shd_dict_info.pages of them.

@@ -12,7 +12,7 @@
  *   an entry    32 + key padded to 8 (over 1024 bytes: 16, and the padded key
  *               opens a chain) + 8 with flags + value (a list: 16)
  *   an element  24 + value
- *   a value     whose cell would be over 1024 bytes, in a dict of 64 pages and
+ *   a value     whose cell would be over 512 bytes, in a dict of 64 pages and
  *               more: by two cells, if they are a twentieth smaller than one:
  *               what fits into the first beside the entry and 8, and the rest
  *               + 24

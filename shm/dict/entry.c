@@ -7,9 +7,9 @@
 #include <string.h>
 
 #define NODE_VALUE_AT ((uint32_t)sizeof(struct cell))
-/* What fits into a cell of that size is in one: those are at most a quarter
- * larger than the next, and two cost a store half as much again. */
-#define SPLIT_BYTES 1024u
+/* What fits into a cell of that size is in one: there two are seldom a
+ * twentieth smaller, and cost a store half as much again. */
+#define SPLIT_BYTES 512u
 #define SPLIT_PAGES_MIN 64u
 
 static uint32_t key_len_of(const struct cell *c)

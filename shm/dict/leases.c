@@ -250,23 +250,21 @@ static int returned(struct held *h)
     begin(h, &t, BACK_WORDS);
     if (h->entry != 0)
         rc = put_back(h, &t);
-    if (rc == SHD_OK && h->node != 0)
+    if (rc == SHD_OK)
         rc = lease_stage_set(h->d, &t, h->lease, LEASE_RETURNED);
-    else if (rc == SHD_OK)
-        txn_store32(&t, &h->lease->cell.len,
-                    lease_how(is_left(h), LEASE_RETURNED, lease_to(h->lease)));
     return attempt_end(&t, rc);
 }
 
-/* Where it comes from: 1: the copy is the element; 0: it is not. *to: the
- * shard it is moved to, if that is told. */
+#define HERE_GONE 2
+
+/* Where it comes from: 1: the copy is the element; 0: it is not; HERE_GONE:
+ * there is no lease. *to: the shard it is moved to, if that is told. */
 static int here(struct held *h, uint64_t holder, uint64_t number, uint32_t *to)
 {
     int rc = find(h, holder, number);
 
-    /* Without a lease here there is no element either: a repair took it. */
     if (rc != 1)
-        return rc == 0 ? 1 : rc;
+        return rc == 0 ? HERE_GONE : rc;
     if (lease_stage(h->lease) == LEASE_PLAIN)
         return SHD_LOST;
     *to = lease_to(h->lease);
@@ -329,9 +327,14 @@ int leases_resolve(const struct dict *d, uint64_t holder, uint64_t number,
         return SHD_OK; /* no move's */
     if (landed < 0)
         return landed;
+    /* Who saw the lease there still is late: another has seen to it all. */
+    if (landed == HERE_GONE && to == lease_shard(number))
+        return SHD_OK;
     if (to >= d->shards || to == lease_shard(number))
         return dict_damaged(d, "something is moved to no shard");
-    int rc = there(d, to, holder, number, landed == 1);
+    /* Without a lease here there is no element here either: of a copy that is
+     * there all the same, a repair took the original. */
+    int rc = there(d, to, holder, number, landed != 0);
 
     return rc == SHD_OK ? over(d, holder, number) : rc;
 }

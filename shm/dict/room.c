@@ -251,6 +251,27 @@ static int collect_chain(const struct dict *d, uint32_t shard, struct txn *t,
     return rc;
 }
 
+/* The same of a chain that is garbage itself; `next` comes after it. */
+static int collect_loose(const struct dict *d, uint32_t shard, struct txn *t,
+                         uint32_t next, int *left)
+{
+    uint32_t *garbage = &d->shard[shard].garbage, rest;
+    struct cell *c;
+    int rc = collect_chain(d, shard, t, garbage, left);
+
+    if (rc != SHD_OK)
+        return rc;
+    rest = atomic_load32(garbage);
+    c = cell_at(&d->pages, rest, sizeof(*c));
+    if (rest == 0)
+        txn_store32(t, garbage, next);
+    else if (c == NULL)
+        return dict_damaged(d, "a chain leads outside");
+    else
+        txn_store32(t, &c->word[CHAIN_GARBAGE], next);
+    return SHD_OK;
+}
+
 /* Frees the first node of a list on the garbage, or of its chain. */
 static int collect_list(const struct dict *d, uint32_t shard, struct txn *t,
                         struct entry_list *l, uint32_t entry, int *left)
@@ -320,17 +341,9 @@ static int collect_some(const struct dict *d, uint32_t shard, struct txn *t,
         return dict_damaged(d, "the garbage leads outside");
     meta = atomic_load32(&c->meta);
     next = atomic_load32(&c->word[CHAIN_GARBAGE]);
-    if (cell_kind(meta) == CELL_CHAIN) {
-        uint32_t rest = atomic_load32(&c->word[CHAIN_NEXT]);
-        struct cell *r = cell_at(&d->pages, rest, sizeof(*r));
-
-        if (rest != 0 && r == NULL)
-            return dict_damaged(d, "a chain leads outside");
-        if (rest != 0) {
-            txn_store32(t, &r->word[CHAIN_GARBAGE], next);
-            next = rest;
-        }
-    } else if (has_attachments(c)) {
+    if (cell_kind(meta) == CELL_CHAIN)
+        return collect_loose(d, shard, t, next, left);
+    if (has_attachments(c)) {
         if ((meta & CELL_TYPE_MASK) == SHD_LIST) {
             struct entry_list *l = entry_list(&d->pages, c);
 

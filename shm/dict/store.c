@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A short value of the same size class is written over the old one, logged
- * word by word. Any other store fills a fresh cell and swings one link.
+ * word by word. A long one over a long one gets another chain (swap.h). Any
+ * other store fills a fresh cell and swings one link.
  */
 #include "shm/dict/store.h"
 #include "shm/base/error.h"
 #include "shm/dict/attempt.h"
 #include "shm/dict/over.h"
 #include "shm/dict/read.h"
+#include "shm/dict/swap.h"
 
 #include <string.h>
 
@@ -207,7 +209,7 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
 {
     int steps = 0;
     int rc = SHD_OK;
-    bool built = false;
+    bool built = false, swaps;
 
     /* A page may be left where two kinds of cells find none. */
     if (a->room.larger && item->prefix != 0) {
@@ -237,7 +239,10 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
         }
         if (fits_in_place(a, item, IN_PLACE_LARGER))
             return store_in_place(a, item);
-        if (item->has_chain)
+        swaps = item->has_chain && swap_fits(a, item);
+        if (swaps)
+            swap_will_store(a);
+        else if (item->has_chain)
             attempt_will_link(a);
         if (item->has_chain && item->prefix == 0 && !built) {
             rc = attempt_build_chain(a, item, PENDING_ENTRY, &steps);
@@ -247,7 +252,8 @@ int store_locked(struct attempt *a, uint32_t op, struct item *item)
             built = true;
             continue;
         }
-        rc = store_anew(a, item, &class);
+        rc = swaps ? swap_store(a, item, &class)
+                   : store_anew(a, item, &class);
         if (rc != SHD_NOMEM)
             break;
         rc = attempt_make_room(a, class, &steps);

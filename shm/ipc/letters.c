@@ -36,6 +36,7 @@ struct letter {
     const struct message *m;
     uint64_t from, pushed_ms;
     uint32_t len, stage;
+    bool resumed; /* somebody has begun with it: a copy may be there */
 };
 
 /* ---- one move at a time in this process --------------------------------- */
@@ -93,9 +94,10 @@ static void set_stage(const struct queue *q, struct txn *t, uint32_t stage,
                 (uint64_t)stage << 32 | letter);
 }
 
-static void describe(const struct message *m, uint32_t stage,
+static void describe(const struct message *m, uint32_t stage, bool resumed,
                      struct letter *l)
 {
+    l->resumed = resumed;
     l->m = m;
     l->stage = stage;
     l->len = m == NULL ? 0 : atomic_load32(&m->len);
@@ -144,7 +146,7 @@ static int take_over(const struct queue *q, struct letter *l)
         txn_commit(&t);
     }
     if (rc == 1)
-        describe(stage == LETTER_PINNED ? pinned(q) : NULL, stage, l);
+        describe(stage == LETTER_PINNED ? pinned(q) : NULL, stage, true, l);
     object_unlock(&q->object, 0);
     return rc;
 }
@@ -190,7 +192,7 @@ static int pin(const struct queue *q, const struct queue *to,
             rc = 1;
     }
     if (rc == 1)
-        describe(m, LETTER_PINNED, l);
+        describe(m, LETTER_PINNED, false, l);
     object_unlock(&q->object, 0);
     return rc;
 }
@@ -313,7 +315,7 @@ static int has_copy(const struct queue *to, uint64_t tag)
 
     if (rc != SHD_OK)
         return rc;
-    rc = queue_letter_find(to, tag) != NULL;
+    rc = queue_letter_find(to, tag, 0) != NULL;
     object_unlock(&to->object, 0);
     return rc;
 }
@@ -377,7 +379,7 @@ static int carry(const struct queue *q, const struct queue *to,
     int rc = SHD_OK;
 
     if (l->stage == LETTER_PINNED) {
-        rc = has_copy(to, tag);
+        rc = l->resumed ? has_copy(to, tag) : 0;
         if (rc == 0)
             rc = copy(q, to, l);
         if (rc == SHD_FULL || rc == SHD_NOMEM || rc == SHD_TOOBIG ||
@@ -390,7 +392,7 @@ static int carry(const struct queue *q, const struct queue *to,
     }
     /* A queue that goes in the middle of it leaves the copy. */
     if (rc >= 0 || rc == SHD_GONE)
-        rc = queue_letter_arrive(to, tag);
+        rc = queue_letter_arrive(to, tag, 0);
     if (rc == SHD_OK || is_missing(rc))
         rc = over(q);
     if (rc != SHD_OK && rc != SHD_GONE)
@@ -514,8 +516,10 @@ int letters_gather(const struct queue *q)
 
 /* ---- what dead movers have left ----------------------------------------- */
 
-/* A tagged copy whose holder is not at it. */
-static int settle_one(const struct queue *to, uint64_t tag)
+/* A tagged copy whose holder is not at it. It alone may be handed out: until
+ * this looks, another worker may have ended its move, and a letter of the next
+ * one, pinned where it comes from, has the same tag. */
+static int settle_one(const struct queue *to, uint64_t tag, uint64_t number)
 {
     const struct guard_env *env = to->object.env;
     bool moves = false;
@@ -537,14 +541,14 @@ static int settle_one(const struct queue *to, uint64_t tag)
             return move_all(&q);
         break;
     }
-    rc = queue_letter_arrive(to, tag);
+    rc = queue_letter_arrive(to, tag, number);
     return rc == SHD_NOTFOUND ? SHD_OK : rc;
 }
 
 static int settle(const struct queue *to)
 {
     const struct guard_env *env = to->object.env;
-    uint64_t tag[TAGS_MAX];
+    uint64_t tag[TAGS_MAX], number[TAGS_MAX];
     uint32_t tags = 0, ref;
     int rc = object_lock(&to->object, 0);
 
@@ -562,13 +566,15 @@ static int settle(const struct queue *to)
             break;
         holder = atomic_load64(&m->holder);
         if (atomic_load64(&m->tag) != 0 &&
-            (holder == env->incarnation || registry_is_dead(env, holder)))
+            (holder == env->incarnation || registry_is_dead(env, holder))) {
+            number[tags] = atomic_load64(&m->lease);
             tag[tags++] = atomic_load64(&m->tag);
+        }
         ref = atomic_load32(&m->after);
     }
     object_unlock(&to->object, 0);
     for (uint32_t i = 0; rc == SHD_OK && i < tags; i++)
-        rc = settle_one(to, tag[i]);
+        rc = settle_one(to, tag[i], number[i]);
     return rc;
 }
 

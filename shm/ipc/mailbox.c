@@ -378,8 +378,10 @@ static bool should_look(const struct mailbox *b)
 
 /* With the lock, which is let go of, and finding no room: true once it is
  * worth another look. */
-static bool wait_for_room(const struct mailbox *b, uint64_t until, int *rc)
+static bool wait_for_room(const struct mailbox *b, struct wait_end *by,
+                          int *rc)
 {
+    uint64_t until = wait_until(by);
     struct guard_wait *w = object_place(&b->object, MAILBOX_WAIT_ROOM);
     bool look = should_look(b);
     uint32_t turn;
@@ -417,7 +419,7 @@ static void describe(const struct mailbox *b, struct txn *t, struct message *m,
 
 /* Locks, with a box of its own and room in the other's. */
 static int lock_with_room(const struct mailbox *b, uint64_t to, uint64_t cells,
-                          uint64_t until, struct mailbox_box **own,
+                          struct wait_end *by, struct mailbox_box **own,
                           struct mailbox_box **box, struct cells_run *run)
 {
     int rc = SHD_OK;
@@ -434,7 +436,7 @@ static int lock_with_room(const struct mailbox *b, uint64_t to, uint64_t cells,
             return rc;
         }
         rc = SHD_OK;
-        if (wait_for_room(b, until, &rc) || rc != SHD_OK)
+        if (wait_for_room(b, by, &rc) || rc != SHD_OK)
             continue;
         if (!registry_is_dead(b->object.env, to))
             return SHD_FULL;
@@ -487,11 +489,12 @@ static int move_written(const struct mailbox *b, struct mailbox_box *own,
 /* The bytes are written; now it is sent. What cannot be is dropped. The box had
  * room before, and may be full by now. */
 static int send_written(const struct mailbox *b, uint64_t to, uint64_t number,
-                        uint32_t state, uint64_t until)
+                        uint32_t state, struct wait_end *by)
 {
     struct mailbox_box *own, *box;
     struct mail_notice n;
     struct message *m;
+    bool too_late = false;
     int rc, failed = SHD_OK;
 
     mail_notice_begin(&n);
@@ -513,11 +516,11 @@ static int send_written(const struct mailbox *b, uint64_t to, uint64_t number,
                                         (uint64_t)atomic_load32(&m->cells) >
                                     b->box_cells)
             failed = SHD_FULL;
-        if (failed != SHD_FULL || until == 0)
+        if (failed != SHD_FULL || too_late || wait_until(by) == 0)
             break;
         failed = SHD_OK;
-        if (!wait_for_room(b, until, &failed)) {
-            until = 0; /* too late: once more, to drop it */
+        if (!wait_for_room(b, by, &failed)) {
+            too_late = true; /* once more, to drop it */
             if (failed == SHD_OK)
                 failed = SHD_FULL;
         }
@@ -537,14 +540,15 @@ int mailbox_send(const struct mailbox *b, uint64_t to, const void *data,
     struct mail_notice n;
     struct cells_run run;
     struct message *m;
-    uint64_t cells, until;
+    struct wait_end by;
+    uint64_t cells;
     struct txn t;
     int rc = plan_cells(b, len, answer_bytes, &cells);
 
     if (rc == SHD_OK)
-        rc = wait_deadline(wait_ms, &until);
+        rc = wait_begin(&by, wait_ms);
     if (rc == SHD_OK)
-        rc = lock_with_room(b, to, cells, until, &own, &box, &run);
+        rc = lock_with_room(b, to, cells, &by, &own, &box, &run);
     if (rc != SHD_OK)
         return rc;
     mail_notice_begin(&n);
@@ -566,7 +570,7 @@ int mailbox_send(const struct mailbox *b, uint64_t to, const void *data,
         return rc;
     rc = cells_write(&b->cells, m, 0, data, len);
     if (rc == SHD_OK)
-        rc = send_written(b, to, *number, state, until);
+        rc = send_written(b, to, *number, state, &by);
     return rc;
 }
 
@@ -682,13 +686,13 @@ static int deliver(const struct mailbox *b, struct mailbox_box *box,
 /* With the lock, which is let go of: sleeps at this worker's place, unless it
  * is too late (false); the first time it only looks a little while for
  * somebody's transaction. *idle: nobody has come by. */
-static bool wait_for_mail(const struct mailbox *b, uint64_t until, bool *idle,
-                          bool *peeped)
+static bool wait_for_mail(const struct mailbox *b, struct wait_end *by,
+                          bool *idle, bool *peeped)
 {
     const struct guard *g = object_guard(&b->object, 0);
     struct guard_wait *w = registry_wait(b->object.env->segment,
                                          registry_index(self(b)));
-    uint64_t seq = atomic_load64(&g->seq);
+    uint64_t seq = atomic_load64(&g->seq), until = wait_until(by);
     uint32_t turn;
 
     if (w == NULL || until == 0 ||
@@ -734,8 +738,8 @@ int mailbox_receive(const struct mailbox *b, void *buf, size_t size,
 {
     struct mailbox_box *box;
     bool peeped = false;
-    uint64_t until;
-    int rc = wait_deadline(wait_ms, &until);
+    struct wait_end by;
+    int rc = wait_begin(&by, wait_ms);
 
     if (wait_ms == 0 && is_idle(b))
         return SHD_NOTFOUND;
@@ -759,7 +763,7 @@ int mailbox_receive(const struct mailbox *b, void *buf, size_t size,
             if (rc != SHD_LOST)
                 return rc;
             rc = SHD_OK;
-        } else if (!wait_for_mail(b, until, &idle, &peeped)) {
+        } else if (!wait_for_mail(b, &by, &idle, &peeped)) {
             rc = SHD_NOTFOUND;
         }
     }
@@ -800,9 +804,10 @@ static int lock_to_answer(const struct mailbox *b, uint64_t request,
                           size_t len, int64_t wait_ms,
                           struct mailbox_box **box, struct message **m)
 {
-    uint64_t until;
-    int rc = wait_deadline(wait_ms, &until);
+    struct wait_end by;
+    int rc = wait_begin(&by, wait_ms);
 
+    *m = NULL;
     if (rc == SHD_OK && cells_of(&b->cells, len) > b->cells.count)
         return error_set(SHD_TOOBIG,
                          "an answer of %zu bytes: mailbox '%s' holds %llu",
@@ -821,7 +826,7 @@ static int lock_to_answer(const struct mailbox *b, uint64_t request,
             return rc;
         }
         rc = SHD_OK;
-        if (!wait_for_room(b, until, &rc))
+        if (!wait_for_room(b, &by, &rc))
             return rc == SHD_OK ? SHD_FULL : rc;
     }
     return rc;
@@ -978,8 +983,8 @@ int mailbox_await(const struct mailbox *b, uint64_t request, void *buf,
                   size_t size, int64_t wait_ms, struct shd_mail *out)
 {
     bool looked = false, peeped = false;
-    uint64_t until;
-    int rc = wait_deadline(wait_ms, &until);
+    struct wait_end by;
+    int rc = wait_begin(&by, wait_ms);
 
     while (rc == SHD_OK) {
         struct mailbox_box *box;
@@ -1000,7 +1005,7 @@ int mailbox_await(const struct mailbox *b, uint64_t request, void *buf,
             return no_request(b);
         }
         peer = atomic_load64(&m->holder);
-        late = !wait_for_mail(b, until, &idle, &peeped);
+        late = !wait_for_mail(b, &by, &idle, &peeped);
         /* Nobody has come by: perhaps the one who should answer is dead. */
         if ((late && !looked) || (!late && idle)) {
             looked = true;

@@ -8,6 +8,7 @@
 #include "shm/base/error.h"
 #include "shm/ipc/mailbox.h"
 #include "shm/ipc/queue.h"
+#include "shm/ipc/topic.h"
 #include "shm/worker/doorbell.h"
 #include "shm/worker/registry.h"
 
@@ -444,5 +445,7 @@ uint64_t object_fingerprint(void)
 {
     return (sizeof(struct object_header) * 1000003 + GUARD_WAITS) * 1000003 +
            sizeof(struct queue_header) * 31 + sizeof(struct message) +
-           sizeof(struct mailbox_header) * 7 + sizeof(struct mailbox_box);
+           sizeof(struct mailbox_header) * 7 + sizeof(struct mailbox_box) +
+           sizeof(struct topic_header) * 127 +
+           offsetof(struct topic_header, sealed);
 }

@@ -479,11 +479,12 @@ bool queue_should_look(const struct queue *q)
 
 /* The first time it only looks a little while for somebody's transaction, for
  * who sleeps has to be woken. */
-bool queue_wait(const struct queue *q, uint32_t place, uint64_t until,
+bool queue_wait(const struct queue *q, uint32_t place, struct wait_end *by,
                 uint64_t next, bool *looked)
 {
     struct guard_wait *w = object_place(&q->object, place);
     uint64_t seq = atomic_load64(&own_guard(q)->seq);
+    uint64_t until = wait_until(by);
     uint32_t turn;
 
     if (until == 0 || (until != WAIT_NEVER && clock_now_ms() >= until)) {
@@ -526,8 +527,8 @@ static int find_room(const struct queue *q, size_t len, struct cells_run *run)
                                        : cells_find(&q->cells, len, run);
 }
 
-int queue_lock_with_room(const struct queue *q, size_t len, uint64_t until,
-                         struct cells_run *run)
+int queue_lock_with_room(const struct queue *q, size_t len,
+                         struct wait_end *by, struct cells_run *run)
 {
     bool looked = false;
     int rc = SHD_OK;
@@ -550,7 +551,7 @@ int queue_lock_with_room(const struct queue *q, size_t len, uint64_t until,
             rc = queue_reap_held(q);
         } else if (rc != SHD_FULL) {
             object_unlock(&q->object, 0);
-        } else if (queue_wait(q, QUEUE_WAIT_ROOM, until, WAIT_NEVER,
+        } else if (queue_wait(q, QUEUE_WAIT_ROOM, by, WAIT_NEVER,
                               &looked)) {
             rc = SHD_OK;
         }
@@ -598,13 +599,13 @@ void queue_unlock_and_wake(const struct queue *q, uint32_t messages,
 }
 
 /* Its bytes are what was in the cells before. */
-static int reserve(const struct queue *q, size_t len, uint64_t until,
+static int reserve(const struct queue *q, size_t len, struct wait_end *by,
                    uint64_t *lease)
 {
     struct cells_run run;
     struct message *m;
     struct txn t;
-    int rc = queue_lock_with_room(q, len, until, &run);
+    int rc = queue_lock_with_room(q, len, by, &run);
 
     if (rc != SHD_OK)
         return rc;
@@ -621,10 +622,10 @@ static int reserve(const struct queue *q, size_t len, uint64_t until,
 }
 
 static int push_long(const struct queue *q, const void *data, size_t len,
-                     int64_t delay_ms, uint64_t until, uint64_t *id)
+                     int64_t delay_ms, struct wait_end *by, uint64_t *id)
 {
     uint64_t lease;
-    int rc = reserve(q, len, until, &lease);
+    int rc = reserve(q, len, by, &lease);
 
     if (rc != SHD_OK)
         return rc;
@@ -637,7 +638,7 @@ static int push_long(const struct queue *q, const void *data, size_t len,
 }
 
 int queue_push_apart(const struct queue *q, const void *data, size_t len,
-                     int64_t delay_ms, uint64_t until, uint64_t *id)
+                     int64_t delay_ms, struct wait_end *by, uint64_t *id)
 {
     struct cells_run run;
     struct message *m;
@@ -646,8 +647,8 @@ int queue_push_apart(const struct queue *q, const void *data, size_t len,
     int rc;
 
     if (len > QUEUE_COPY_MAX)
-        return push_long(q, data, len, delay_ms, until, id);
-    rc = queue_lock_with_room(q, len, until, &run);
+        return push_long(q, data, len, delay_ms, by, id);
+    rc = queue_lock_with_room(q, len, by, &run);
     if (rc != SHD_OK)
         return rc;
     cells_fill(&q->cells, &run, data, len);
@@ -758,11 +759,11 @@ int queue_reserve(const struct queue *q, size_t len, int64_t wait_ms,
                   uint64_t *lease)
 {
     static const unsigned char zeroes[QUEUE_COPY_MAX];
-    uint64_t until;
-    int rc = wait_deadline(wait_ms, &until);
+    struct wait_end by;
+    int rc = wait_begin(&by, wait_ms);
 
     if (rc == SHD_OK)
-        rc = reserve(q, len, until, lease);
+        rc = reserve(q, len, &by, lease);
     for (size_t at = 0; at < len && rc == SHD_OK; at += QUEUE_COPY_MAX) {
         size_t n = len - at < QUEUE_COPY_MAX ? len - at : QUEUE_COPY_MAX;
 
@@ -1009,7 +1010,10 @@ int queue_arm(const struct queue *q, uint32_t place, int64_t *again_ms)
 
 int queue_letter_room(const struct queue *q, size_t len, uint64_t *lease)
 {
-    return reserve(q, len, 0, lease);
+    struct wait_end by;
+    int rc = wait_begin(&by, 0);
+
+    return rc == SHD_OK ? reserve(q, len, &by, lease) : rc;
 }
 
 int queue_letter_mark(const struct queue *q, uint64_t lease, uint64_t tag,
@@ -1034,7 +1038,8 @@ int queue_letter_mark(const struct queue *q, uint64_t lease, uint64_t tag,
 }
 
 /* The newest are last, and what arrives is new. */
-struct message *queue_letter_find(const struct queue *q, uint64_t tag)
+struct message *queue_letter_find(const struct queue *q, uint64_t tag,
+                                  uint64_t number)
 {
     uint32_t ref = atomic_load32(&q->header->held.last);
 
@@ -1043,14 +1048,16 @@ struct message *queue_letter_find(const struct queue *q, uint64_t tag)
 
         if (m == NULL)
             break;
-        if (atomic_load64(&m->tag) == tag && queue_state(m) == QUEUE_RESERVED)
+        if (atomic_load64(&m->tag) == tag &&
+            queue_state(m) == QUEUE_RESERVED &&
+            (number == 0 || atomic_load64(&m->lease) == number))
             return m;
         ref = atomic_load32(&m->prev);
     }
     return NULL;
 }
 
-int queue_letter_arrive(const struct queue *q, uint64_t tag)
+int queue_letter_arrive(const struct queue *q, uint64_t tag, uint64_t number)
 {
     struct message *m;
     struct txn t;
@@ -1058,7 +1065,7 @@ int queue_letter_arrive(const struct queue *q, uint64_t tag)
 
     if (rc != SHD_OK)
         return rc;
-    m = queue_letter_find(q, tag);
+    m = queue_letter_find(q, tag, number);
     if (m == NULL)
         rc = SHD_NOTFOUND;
     if (rc == SHD_OK) {

@@ -151,11 +151,13 @@ int queue_letter_room(const struct queue *q, size_t len, uint64_t *lease);
 int queue_letter_mark(const struct queue *q, uint64_t lease, uint64_t tag,
                       uint64_t from, uint64_t pushed_ms);
 
-/* The reservation with that tag becomes ready. SHD_NOTFOUND: none has it. */
-int queue_letter_arrive(const struct queue *q, uint64_t tag);
+/* The reservation with that tag becomes ready: the newest, or the one that has
+ * that number (message.lease). SHD_NOTFOUND: there is none. */
+int queue_letter_arrive(const struct queue *q, uint64_t tag, uint64_t number);
 
-/* With the lock: it, or NULL. */
-struct message *queue_letter_find(const struct queue *q, uint64_t tag);
+/* With the lock: it, or NULL. number 0: the newest. */
+struct message *queue_letter_find(const struct queue *q, uint64_t tag,
+                                  uint64_t number);
 
 /* ---- queue.c for queue_batch.c ------------------------------------------ */
 
@@ -181,17 +183,17 @@ static inline uint64_t queue_token(const struct queue *q,
 void queue_tell(const struct queue *q, const struct message *m,
                 struct shd_message *out);
 
-/* Locks with room for a message of len bytes, which is found, until until_ms
- * (wait_deadline's). */
-int queue_lock_with_room(const struct queue *q, size_t len, uint64_t until_ms,
-                         struct cells_run *run);
+/* Locks with room for a message of len bytes, which is found, or waits for it
+ * until then. */
+int queue_lock_with_room(const struct queue *q, size_t len,
+                         struct wait_end *by, struct cells_run *run);
 
 /* With the lock: how many messages messages_max lets in. */
 uint64_t queue_messages_left(const struct queue *q);
 
 /* As queue_push_many, one message, that is long or delayed. */
 int queue_push_apart(const struct queue *q, const void *data, size_t len,
-                     int64_t delay_ms, uint64_t until_ms, uint64_t *id);
+                     int64_t delay_ms, struct wait_end *by, uint64_t *id);
 
 /* With the lock: messages whose time has come become ready. *next: when to look
  * again. */
@@ -199,7 +201,7 @@ int queue_settle(const struct queue *q, uint32_t *moved, uint64_t *next);
 
 /* With the lock, which is let go of. False: it is too late to wait. True: the
  * caller looks again; *looked is its own, false before the first call. */
-bool queue_wait(const struct queue *q, uint32_t place, uint64_t until_ms,
+bool queue_wait(const struct queue *q, uint32_t place, struct wait_end *by,
                 uint64_t next, bool *looked);
 
 /* With the lock, having found nothing: has it been long since somebody looked

@@ -52,13 +52,6 @@ static int broken(const struct queue *q)
     return object_damaged(&q->object, "a link leads to no message");
 }
 
-/* As wait_deadline, which most calls, who do not wait, can do without. */
-static int deadline(int64_t wait_ms, uint64_t *until)
-{
-    *until = 0;
-    return wait_ms == 0 ? SHD_OK : wait_deadline(wait_ms, until);
-}
-
 /* ---- pushing ------------------------------------------------------------- */
 
 /* With the lock and the run for the first message: how many go with it, and
@@ -148,7 +141,7 @@ static int row_append(const struct queue *q, const struct cells_run *run,
 
 /* Pushes some of them, at least the first. *n: how many. */
 static int push_row(const struct queue *q, const void *const *data,
-                    const size_t *len, uint32_t count, uint64_t until,
+                    const size_t *len, uint32_t count, struct wait_end *by,
                     uint64_t *ids, uint32_t *n)
 {
     struct cells_run run;
@@ -157,7 +150,7 @@ static int push_row(const struct queue *q, const void *const *data,
     int rc;
 
     ask_for_header(q);
-    rc = queue_lock_with_room(q, len[0], until, &run);
+    rc = queue_lock_with_room(q, len[0], by, &run);
     if (rc != SHD_OK)
         return rc;
     *n = count > 1 ? row_find(q, len, count, &run) : 1;
@@ -176,18 +169,18 @@ int queue_push_many(const struct queue *q, uint32_t count,
                     uint32_t *pushed)
 {
     uint32_t done = 0;
-    uint64_t until;
-    int rc = deadline(wait_ms, &until);
+    struct wait_end by;
+    int rc = wait_begin(&by, wait_ms);
 
     while (rc == SHD_OK && done < count) {
         uint64_t *id = ids == NULL ? NULL : ids + done;
         uint32_t n = 1;
 
         if (delay_ms > 0 || len[done] > QUEUE_COPY_MAX)
-            rc = queue_push_apart(q, data[done], len[done], delay_ms, until,
+            rc = queue_push_apart(q, data[done], len[done], delay_ms, &by,
                                   id);
         else
-            rc = push_row(q, data + done, len + done, count - done, until, id,
+            rc = push_row(q, data + done, len + done, count - done, &by, id,
                           &n);
         done += rc == SHD_OK ? n : 0;
     }
@@ -454,9 +447,10 @@ int queue_take_many(const struct queue *q, void *buf, size_t size,
                     int64_t wait_ms, bool lease, uint32_t max,
                     struct shd_message *out, size_t *at, uint32_t *taken)
 {
-    uint64_t until, next = WAIT_NEVER;
+    struct wait_end by;
+    uint64_t next = WAIT_NEVER;
     bool looked = false;
-    int rc = deadline(wait_ms, &until);
+    int rc = wait_begin(&by, wait_ms);
 
     *taken = 0;
     if (wait_ms == 0 && is_idle(q))
@@ -494,7 +488,7 @@ int queue_take_many(const struct queue *q, void *buf, size_t size,
         } else if (queue_should_look(q)) {
             object_unlock(&q->object, 0);
             rc = queue_reap_held(q);
-        } else if (!queue_wait(q, QUEUE_WAIT_MESSAGES, until, next,
+        } else if (!queue_wait(q, QUEUE_WAIT_MESSAGES, &by, next,
                                &looked)) {
             rc = SHD_NOTFOUND;
         }

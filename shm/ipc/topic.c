@@ -12,6 +12,10 @@
  *   4  The header's `kept` follows. Who finds it without what a publisher had
  *      stored before it died looks on from there (topic_span_follow).
  *
+ * The next publisher looks there only if the header's `sealed` is not that of
+ * `kept`, which it is from before step 2 until after step 4: the line is with
+ * who waits for the event, and to look would take longer than to write to it.
+ *
  * Reading, without it: a subscriber looks for the number where its next event
  * goes, and copies that; all of a small one lies in the line that it has waited
  * for. Then it looks at the tail: what the tail had not passed was whole, and
@@ -35,6 +39,7 @@
 
 #define TAIL_WORDS 3u
 #define STEP_BYTES 16384u /* published in one hold of the lock */
+#define LINE_BYTES 64u    /* of a cache, most likely */
 #define VAIN_MAX 64u      /* looks before what is read is told */
 
 uint64_t topic_event_bytes(uint64_t len)
@@ -193,6 +198,12 @@ static uint64_t span_kept(const struct topic_span *s)
            (s->head_at - s->tail_at) / TOPIC_UNIT;
 }
 
+/* Of a `kept` that no publisher has died over: never 0. */
+static uint64_t seal_of(uint64_t kept)
+{
+    return (kept + 1) * 0x9e3779b97f4a7c15ull;
+}
+
 int topic_span_corrupt(const struct topic *t)
 {
     return error_set(SHD_CORRUPT, "topic '%s': head and tail contradict",
@@ -310,19 +321,51 @@ TXN_INLINE void event_write(const struct topic *t, uint64_t at,
     ring_write(t, ring_after(t, offset, TOPIC_UNIT), data, len);
 }
 
-/* With the lock. *n: how many of them. */
-TXN_INLINE int publish(const struct topic *t, const void *const *data,
-                       const size_t *len, uint32_t count, uint32_t *n,
-                       uint64_t *seq)
+/* A place, and where in the ring that is. */
+struct head {
+    uint64_t at, offset;
+};
+
+/* Without the lock, so only most likely: where the next event goes. Its line,
+ * which is with who waits for it, comes while the lock is taken. */
+TXN_INLINE void ask_for_head(const struct topic *t, struct head *likely)
 {
     struct topic_span span;
-    uint64_t need, at, first, offset;
+
+    (void)span_kept_load(t, &span);
+    likely->at = span.head_at;
+    likely->offset = ring_offset(t, span.head_at);
+    atomic_will_write(ring_number(t, likely->offset));
+}
+
+/* If another event of that size follows, the 0 behind it is stored before its
+ * number. If that goes into another line than the one that readers look at
+ * from now on, it can come meanwhile. */
+TXN_INLINE void ask_for_next(const struct topic *t, uint64_t offset,
+                             uint64_t need)
+{
+    uint64_t end = ring_after(t, offset, need);
+
+    if (offset / LINE_BYTES != end / LINE_BYTES)
+        atomic_will_write(ring_number(t, end));
+}
+
+/* With the lock. *n: how many of them. */
+TXN_INLINE int publish(const struct topic *t, const struct head *likely,
+                       const void *const *data, const size_t *len,
+                       uint32_t count, uint32_t *n, uint64_t *seq)
+{
+    struct topic_header *h = t->header;
+    struct topic_span span;
+    uint64_t need, at, first, offset, end, kept;
     int rc = SHD_OK;
 
     if (!span_kept_load(t, &span))
         return topic_span_corrupt(t);
-    first = ring_offset(t, span.head_at);
-    if (atomic_load64(ring_number(t, first)) != 0) {
+    first = span.head_at == likely->at ? likely->offset
+                                       : ring_offset(t, span.head_at);
+    if (atomic_load64(&h->sealed) != seal_of(atomic_load64(&h->kept)) &&
+        atomic_load64(ring_number(t, first)) != 0) {
         if (!follow(t, &span, first))
             return topic_span_corrupt(t);
         first = ring_offset(t, span.head_at);
@@ -335,7 +378,9 @@ TXN_INLINE int publish(const struct topic *t, const void *const *data,
     at = span.head_at;
     *seq = span.head_seq + 1;
     offset = first;
-    atomic_store64(ring_number(t, ring_after(t, first, need)), 0);
+    end = ring_after(t, first, need);
+    atomic_store64(&h->sealed, 0);
+    atomic_store64(ring_number(t, end), 0);
     for (uint32_t i = 1; count > 1 && i < *n; i++) {
         uint64_t bytes = topic_event_bytes(len[i - 1]);
 
@@ -348,7 +393,10 @@ TXN_INLINE int publish(const struct topic *t, const void *const *data,
     txn_store64_alone(topic_guard(t), ring_number(t, first), *seq);
     span.head_at += need;
     span.head_seq += *n;
-    txn_store64_alone(topic_guard(t), &t->header->kept, span_kept(&span));
+    kept = span_kept(&span);
+    txn_store64_alone(topic_guard(t), &h->kept, kept);
+    atomic_store64_release(&h->sealed, seal_of(kept));
+    ask_for_next(t, end, need);
     return SHD_OK;
 }
 
@@ -390,16 +438,18 @@ static int publish_failed(const struct topic *t, int rc)
 int topic_publish(const struct topic *t, const void *data, size_t len,
                   uint64_t *seq)
 {
+    struct head likely;
     uint64_t number = 0;
     uint32_t n;
     int rc;
 
     if (len > t->capacity - TOPIC_UNIT)
         return too_big(t, len);
+    ask_for_head(t, &likely);
     rc = object_lock_only(&t->object, 0);
     if (rc != SHD_OK)
         return rc;
-    rc = publish(t, &data, &len, 1, &n, &number);
+    rc = publish(t, &likely, &data, &len, 1, &n, &number);
     if (rc != SHD_OK)
         return publish_failed(t, rc);
     unlock_and_wake(t);
@@ -412,15 +462,17 @@ int topic_publish_many(const struct topic *t, const void *const *data,
                        const size_t *len, uint32_t count, uint32_t *n,
                        uint64_t *seq)
 {
+    struct head likely;
     int rc;
 
     *n = 0;
     if (len[0] > t->capacity - TOPIC_UNIT)
         return too_big(t, len[0]);
+    ask_for_head(t, &likely);
     rc = object_lock_only(&t->object, 0);
     if (rc != SHD_OK)
         return rc;
-    rc = publish(t, data, len, count, n, seq);
+    rc = publish(t, &likely, data, len, count, n, seq);
     if (rc != SHD_OK) {
         *n = 0;
         return publish_failed(t, rc);

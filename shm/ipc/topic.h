@@ -79,7 +79,10 @@ struct topic_header {
     uint64_t kept;           /* 128 from the tail to the head: units of 16
                                     bytes | events << 32; without those of a
                                     publisher that died after its store */
-    uint8_t pad3[56];        /* 136 */
+    uint64_t sealed;         /* 136 made of `kept`: that is all there is; any
+                                    other value: who publishes looks. A hint,
+                                    without a log */
+    uint8_t pad3[48];        /* 144 */
 };
 static_assert(offsetof(struct topic_header, tail_at) == 64, "layout");
 static_assert(offsetof(struct topic_header, kept) == 128, "layout");

@@ -24,7 +24,8 @@
 
 #define CHAIN_DATA_MAX (PAGE_BYTES - (uint32_t)sizeof(struct cell))
 
-#define CHAIN_SLICE_CELLS 16u
+/* So much of a chain is copied in one read section, or slice: 64 KiB are. */
+#define CHAIN_SLICE_CELLS 17u
 #define CHAIN_SLICE_BYTES (CHAIN_SLICE_CELLS * CHAIN_DATA_MAX)
 
 /* Word 3 of a chain's cell is the lower half of its number, until it is on the

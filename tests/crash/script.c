@@ -445,6 +445,15 @@ static int bury(shd_queue *q)
     return rc == SHD_OK ? shd_queue_nack(q, m.lease, 0) : rc;
 }
 
+/* On a lease of another number than the one that qacks knows. */
+static int again(shd_queue *q, const struct words *c)
+{
+    struct shd_message m;
+    int rc = shd_queue_nack(q, leases[number(c, 1)], 0);
+
+    return rc == SHD_OK ? shd_queue_take(q, bytes, sizeof(bytes), 0, &m) : rc;
+}
+
 static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
 {
     const char *verb = c->word[0];
@@ -452,7 +461,8 @@ static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
 
     if (strcmp(verb, "qbury") == 0)
         return bury(q);
-
+    if (strcmp(verb, "qagain") == 0)
+        return again(q, c);
     if (strcmp(verb, "qpush") == 0)
         return shd_queue_push(q, value((size_t)number(c, 1)),
                               (size_t)number(c, 1), number(c, 2), 0, NULL);
@@ -474,7 +484,8 @@ static int on_open_queue(shd_queue *q, const struct words *c, bool *known)
     if (strcmp(verb, "qnack") == 0)
         return shd_queue_nack(q, lease, number(c, 1));
     if (strcmp(verb, "qextend") == 0)
-        return shd_queue_extend(q, lease, number(c, 1));
+        return shd_queue_extend(q, c->count > 2 ? leases[number(c, 2)] : lease,
+                                number(c, 1));
     if (strcmp(verb, "qcommit") == 0)
         return shd_queue_commit(q, lease, number(c, 1), NULL);
     if (strcmp(verb, "qcancel") == 0)

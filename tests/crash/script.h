@@ -31,6 +31,8 @@
  *   qpushes LEN COUNT [DELAY]   of LEN, LEN + 1 ... bytes, in one call
  *   qtakes COUNT   qpops COUNT
  *   qacks FIRST COUNT           of the last taken together
+ *   qextend MS I                one of them
+ *   qagain I                    one of them goes back, and is taken again
  *   qbury                       qtake and qnack in one
  *   qdrain WHICH [MAX]   qrequeue   qdestroy   qarm (the bell of who asks)
  *   as WORKER COMMAND           another worker of the test, 1: the operator

@@ -109,6 +109,8 @@ bool script_break(struct world *w, const char *what, const char *key)
         d->shard->slab.expiry_root = 1;
     else if (is(what, "garbage"))
         d->shard->garbage = 3;
+    else if (is(what, "index"))
+        d->pages.bounds->state |= PAGES_STATE_UNSEEN;
     else if (is(what, "bounds"))
         d->header->bounds.limit = 1u << 30;
     else if (is(what, "object"))

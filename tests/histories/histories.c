@@ -2,7 +2,8 @@
 /*
  * What processes that are killed write down of what they did and saw must be
  * explained by some order of whole operations, key by key, and for a queue, a
- * lock, a leader and a mailbox: one after the other, each after all that had
+ * lock, a leader, a mailbox, a list of jobs that are leased and a topic: one
+ * after the other, each after all that had
  * ended before it began; of a process that was killed the operation in flight
  * done, before the process's end, or not.
  *
@@ -26,7 +27,8 @@ static uint64_t checked, undecided, looked, mutated[MUTATIONS];
 static uint32_t failures;
 
 static const char *const OBJECTS[] = {"a queue", "a lock", "a leader",
-                                      "a mailbox"};
+                                      "a mailbox", "a list of jobs",
+                                      "a topic"};
 
 static void say(const char *what, const struct history *h, uint32_t stuck)
 {
@@ -104,7 +106,8 @@ static void print_table(uint64_t rounds)
         all += mutated[i];
     printf("  %12" PRIu64 "  rounds of 4 processes\n"
            "  %12" PRIu64 "  operations\n"
-           "  %12" PRIu64 "  of them of queues, locks, leaders, mailboxes\n"
+           "  %12" PRIu64 "  of them of queues, locks, leaders, mailboxes,"
+           " leased jobs, topics\n"
            "  %12" PRIu64 "  locks had of the dead\n"
            "  %12" PRIu64 "  posts refused, to the dead\n"
            "  %12" PRIu64 "  kills\n"

@@ -5,7 +5,8 @@
  *   specification.c  what each operation does, alone
  *   check.c          is there an order of whole operations that explains it?
  *   record.c         real processes, killed for real, write down what they do
- *   objects.c        what they do with queues, locks, leaders, mailboxes
+ *   objects.c        what they do with queues, locks, leaders, mailboxes,
+ *                    leased elements of a list, topics
  *   wrong.c          histories that cannot have been, and some that can
  *   histories.c      the command
  *
@@ -35,6 +36,9 @@ enum verb {
     ACQUIRE, TRY, RELEASE, HELD, LDIES,        /* of a lock */
     LOOK, RESIGN, EDIES,                       /* of a leader */
     LISTEN, POST, RECEIVE, MDIES,              /* of a mailbox */
+    JRPUSH, JLPUSH, JPOP, JLEN, JDELETE,       /* of a list of jobs: */
+    JLTAKE, JRTAKE, JACK, JNACK, JDIES,        /* on leases */
+    PUBLISH, SUBSCRIBE, NEXT, SAVE,            /* of a topic */
     VERBS
 };
 extern const char *const VERB_NAMES[VERBS];
@@ -47,7 +51,8 @@ struct operation {
     uint8_t outcome;
     bool cut_off;          /* its process was killed: outcome means nothing */
     uint32_t value, other; /* to store, add, push; of cas the old one too; of
-                              objects: which process, of a post whose box */
+                              objects: which process, of a post whose box;
+                              of a topic it is known by its slot's name */
     uint32_t result;       /* value read, sum, length, token */
     uint64_t began;
     uint64_t ended;        /* cut off: when the process certainly was gone */
@@ -85,7 +90,7 @@ bool history_parse(const char *text, struct history *h);
 /* ---- record.c ---------------- */
 
 #define DICT_KEYS 8u
-#define KEYS 12u       /* those, and the objects */
+#define KEYS 14u       /* those, and the objects */
 #define ROUND_MAX 260u /* operations of a slot in a round */
 
 struct recorded {
@@ -105,13 +110,16 @@ bool record_round(uint64_t seed, struct recorded *r);
 
 /* ---- objects.c ---------------- */
 
-enum object { QUEUE = DICT_KEYS, LOCK, LEADER, MAILBOX }; /* their keys */
+enum object { /* their keys */
+    QUEUE = DICT_KEYS, LOCK, LEADER, MAILBOX, JOBS, TOPIC
+};
 
 /* What a process has of them: its own memory. */
 struct holding {
     uint32_t process; /* 1, 2 ... */
     uint64_t lease, token; /* 0: none */
-    uint32_t leased;  /* the message */
+    uint64_t job;     /* lease of a list's element, 0: none */
+    void *subscription; /* NULL: none */
 };
 
 /* Opens them, in the parent; and sees that they are sound, and empties them. */
@@ -134,6 +142,7 @@ bool objects_perform(struct holding *h, struct operation *o, uint64_t box,
 /* A worker's own box, known from now on. */
 int objects_join(uint64_t *incarnation);
 
+/* VERBS: it loses nothing there. */
 enum verb objects_death(uint32_t key);
 
 /* ---- wrong.c ---------------- */
@@ -142,7 +151,7 @@ enum verb objects_death(uint32_t key);
  * and of the others, which are printed. */
 void wrong_by_hand(uint32_t *good, uint32_t *bad);
 
-enum { MUTATIONS = 9 };
+enum { MUTATIONS = 11 };
 extern const char *const MUTATION_NAMES[MUTATIONS];
 
 /* Makes a history that can have been into one that cannot. False: it has no

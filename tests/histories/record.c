@@ -525,7 +525,7 @@ static bool add_death(struct recorded *r, struct operation o)
 
     for (uint32_t key = DICT_KEYS; key < KEYS && good; key++) {
         o.verb = (uint8_t)objects_death(key);
-        good = add(r, key, &o);
+        good = o.verb == VERBS || add(r, key, &o);
     }
     return good;
 }

@@ -9,7 +9,10 @@ const char *const VERB_NAMES[VERBS] = {
     "qpush", "qpop", "lease", "ack", "nack", "qdies",
     "acquire", "try", "release", "held", "ldies",
     "look", "resign", "edies",
-    "listen", "post", "receive", "mdies"};
+    "listen", "post", "receive", "mdies",
+    "jrpush", "jlpush", "jpop", "jlen", "jdelete",
+    "jltake", "jrtake", "jack", "jnack", "jdies",
+    "publish", "subscribe", "next", "save"};
 const char *const OUTCOME_NAMES[OUTCOMES] = {
     "done", "notfound", "exists", "changed", "busy", "lost", "inherited"};
 
@@ -323,6 +326,178 @@ static enum outcome run_mailbox(const struct operation *o, struct state *s,
     }
 }
 
+/* A list of jobs: how many elements it has; they, from the left; then who has
+ * which on a lease, in threes, by process, of each one at most: the process,
+ * the element, the end it came from. */
+enum { JOB_LEFT, JOB_RIGHT, JOB_GONE /* with its list */ };
+
+static uint32_t job_of(const struct state *s, uint32_t process)
+{
+    uint32_t i = 1 + s->item[0];
+
+    while (i < s->count && s->item[i] < process)
+        i += 3;
+    return i;
+}
+
+/* Is there a list, if only of elements that are leased? */
+static bool has_jobs(const struct state *s)
+{
+    bool has = s->item[0] > 0;
+
+    for (uint32_t i = 1 + s->item[0]; i < s->count; i += 3)
+        has |= s->item[i + 2] != JOB_GONE;
+    return has;
+}
+
+static void job_comes(struct state *s, bool left, uint32_t value)
+{
+    insert(s, left ? 1 : 1 + s->item[0], value);
+    s->item[0]++;
+}
+
+static uint32_t job_goes(struct state *s, bool left)
+{
+    uint32_t at = left ? 1 : s->item[0], value = s->item[at];
+
+    erase(s, at, 1);
+    s->item[0]--;
+    return value;
+}
+
+static void jobs_go(struct state *s)
+{
+    erase(s, 1, s->item[0]);
+    s->item[0] = 0;
+    for (uint32_t i = 1; i < s->count; i += 3)
+        s->item[i + 2] = JOB_GONE;
+}
+
+static enum outcome run_lease(const struct operation *o, struct state *s)
+{
+    uint32_t i = job_of(s, o->other), value, how;
+
+    if (i >= s->count || s->item[i] != o->other)
+        return o->verb == JDIES ? DONE : LOST;
+    value = s->item[i + 1];
+    how = s->item[i + 2];
+    erase(s, i, 3);
+    if (how == JOB_GONE)
+        return o->verb == JDIES ? DONE : LOST;
+    if (o->verb != JACK)
+        job_comes(s, how == JOB_LEFT, value);
+    return DONE;
+}
+
+static enum outcome run_jobs(const struct operation *o, struct state *s,
+                             uint32_t *result)
+{
+    uint32_t i;
+
+    at_least(s, 1);
+    switch ((enum verb)o->verb) {
+    case JRPUSH:
+    case JLPUSH:
+        job_comes(s, o->verb == JLPUSH, o->value);
+        /* fall through */
+    case JLEN:
+        *result = s->item[0];
+        return DONE;
+    case JDELETE:
+        if (!has_jobs(s))
+            return NOTFOUND;
+        jobs_go(s);
+        return DONE;
+    case JPOP:
+    case JLTAKE:
+    case JRTAKE:
+        if (s->item[0] == 0)
+            return NOTFOUND;
+        *result = job_goes(s, o->verb != JRTAKE);
+        if (o->verb == JPOP)
+            return DONE;
+        i = job_of(s, o->other);
+        insert(s, i, o->verb == JRTAKE ? JOB_RIGHT : JOB_LEFT);
+        insert(s, i, *result);
+        insert(s, i, o->other);
+        return DONE;
+    default: /* JACK, JNACK, JDIES */
+        return run_lease(o, s);
+    }
+}
+
+/* A topic: how many events are kept; they, the oldest first; then by name, in
+ * threes: the name, how many it has done with, and how many it was given. Kept
+ * is what some name has not done with. */
+static uint32_t name_of_process(uint32_t process)
+{
+    return 1 + (process - 1) % SLOTS;
+}
+
+static uint32_t cursor_of(const struct state *s, uint32_t name)
+{
+    uint32_t i = 1 + s->item[0];
+
+    while (i < s->count && s->item[i] < name)
+        i += 3;
+    return i;
+}
+
+static void forget_events(struct state *s)
+{
+    uint32_t done = s->item[0];
+
+    for (uint32_t i = 1 + s->item[0]; i < s->count; i += 3)
+        done = s->item[i + 1] < done ? s->item[i + 1] : done;
+    erase(s, 1, done);
+    s->item[0] -= done;
+    for (uint32_t i = 1 + s->item[0]; i < s->count; i += 3) {
+        s->item[i + 1] -= done;
+        s->item[i + 2] -= done;
+    }
+}
+
+/* What was given is done with when the next one is asked for. */
+static enum outcome run_subscriber(const struct operation *o, struct state *s,
+                                   uint32_t i, uint32_t *result)
+{
+    enum outcome outcome = DONE;
+
+    if (o->verb == SUBSCRIBE) {
+        s->item[i + 2] = s->item[i + 1];
+    } else {
+        s->item[i + 1] = s->item[i + 2];
+        if (o->verb == NEXT && s->item[i + 2] == s->item[0])
+            outcome = NOTFOUND;
+        else if (o->verb == NEXT)
+            *result = s->item[1 + s->item[i + 2]++];
+    }
+    forget_events(s);
+    return outcome;
+}
+
+static enum outcome run_topic(const struct operation *o, struct state *s,
+                              uint32_t *result)
+{
+    uint32_t name = name_of_process(o->other), i;
+
+    at_least(s, 1);
+    if (o->verb == PUBLISH) {
+        insert(s, 1 + s->item[0]++, o->value);
+        forget_events(s);
+        return DONE;
+    }
+    i = cursor_of(s, name);
+    if (i == s->count || s->item[i] != name) {
+        if (o->verb != SUBSCRIBE)
+            return LOST;
+        insert(s, i, s->item[0]);
+        insert(s, i, s->item[0]);
+        insert(s, i, name);
+    }
+    return run_subscriber(o, s, i, result);
+}
+
 static enum outcome run_any(const struct operation *o, struct state *s,
                             uint32_t *result)
 {
@@ -339,7 +514,10 @@ static enum outcome run_any(const struct operation *o, struct state *s,
         at_least(s, 2);
         return run_leader(o, s, result);
     }
-    return run_mailbox(o, s, result);
+    if (o->verb <= MDIES)
+        return run_mailbox(o, s, result);
+    return o->verb <= JDIES ? run_jobs(o, s, result)
+                            : run_topic(o, s, result);
 }
 
 bool specification_apply(const struct operation *o, struct state *s)

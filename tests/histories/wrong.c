@@ -227,6 +227,88 @@ static const struct {
     {"a living one's box is lost", IMPOSSIBLE,
      "0 1 2 listen 0 1 done 0\n"
      "1 3 4 post 7 1 lost 0\n"},
+    {"a job that two have on a lease", IMPOSSIBLE,
+     "0 1 2 jrpush 7 0 done 1\n"
+     "1 3 4 jltake 0 2 done 7\n"
+     "2 5 6 jltake 0 3 done 7\n"},
+    {"a job that comes back to the end it came from", POSSIBLE,
+     "0 1 2 jrpush 7 0 done 1\n"
+     "0 3 4 jrpush 8 0 done 2\n"
+     "1 5 6 jrtake 0 2 done 8\n"
+     "1 7 8 jnack 0 2 done 0\n"
+     "2 9 10 jpop 0 3 done 7\n"},
+    {"a job that comes back to the other end", IMPOSSIBLE,
+     "0 1 2 jrpush 7 0 done 1\n"
+     "0 3 4 jrpush 8 0 done 2\n"
+     "1 5 6 jltake 0 2 done 7\n"
+     "1 7 8 jnack 0 2 done 0\n"
+     "2 9 10 jpop 0 3 done 8\n"},
+    {"a dead one's job comes back", POSSIBLE,
+     "0 1 2 jrpush 7 0 done 1\n"
+     "1 3 4 jltake 0 2 done 7\n"
+     "1 5 8 jdies 0 2 done 0\n"
+     "2 6 7 jltake 0 3 done 7\n"},
+    {"a living one's job comes back", IMPOSSIBLE,
+     "0 1 2 jrpush 7 0 done 1\n"
+     "1 3 4 jltake 0 2 done 7\n"
+     "2 5 6 jpop 0 3 done 7\n"
+     "1 7 8 jack 0 2 done 0\n"},
+    {"a leased job goes with its list", POSSIBLE,
+     "0 1 2 jrpush 7 0 done 1\n"
+     "1 3 4 jltake 0 2 done 7\n"
+     "0 5 6 jdelete 0 1 done 0\n"
+     "0 7 8 jrpush 8 1 done 1\n"
+     "1 9 10 jnack 0 2 lost 0\n"
+     "2 11 12 jlen 0 3 done 1\n"},
+    {"a leased job comes back into another list", IMPOSSIBLE,
+     "0 1 2 jrpush 7 0 done 1\n"
+     "1 3 4 jltake 0 2 done 7\n"
+     "0 5 6 jdelete 0 1 done 0\n"
+     "0 7 8 jrpush 8 1 done 1\n"
+     "1 9 10 jnack 0 2 done 0\n"},
+    {"an event that a subscriber does not get", IMPOSSIBLE,
+     "0 1 2 subscribe 0 1 done 0\n"
+     "1 3 4 publish 7 2 done 0\n"
+     "1 5 6 publish 8 2 done 0\n"
+     "0 7 8 next 0 1 done 8\n"},
+    {"an event of before the subscription", IMPOSSIBLE,
+     "1 1 2 publish 7 2 done 0\n"
+     "0 3 4 subscribe 0 1 done 0\n"
+     "0 5 6 next 0 1 done 7\n"},
+    {"events in two orders", IMPOSSIBLE,
+     "0 1 2 subscribe 0 1 done 0\n"
+     "1 3 4 subscribe 0 2 done 0\n"
+     "2 5 9 publish 7 3 done 0\n"
+     "3 6 10 publish 8 4 done 0\n"
+     "0 11 12 next 0 1 done 7\n"
+     "1 13 14 next 0 2 done 8\n"
+     "0 15 16 next 0 1 done 8\n"
+     "1 17 18 next 0 2 done 7\n"},
+    {"what a dead one was given last is given again", POSSIBLE,
+     "0 1 2 subscribe 0 1 done 0\n"
+     "1 3 4 publish 7 2 done 0\n"
+     "1 5 6 publish 8 2 done 0\n"
+     "0 7 8 next 0 1 done 7\n"
+     "0 9 10 next 0 1 done 8\n"
+     "0 11 12 subscribe 0 5 done 0\n"
+     "0 13 14 next 0 5 done 8\n"},
+    {"what was done with is given again", IMPOSSIBLE,
+     "0 1 2 subscribe 0 1 done 0\n"
+     "1 3 4 publish 7 2 done 0\n"
+     "0 5 6 next 0 1 done 7\n"
+     "0 7 8 save 0 1 done 0\n"
+     "0 9 10 subscribe 0 5 done 0\n"
+     "0 11 12 next 0 5 done 7\n"},
+    {"a dead one's event, and nobody's", POSSIBLE,
+     "0 1 2 subscribe 0 1 done 0\n"
+     "1 3 4 publish 7 2 killed 0\n"
+     "0 5 6 next 0 1 notfound 0\n"},
+    {"a dead one's event that one gets, and another not", IMPOSSIBLE,
+     "0 1 2 subscribe 0 1 done 0\n"
+     "2 3 4 subscribe 0 3 done 0\n"
+     "1 5 6 publish 7 2 killed 0\n"
+     "0 7 8 next 0 1 done 7\n"
+     "2 9 10 next 0 3 notfound 0\n"},
     {"a value of before, in another slot's gap", IMPOSSIBLE,
      "0 1 2 set 7 0 done 0\n"
      "2 3 10 set 9 0 done 0\n"
@@ -258,7 +340,8 @@ const char *const MUTATION_NAMES[MUTATIONS] = {
     "a value before it was stored", "a value whose store is forgotten",
     "a message taken after it was popped", "a token that does not grow",
     "a second holder of a lock", "a second leader",
-    "a post received a second time"};
+    "a post received a second time", "a job that another has on a lease",
+    "an event given twice"};
 
 /* What is added up may come to the same number in many ways. */
 static bool is_sum(const struct history *h)
@@ -407,6 +490,35 @@ static bool second_leader(const struct history *h, struct operation *a,
     return false;
 }
 
+/* b's process has it until after a has ended, and then it is done. */
+static bool take_leased(const struct history *h, struct operation *a,
+                        const struct operation *b)
+{
+    if ((!gives(a, JPOP) && !gives(a, JLTAKE) && !gives(a, JRTAKE)) ||
+        (!gives(b, JLTAKE) && !gives(b, JRTAKE)) || b->ended >= a->began)
+        return false;
+    for (const struct operation *o = b + 1; o < h->operation + h->count; o++) {
+        if (o->slot != b->slot || o->other != b->other)
+            return false;
+        if (o->verb != JACK && o->verb != JNACK)
+            continue;
+        if (!gives(o, JACK) || o->began <= a->ended)
+            return false;
+        a->result = b->result;
+        return true;
+    }
+    return false;
+}
+
+/* To one process. */
+static bool given_twice(struct operation *a, const struct operation *b)
+{
+    if (!gives(a, NEXT) || !gives(b, NEXT) || a->other != b->other || a == b)
+        return false;
+    a->result = b->result;
+    return true;
+}
+
 static bool mutate(struct history *h, unsigned mutation, struct operation *a,
                    uint32_t b)
 {
@@ -421,7 +533,9 @@ static bool mutate(struct history *h, unsigned mutation, struct operation *a,
     case 5: return token_back(a, other);
     case 6: return second_holder(h, a, other);
     case 7: return second_leader(h, a, other);
-    default: return receive_twice(a, other);
+    case 8: return receive_twice(a, other);
+    case 9: return take_leased(h, a, other);
+    default: return given_twice(a, other);
     }
 }
 

@@ -10,15 +10,19 @@
  *   vadd KEY N (to a number, by version)   take KEY   touch KEY
  *   append KEY LEN C
  *   lpush|rpush KEY LEN C   lpop|rpop|llen KEY
+ *   ltake|rtake KEY   lack   lnack (of what was taken last)
+ *   lmove KEY TO ENDS (ll, lr, rl, rr)
  *   keys (a walk from the first to the last)   flush   sweep   reap
  *   advance MS (the clock)   resize KIB
  *   fill KEY COUNT LEN   thin KEY COUNT STEP   (to prepare)
  *   queue KIB [DELIVERIES] (then its dead letters go to:)   graves KIB
- *   leader   mailbox KIB                       (to prepare)
+ *   leader   mailbox KIB   topic BYTES [lossless]      (to prepare)
  *   qpush LEN N   qpop   dpop (of graves)   qtake   qack   qnack
  *   lead   resign
  *   listen   unlisten   post|ask PARTY LEN C   receive   answer
  *   await   unask
+ *   pub LEN N   sub NAME (from now on, or where it was)   next   save
+ *   unsub
  * What a party holds goes back when it has come to its end, or was killed.
  */
 #ifndef SHD_TESTS_INTERLEAVE_CASES_H

@@ -537,6 +537,17 @@ static void two_changes(uint32_t a, uint32_t b)
 
 /* ---- cases ---------------------------------------------------------------------- */
 
+/* Elements on a lease: they are between workers too. */
+static bool any_leases(const struct interleave_case *c)
+{
+    for (uint32_t p = 0; p < PARTIES_MAX && c->party[p] != NULL; p++) {
+        if (strstr(c->party[p], "ltake") != NULL ||
+            strstr(c->party[p], "rtake") != NULL)
+            return true;
+    }
+    return false;
+}
+
 static bool set_up(const struct interleave_case *c)
 {
     struct schedule alone = {.steps = 1, .victim = NOBODY};
@@ -551,7 +562,8 @@ static bool set_up(const struct interleave_case *c)
     if (run.reference == MAP_FAILED || !parse_parties() || !build())
         return false;
     run.deaths_matter = run.world.queue != NULL || run.world.leader != NULL ||
-                        run.world.mailbox != NULL;
+                        run.world.mailbox != NULL || run.world.topic != NULL ||
+                        any_leases(c);
     if (!all_orders(&none))
         return false;
     for (uint32_t p = 0; p < run.parties; p++) {

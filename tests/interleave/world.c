@@ -16,7 +16,7 @@ static unsigned char bytes[VALUE_MAX];
 
 struct call {
     char text[WORLD_OP_MAX];
-    const char *verb, *key;
+    const char *verb, *key, *second;
     size_t key_len;
     long number;
     char byte, byte2;
@@ -37,6 +37,7 @@ static void parse(const char *op, struct call *c)
         c->key = "";
     c->key_len = strlen(c->key);
     p = strtok_r(NULL, " ", &save);
+    c->second = p == NULL ? "" : p;
     c->number = p == NULL ? 0 : strtol(p, NULL, 10);
     p = strtok_r(NULL, " ", &save);
     c->byte = p == NULL ? 0 : *p;
@@ -235,6 +236,30 @@ static bool run_on_list(const struct world *w, const struct call *c,
     return true;
 }
 
+static bool run_on_lease(struct world *w, const struct call *c, char *result)
+{
+    struct shd_value v = {0};
+    int rc;
+
+    if (is(c, "ltake") || is(c, "rtake")) {
+        rc = shd_ltake(w->dict, c->verb[0] == 'l', c->key, c->key_len, bytes,
+                       VALUE_MAX, &v, &w->job);
+        told_value(result, rc, &v);
+    } else if (is(c, "lmove")) {
+        rc = shd_lmove(w->dict, c->byte == 'l', c->key, c->key_len,
+                       c->byte2 == 'l', c->second, strlen(c->second), bytes,
+                       VALUE_MAX, &v);
+        told_value(result, rc, &v);
+    } else if (is(c, "lack")) {
+        told(result, shd_lack(w->dict, w->job));
+    } else if (is(c, "lnack")) {
+        told(result, shd_lnack(w->dict, w->job));
+    } else {
+        return false;
+    }
+    return true;
+}
+
 static int walk(const struct world *w, char *result)
 {
     char key[WORLD_OP_MAX];
@@ -354,6 +379,18 @@ static bool run_on_all(const struct world *w, const struct call *c,
 
 /* ---- between workers ------------------------------------------------------- */
 
+static int make_topic(struct world *w, const struct call *c)
+{
+    struct shd_topic_options t = {
+        .struct_size = sizeof(t),
+        .flags = SHD_TOPIC_CREATE |
+                 (strcmp(c->second, "lossless") == 0 ? SHD_TOPIC_LOSSLESS : 0),
+        .capacity_bytes = strtoul(c->key, NULL, 10),
+        .subscribers_max = 6};
+
+    return shd_topic_open(w->segment, "t", &t, &w->topic);
+}
+
 /* queue KIB DELIVERIES   graves KIB   leader   mailbox KIB */
 static int make(struct world *w, const struct call *c)
 {
@@ -368,6 +405,8 @@ static int make(struct world *w, const struct call *c)
                                     .capacity_bytes = (uint64_t)kib * 1024,
                                     .box_bytes = (uint64_t)kib * 512};
 
+    if (is(c, "topic"))
+        return make_topic(w, c);
     if (is(c, "leader"))
         return shd_leader_open(w->segment, "l", &l, &w->leader);
     if (is(c, "mailbox"))
@@ -485,15 +524,60 @@ static bool run_on_mailbox(struct world *w, const struct call *c,
     return true;
 }
 
+/* One event at a time: its number, so that it is seen which one it is. */
+static void next_event(struct world *w, char *result)
+{
+    struct shd_event event = {0};
+    uint64_t missed;
+    uint32_t count;
+    char more[24];
+    int rc = shd_subscription_next(w->subscription, bytes, VALUE_MAX, 0,
+                                   &event, 1, &count, &missed);
+
+    if (rc == SHD_OK && missed != 0)
+        snprintf(more, sizeof(more), "missed %u", (unsigned)missed);
+    else
+        snprintf(more, sizeof(more), "%u", (unsigned)event.seq);
+    told_bytes(result, rc, event.len, more);
+}
+
+static bool run_on_topic(struct world *w, const struct call *c, char *result)
+{
+    if (is(c, "pub")) {
+        size_t len = strtoul(c->key, NULL, 10);
+        uint64_t seq = 0;
+        int rc;
+
+        memset(bytes, (int)c->number + 'a', len);
+        rc = shd_topic_publish(w->topic, bytes, len, 0, &seq);
+        told(result, rc);
+        if (rc == SHD_OK)
+            snprintf(result, WORLD_RESULT_MAX, "ok %u", (unsigned)seq);
+    } else if (is(c, "sub")) {
+        told(result, shd_topic_subscribe(w->topic, c->key, SHD_FROM_NOW,
+                                         &w->subscription));
+    } else if (is(c, "next")) {
+        next_event(w, result);
+    } else if (is(c, "save")) {
+        told(result, shd_subscription_acknowledge(w->subscription));
+    } else if (is(c, "unsub")) {
+        told(result, shd_subscription_close(w->subscription));
+        w->subscription = NULL;
+    } else {
+        return false;
+    }
+    return true;
+}
+
 static bool run_between(struct world *w, const struct call *c, char *result)
 {
     if (is(c, "queue") || is(c, "graves") || is(c, "leader") ||
-        is(c, "mailbox")) {
+        is(c, "mailbox") || is(c, "topic")) {
         told(result, make(w, c));
         return true;
     }
     return run_on_queue(w, c, result) || run_on_leader(w, c, result) ||
-           run_on_mailbox(w, c, result);
+           run_on_mailbox(w, c, result) || run_on_topic(w, c, result);
 }
 
 int world_run(struct world *w, const char *op,
@@ -505,7 +589,8 @@ int world_run(struct world *w, const char *op,
     parse(op + any, &c);
     if (run_store(w, &c, result) || run_on_key(w, &c, result) ||
         run_beyond(w, &c, result) ||
-        run_on_list(w, &c, result) || run_on_workers(w, &c, result) ||
+        run_on_list(w, &c, result) || run_on_lease(w, &c, result) ||
+        run_on_workers(w, &c, result) ||
         run_on_all(w, &c, result) || run_between(w, &c, result)) {
         if (any)
             snprintf(result, WORLD_RESULT_MAX, "any");
@@ -626,6 +711,36 @@ static int mix_queue(shd_queue *q, uint64_t *h)
     return 0;
 }
 
+/* The events that are kept, and how far behind each name is. */
+static int mix_topic(const struct world *w, uint64_t *h)
+{
+    struct shd_cursor_info cursor = {.struct_size = sizeof(cursor)};
+    shd_subscription *all;
+    struct shd_event e;
+    uint64_t missed;
+    uint32_t count;
+    int rc;
+
+    for (uint32_t i = 0; (rc = shd_topic_cursor(w->topic, i, &cursor)) !=
+                         SHD_INVAL; i++) {
+        if (rc == SHD_NOTFOUND)
+            continue;
+        if (rc != SHD_OK)
+            return complain("topic_cursor", rc);
+        *h = mix(*h, cursor.name, strlen(cursor.name));
+        *h = mix(*h, &cursor.behind, sizeof(cursor.behind));
+    }
+    rc = shd_topic_subscribe(w->topic, NULL, SHD_FROM_OLDEST, &all);
+    while (rc == SHD_OK) {
+        rc = shd_subscription_next(all, bytes, VALUE_MAX, 0, &e, 1, &count,
+                                   &missed);
+        if (rc == SHD_OK)
+            *h = mix(mix(*h, &e.seq, sizeof(e.seq)), bytes, e.len);
+    }
+    (void)shd_subscription_close(all);
+    return rc == SHD_NOTFOUND ? 0 : complain("subscription_next", rc);
+}
+
 /* With all workers dead, and reaped, nobody leads, and no box is anybody's. */
 static int nothing_is_held(const struct world *w)
 {
@@ -662,6 +777,7 @@ int world_digest(const struct world *w, uint64_t *digest)
 
     *digest = 17;
     if (mix_order(w, digest) != 0 || nothing_is_held(w) != 0 ||
+        (w->topic != NULL && mix_topic(w, digest) != 0) ||
         (w->queue != NULL && mix_queue(w->queue, digest) != 0) ||
         (w->graves != NULL && mix_queue(w->graves, digest) != 0))
         return -1;

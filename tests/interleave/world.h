@@ -21,8 +21,10 @@ struct world {
     shd_queue *queue, *graves;
     shd_leader *leader;
     shd_mailbox *mailbox;
+    shd_topic *topic;
     /* Of this worker's: */
-    uint64_t lease, request, asked;
+    uint64_t lease, request, asked, job;
+    shd_subscription *subscription;
     const uint64_t *(*worker)(uint32_t party); /* its incarnation */
 };
 

@@ -479,6 +479,28 @@ START_TEST(a_tagged_copy_is_not_made_twice)
 }
 END_TEST
 
+/* The copy that a look has seen has gone since; another has its tag. */
+START_TEST(a_late_look_leaves_the_next_letter_alone)
+{
+    const struct queue *q;
+    uint64_t tag, seen;
+
+    open_from();
+    open_to(0);
+    q = inside(to);
+    tag = inside(from)->object.generation;
+    tag_a_copy(tag);
+    seen = atomic_load64(&queue_letter_find(q, tag, 0)->lease);
+    expect(queue_letter_arrive(q, tag, seen), SHD_OK);
+    pop(to, 8);
+    tag_a_copy(tag);
+    expect(queue_letter_arrive(q, tag, seen), SHD_NOTFOUND);
+    ck_assert_uint_eq(info(to).reservations, 1);
+    expect(queue_letter_arrive(q, tag, 0), SHD_OK);
+    pop(to, 8);
+}
+END_TEST
+
 START_TEST(a_copy_that_landed_is_handed_out)
 {
     struct queue_header *h;
@@ -596,6 +618,7 @@ int main(void)
                    what_was_pinned_is_a_letter_again_without_the_other_queue);
     tcase_add_test(c, a_live_mover_is_left_alone);
     tcase_add_test(c, a_tagged_copy_is_not_made_twice);
+    tcase_add_test(c, a_late_look_leaves_the_next_letter_alone);
     tcase_add_test(c, a_copy_that_landed_is_handed_out);
     tcase_add_test(c, a_copy_whose_queue_is_gone_is_all_there_is);
     tcase_add_test(c, a_reservation_without_a_tag_goes_with_its_mover);

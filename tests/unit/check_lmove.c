@@ -308,6 +308,34 @@ static void dies_moving(const char *to, int steps)
     dying_worker(move_partly(to, steps));
 }
 
+/* Two that reap at once: the second has seen a lease that the first ends. */
+START_TEST(who_comes_late_finds_a_move_over)
+{
+    for (int steps = 1; steps <= 3; steps++) {
+        const char *to = start_two(false);
+        struct place at = dict_place(inner, to, strlen(to));
+        struct place from = dict_place(inner, "l", 1);
+        uint64_t number = UINT64_MAX, holder = 0;
+        const struct lease *l;
+
+        fill("l", 1);
+        dies_moving(to, steps);
+        ck_assert_int_eq(
+            lease_before(inner, from.shard, UINT64_MAX, number, &l), 1);
+        holder = atomic_load64(&l->holder);
+        number = atomic_load64(&l->number);
+        for (int i = 0; i < 3; i++) {
+            expect(leases_resolve(inner, holder, number, from.shard), SHD_OK);
+            expect(leases_resolve(inner, holder, number, at.shard), SHD_OK);
+        }
+        sound();
+        ck_assert_uint_eq(info().leases, 0);
+        pops(0, steps == 3 ? to : "l", 10, 1);
+        all_is_free();
+    }
+}
+END_TEST
+
 START_TEST(a_dead_workers_move_is_done_or_not)
 {
     for (int steps = 1; steps <= 3; steps++) {
@@ -389,6 +417,7 @@ int main(void)
     tcase_add_test(move, without_room_the_element_is_back);
     tcase_add_loop_test(move, an_expiry_is_the_lists_own, 0, 2);
     tcase_add_test(move, a_dead_workers_move_is_done_or_not);
+    tcase_add_test(move, who_comes_late_finds_a_move_over);
     tcase_add_test(move, a_move_whose_lists_went_is_over);
     suite_add_tcase(s, move);
     return run_suite(s);
