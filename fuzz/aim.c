@@ -7,6 +7,7 @@
 
 #include "fuzz/fields.h"
 #include "fuzz/workers.h"
+#include "shm/base/clock.h"
 #include "shm/dict/entry.h"
 #include "shm/dict/index.h"
 
@@ -14,6 +15,8 @@
 #define ELEMENTS 12
 #define LEASED 9
 #define KEY_MAX 4072u
+#define MOVES 208u /* of a byte that chooses: lists, */
+#define CROWDS 248u
 
 static shd_dict *tall;
 
@@ -328,16 +331,105 @@ static int on_key(struct play *p, const struct target *t, const void *value,
     }
 }
 
+/* Small ones, more than fit, each of which is read once, or not. */
+static int small_crowd(struct play *p, const struct target *t)
+{
+    uint64_t rounds = 300 + play_draw(p, 500), read = play_draw(p, 3);
+    struct shd_value v;
+    char key[24], buf[8];
+    int rc = shd_dict_resize(t->dict, (12 + play_draw(p, 16)) << 10);
+
+    for (uint64_t i = 0; i < rounds; i++) {
+        int n = snprintf(key, sizeof(key), "c%d", (int)i);
+
+        rc = play_answer(p, shd_set(t->dict, key, (size_t)n, key, 4, 0));
+        if (rc == SHD_OK && (read == 0 || (read == 1 && i % 4 != 0)))
+            rc = play_answer(p, shd_get(t->dict, key, (size_t)n, buf,
+                                        sizeof(buf), &v));
+    }
+    return rc;
+}
+
+/* More than fit, of which all, some or none are read in between. */
+static int crowd(struct play *p, const struct target *t)
+{
+    uint64_t read = play_draw(p, 3), rounds = 20 + play_draw(p, 180);
+    size_t len = 200 + play_draw(p, 3000);
+    void *value = some_bytes(len);
+    struct shd_value v;
+    char key[24];
+    int rc = SHD_OK;
+
+    for (uint64_t i = 0; i < rounds; i++) {
+        int n = snprintf(key, sizeof(key), "crowd%d", (int)i);
+
+        rc = shd_set(t->dict, key, (size_t)n, value, len, 0);
+        for (uint64_t k = i < 40 ? 0 : i - 40; read != 0 && k <= i; k += read) {
+            n = snprintf(key, sizeof(key), "crowd%d", (int)k);
+            (void)play_answer(p, shd_get(t->dict, key, (size_t)n, value, len,
+                                         &v));
+        }
+    }
+    free(value);
+    return rc;
+}
+
+/* All keys, one after the other, or as they were at one time. */
+static int walk(struct play *p, const struct target *t)
+{
+    static unsigned char key[65535];
+    unsigned char buf[64];
+    struct shd_value v;
+    shd_keys *keys = NULL;
+    size_t len = 0;
+    int rc;
+
+    if (play_draw(p, 2) == 0) {
+        rc = shd_keys_get(t->dict, play_draw(p, 50), &keys);
+        if (rc == SHD_OK)
+            shd_keys_free(keys);
+        return rc;
+    }
+    rc = shd_scan(t->dict, t->key, t->key_len, SHD_SCAN_EXPIRED, key,
+                  play_draw(p, 8) == 0 ? 5 : sizeof(key), &len, buf,
+                  sizeof(buf), &v);
+    for (int i = 0; rc == SHD_OK && i < 100; i++) {
+        unsigned char *after = some_bytes(len);
+        size_t after_len = len;
+
+        memcpy(after, key, len);
+        rc = shd_scan(t->dict, after, after_len, 0, key, sizeof(key), &len, buf,
+                      sizeof(buf), &v);
+        free(after);
+    }
+    return rc;
+}
+
 static int on_all(struct play *p, const struct target *t)
 {
     struct shd_dict_account a = {.struct_size = sizeof(a)};
     struct shd_shard_info shard = {.struct_size = sizeof(shard)};
     struct shd_entry_info entry = {.struct_size = sizeof(entry)};
     struct shd_repair done = {.struct_size = sizeof(done)};
-    uint64_t n;
+    struct shd_hold hold = {.struct_size = sizeof(hold)};
+    uint64_t n, how = play_draw(p, 256), holder;
     char report[200];
 
-    switch (play_draw(p, 8)) {
+    if (how >= 176) {
+        switch (how % 5) {
+        case 0:
+        case 1: return walk(p, t);
+        case 2: return crowd(p, t);
+        case 3: return shd_reap(p->segment, NULL);
+        default: break;
+        }
+        holder = workers_incarnation((uint32_t)play_draw(p, WORKERS));
+        for (uint32_t i = 0; i < 12; i++)
+            (void)play_answer(p, shd_worker_hold(p->segment,
+                                                 holder, i, &hold));
+        return SHD_OK;
+    }
+    switch (how % 8) {
     case 0: return shd_flush_all(t->dict);
     case 1: return shd_flush_expired(t->dict, play_draw(p, 3), &n);
     case 2: return shd_dict_resize(t->dict, (8 + play_draw(p, 128)) << 10);
@@ -383,10 +475,68 @@ static void operate(struct play *p, const struct target *t)
     free(value);
 }
 
+/* A worker has died: who comes by finds it so, maybe damaged. */
+static void came_to_its_end(struct play *p, const struct target *t,
+                            bool damages)
+{
+    workers_interrupt(0, NULL);
+    if (damages && play_draw(p, 3) == 0)
+        damage(p, t);
+    if (play_draw(p, 2) == 0)
+        (void)play_answer(p, shd_reap(p->segment, NULL));
+}
+
+/* From list to list, of several shards, by workers who die of it. */
+static void move_about(struct play *p, struct target *t, bool damages)
+{
+    struct shd_value v;
+    char buf[64], to[16];
+
+    for (volatile uint64_t n = 1 + play_draw(p, 6); n > 0; n--) {
+        int len = snprintf(to, sizeof(to), "key%d",
+                           (int)play_draw(p, 14) * 8 + 2);
+        int left = (int)play_draw(p, 4);
+
+        if (workers_try(play_draw(p, 2) * (1 + play_draw(p, 400)))) {
+            (void)play_answer(p, shd_lmove(t->dict, left & 1, t->key,
+                                           t->key_len, left / 2, to,
+                                           (size_t)len, buf,
+                                           sizeof(buf) - play_draw(p, 3) / 2 *
+                                                             60,
+                                           &v));
+            workers_done();
+        }
+        switch (play_draw(p, 6)) {
+        case 0: (void)play_answer(p, shd_reap(p->segment, NULL)); break;
+        case 1:
+            (void)play_answer(p, shd_delete(t->dict, to, (size_t)len));
+            break;
+        case 2:
+            (void)play_answer(p, shd_expire(t->dict, to, (size_t)len, 1));
+            clock_test_advance(20);
+            break;
+        case 3:
+            if (damages)
+                damage(p, t);
+            break;
+        default: break;
+        }
+    }
+    (void)play_answer(p, shd_reap(p->segment, NULL));
+}
+
+static bool is_list(const struct target *t)
+{
+    const struct cell *c = (const void *)words_at(t, t->ref);
+
+    return c != NULL && (c->meta & CELL_TYPE_MASK) == SHD_LIST;
+}
+
 void aim_op(struct play *p, bool damages)
 {
     struct target t;
-    uint64_t which = play_draw(p, 4), times;
+    uint64_t byte = play_draw(p, 256), which = byte % 4, n;
+    volatile uint64_t times;
 
     t.dict = which < 2 ? tall
                        : p->dict[which == 2 ? PLAY_SMALL : PLAY_SHARDED];
@@ -395,7 +545,10 @@ void aim_op(struct play *p, bool damages)
     p->ops++;
     p->doing = "aim";
     t.d = &t.dict->dict;
-    t.ref = entry_number(&t, play_draw(p, 256));
+    n = play_draw(p, 256);
+    t.ref = entry_number(&t, n);
+    for (int i = 0; byte >= MOVES && i < 40 && t.ref != 0 && !is_list(&t); i++)
+        t.ref = entry_number(&t, ++n);
     if (t.ref == 0 || !take_key(&t))
         return;
     times = damages ? play_draw(p, 4) : 0;
@@ -409,8 +562,19 @@ void aim_op(struct play *p, bool damages)
     }
     for (; times > 0; times--)
         damage(p, &t);
-    for (uint64_t n = 1 + play_draw(p, 4) / 3; n > 0; n--)
-        operate(p, &t);
+    for (times = 1 + play_draw(p, 8) % 4 / 3 + play_draw(p, 8) / 6; times > 0;
+         times--) {
+        if (workers_try(play_draw(p, 6) == 0 ? 1 + play_draw(p, 200) : 0)) {
+            operate(p, &t);
+            workers_done();
+        } else {
+            came_to_its_end(p, &t, damages);
+        }
+    }
+    if (byte >= CROWDS)
+        (void)play_answer(p, small_crowd(p, &t));
+    else if (byte >= MOVES)
+        move_about(p, &t, damages);
     workers_interrupt(0, NULL);
     free(t.key);
 }
