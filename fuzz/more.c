@@ -201,6 +201,27 @@ static void read_list(struct play *p, shd_dict *d)
     free(buffer);
 }
 
+/* However damaged: each goes on from the last one, to an end. */
+static void look_at_leases(struct play *p, shd_dict *d)
+{
+    struct shd_lease_info l = {.struct_size = sizeof(l)}, last = l;
+    char key[1400];
+    size_t len;
+
+    p->doing = "lease_next";
+    while (play_answer(p, shd_lease_next(d, &l, key, sizeof(key), &len)) ==
+           SHD_OK) {
+        if (len > sizeof(key))
+            play_fail(p, "a lease's key outside of the buffer");
+        if (l.shard < last.shard ||
+            (l.shard == last.shard &&
+             (l.holder < last.holder ||
+              (l.holder == last.holder && l.lease <= last.lease))))
+            play_fail(p, "a walk over leases that goes back");
+        last = l;
+    }
+}
+
 static void look(struct play *p, shd_dict *d)
 {
     struct shd_shard_info shard = {.struct_size = sizeof(shard)};
@@ -212,6 +233,7 @@ static void look(struct play *p, shd_dict *d)
     (void)play_answer(p, shd_shard_info(d, (uint32_t)play_draw(p, 5), &shard));
     p->doing = "entry_info";
     (void)play_answer(p, shd_entry_info(d, key, key_len, &entry));
+    look_at_leases(p, d);
 }
 
 static void store_many(struct play *p, shd_dict *d)

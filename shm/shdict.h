@@ -1246,6 +1246,31 @@ SHD_API SHD_MUST int shd_ltake(shd_dict *dict, int left, const void *key,
 SHD_API SHD_MUST int shd_lack(shd_dict *dict, uint64_t lease);
 SHD_API SHD_MUST int shd_lnack(shd_dict *dict, uint64_t lease);
 
+struct shd_lease_info {
+    uint32_t struct_size; /* set by the caller */
+    uint32_t shard;       /* of the list */
+    uint64_t holder;      /* incarnation of the worker that has it */
+    uint64_t lease;       /* what shd_ltake gave it */
+    uint32_t moving;      /* 1: a shd_lmove from shard to shard is at it, which
+                             has a lease in each; 0: it is of shd_ltake */
+    uint32_t dead;        /* 1: the holder has died: it comes back with the next
+                             shd_reap */
+    uint32_t type;        /* of the element: SHD_STRING, SHD_NUMBER; 0: one that
+                             moves is no longer, or not yet, there */
+    uint32_t reserved;
+    uint64_t len;         /* bytes of a string */
+};
+
+/* The lease that comes after *info's shard, holder and lease (all 0: the
+ * first), and the key of its list: empty where type is 0. Each that is there
+ * throughout comes once. Changes nothing, takes no lock.
+ * SHD_NOTFOUND: the end. SHD_SPACE: the key is longer than key_size, *key_len
+ * tells; *info stays as it was then, and with any other error. */
+SHD_API SHD_MUST int shd_lease_next(shd_dict *dict,
+                                    struct shd_lease_info *info,
+                                    void *key_buf, size_t key_size,
+                                    size_t *key_len);
+
 /* ---- walking ---------------------------------------------------------- */
 
 enum { SHD_SCAN_EXPIRED = 1 }; /* flags: expired entries as well */

@@ -203,6 +203,9 @@ GATE(shd_ltake, (shd_dict *dict, int left, const void *key, size_t key_len,
      left, key, key_len, buf, size, v, lease))
 GATE(shd_lack, (shd_dict *dict, uint64_t lease), (dict, lease))
 GATE(shd_lnack, (shd_dict *dict, uint64_t lease), (dict, lease))
+GATE(shd_lease_next, (shd_dict *dict, struct shd_lease_info *info,
+     void *key_buf, size_t key_size, size_t *key_len), (dict, info, key_buf,
+     key_size, key_len))
 GATE(shd_scan, (shd_dict *dict, const void *after, size_t after_len,
      uint32_t flags, void *key_buf, size_t key_size, size_t *key_len,
      void *buf, size_t size, struct shd_value *v), (dict, after, after_len,

@@ -92,6 +92,7 @@ extern __typeof__(shd_lmove) inside_shd_lmove;
 extern __typeof__(shd_ltake) inside_shd_ltake;
 extern __typeof__(shd_lack) inside_shd_lack;
 extern __typeof__(shd_lnack) inside_shd_lnack;
+extern __typeof__(shd_lease_next) inside_shd_lease_next;
 extern __typeof__(shd_scan) inside_shd_scan;
 extern __typeof__(shd_list_read) inside_shd_list_read;
 extern __typeof__(shd_entry_info) inside_shd_entry_info;
@@ -241,6 +242,7 @@ extern __typeof__(shd_leader_resign) inside_shd_leader_resign;
 #define shd_ltake(...) inside_shd_ltake(__VA_ARGS__)
 #define shd_lack(...) inside_shd_lack(__VA_ARGS__)
 #define shd_lnack(...) inside_shd_lnack(__VA_ARGS__)
+#define shd_lease_next(...) inside_shd_lease_next(__VA_ARGS__)
 #define shd_scan(...) inside_shd_scan(__VA_ARGS__)
 #define shd_list_read(...) inside_shd_list_read(__VA_ARGS__)
 #define shd_entry_info(...) inside_shd_entry_info(__VA_ARGS__)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "shm/dict/peek.h"
 #include "shm/api/args.h"
+#include "shm/worker/registry.h"
 
 #include "shm/api/gates.h" /* last */
 
@@ -58,4 +59,26 @@ int shd_shard_info(shd_dict *dict, uint32_t index, struct shd_shard_info *info)
     if (rc == SHD_OK)
         *info = found;
     return rc;
+}
+
+int shd_lease_next(shd_dict *dict, struct shd_lease_info *info, void *key_buf,
+                   size_t key_size, size_t *key_len)
+{
+    struct shd_lease_info found;
+    int rc = reader(dict);
+
+    if (rc == SHD_OK &&
+        (info == NULL || info->struct_size != sizeof(*info) ||
+         key_len == NULL || (key_buf == NULL && key_size > 0)))
+        rc = error_set(SHD_INVAL, "shd_lease_next: info, key_buf or key_len "
+                                  "is NULL, or info's struct_size is not set");
+    if (rc != SHD_OK)
+        return rc;
+    found = *info;
+    rc = peek_lease(&dict->dict, &found, key_buf, key_size, key_len);
+    if (rc != SHD_OK)
+        return rc;
+    found.dead = registry_is_dead(dict->dict.env, found.holder);
+    *info = found;
+    return SHD_OK;
 }

@@ -145,8 +145,13 @@ int attempt_build_chain(struct attempt *a, const struct item *item, int slot,
 {
     const struct chain_site site = attempt_site(a, slot);
     uint64_t left = chain_source_len(&item->chain);
+    int reused = atomic_load32(&a->shard->garbage) == 0
+                     ? 0
+                     : chain_reuse(&site, &a->shard->garbage, left);
 
-    while (left > 0) {
+    if (reused < 0)
+        return reused;
+    while (reused == 0 && left > 0) {
         uint32_t class = attempt_class(a, chain_class(left));
         int rc = chain_build_step(&site, class, &left);
 
@@ -235,6 +240,7 @@ void attempt_start_at(struct attempt *a, const struct dict *d,
     a->ready = 0;
     a->settle = ATTEMPT_SETTLE;
     a->held = false;
+    a->spare = false;
 }
 
 /* After a round without room. SHD_OK: another round. */
@@ -287,7 +293,8 @@ int attempt_run(struct attempt *a,
             (void)index_help_end(a->d);
         /* What has been done is done: garbage that cannot be freed just now
          * (the lock is busy) stays for the next one. */
-        if (atomic_load32(&a->shard->garbage) != 0)
+        if (atomic_load32(&a->shard->garbage) != 0 &&
+            !(rc == SHD_OK && a->spare))
             (void)room_settle(a->d, a->at.shard,
                               rc == ATTEMPT_NEED_ROOM ? 0 : a->settle);
         if (rc != ATTEMPT_NEED_ROOM)

@@ -31,6 +31,7 @@ struct attempt {
     uint64_t ready;  /* free ones that did not do */
     uint64_t settle; /* room_settle's holds when it is done */
     bool held;       /* the lock is, when attempt_run begins */
+    bool spare;      /* what is garbage at the end may stay (attempt_spares) */
 };
 
 /* Holds of the lock in which a store frees garbage when it is done. What is
@@ -73,6 +74,20 @@ static inline uint32_t attempt_class(const struct attempt *a, uint32_t class)
 /* SHD_NOMEM from an allocator: makes a step of room here. SHD_OK: try again;
  * ATTEMPT_NEED_ROOM. */
 int attempt_make_room(struct attempt *a, uint32_t class, int *steps);
+
+/* What a store has let go of, a chain of so many cells, may stay garbage until
+ * the next in its shard, which takes the cells if they are as many as it needs,
+ * and else frees them. In all shards together that is this share of the dict's
+ * pages at most. Who makes room in that shard frees it before anything else.
+ */
+#define ATTEMPT_SPARE_SHARE 16u
+
+static inline bool attempt_spares(const struct attempt *a, uint64_t cells)
+{
+    return atomic_load32(&a->shard->garbage) == 0 &&
+           cells * a->d->shards * ATTEMPT_SPARE_SHARE <=
+               pages_count(&a->d->pages);
+}
 
 /* Builds the item's chain on a pending word of the shard. */
 int attempt_build_chain(struct attempt *a, const struct item *item, int slot,

@@ -8,7 +8,7 @@
 
 #define NODE_VALUE_AT ((uint32_t)sizeof(struct cell))
 /* What fits into a cell of that size is in one: there two are seldom a
- * twentieth smaller, and cost a store half as much again. */
+ * twentieth smaller, and cost a get or a store half as much again. */
 #define SPLIT_BYTES 512u
 #define SPLIT_PAGES_MIN 64u
 

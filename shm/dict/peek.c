@@ -3,6 +3,7 @@
 #include "shm/base/clock.h"
 #include "shm/base/error.h"
 #include "shm/dict/forest.h"
+#include "shm/dict/lease.h"
 
 #include <string.h>
 
@@ -197,4 +198,90 @@ int peek_list(const struct dict *d, const void *key, size_t len,
     *count = x.count;
     *length = x.length;
     return answer(d, rc);
+}
+
+/* ---- a lease ---------------------------------------------------------- */
+
+/* In a read section: the key of the entry at ref. */
+static int lease_key(const struct dict *d, uint32_t ref, void *key,
+                     size_t size, size_t *len)
+{
+    const struct entry *e = entry_at(&d->pages, ref);
+
+    if (e == NULL)
+        return SHD_CORRUPT;
+    *len = entry_key_len(atomic_load64(&e->key_expires));
+    return *len > size ? SHD_SPACE : entry_key(d, e, (uint32_t)*len, key);
+}
+
+/* In a read section. */
+static int look_lease(const struct dict *d, uint32_t shard,
+                      const struct lease *l, struct shd_lease_info *info,
+                      void *key, size_t size, size_t *len)
+{
+    const struct cell *node =
+        cell_at(&d->pages, atomic_load32(&l->cell.word[LEASE_LINK]),
+                SLAB_CELL_MIN);
+    struct shd_value v = {.type = 0};
+    uint32_t entry = 0;
+    int rc = lease_entry(d, shard, l, &entry);
+
+    *len = 0;
+    if (rc == 1)
+        rc = lease_key(d, entry, key, size, len);
+    else if (rc == 0)
+        node = NULL;
+    if (rc == SHD_OK && node != NULL)
+        rc = entry_describe(d, node, &v);
+    if (rc != SHD_OK)
+        return rc;
+    info->shard = shard;
+    info->holder = atomic_load64(&l->holder);
+    info->lease = atomic_load64(&l->number);
+    info->moving = lease_stage(l) != LEASE_PLAIN ||
+                   lease_shard(info->lease) != shard;
+    info->type = v.type;
+    info->len = v.type == SHD_STRING ? v.len : 0;
+    return SHD_OK;
+}
+
+/* The first in the shard after (holder, number). SHD_NOTFOUND. */
+static int peek_in_shard(const struct dict *d, uint32_t shard,
+                         uint64_t holder, uint64_t number,
+                         struct shd_lease_info *info, void *key, size_t size,
+                         size_t *len)
+{
+    const struct lease *l;
+    struct reading r;
+    int rc;
+
+    reading_begin(&r, d->env, dict_guard(d, shard));
+    do {
+        rc = reading_try(&r);
+        if (rc != SHD_OK)
+            return rc;
+        rc = dict_enter(d, shard) ? lease_after(d, shard, holder, number, &l)
+                                  : SHD_GONE;
+        if (rc >= 0)
+            rc = rc == 0 ? SHD_NOTFOUND
+                         : look_lease(d, shard, l, info, key, size, len);
+    } while (!reading_done(&r));
+    return answer(d, rc);
+}
+
+int peek_lease(const struct dict *d, struct shd_lease_info *info, void *key,
+               size_t size, size_t *len)
+{
+    uint64_t holder = info->holder, number = info->lease;
+    int rc = SHD_NOTFOUND;
+
+    for (uint32_t i = info->shard; rc == SHD_NOTFOUND && i < d->shards; i++) {
+        if (!dict_enter(d, i))
+            return dict_gone_error(d);
+        /* Most have none; then who sits on the lock matters to nobody. */
+        if (atomic_load32(&d->shard[i].n_leases) != 0)
+            rc = peek_in_shard(d, i, holder, number, info, key, size, len);
+        holder = number = 0;
+    }
+    return rc;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* dict/peek.h - looking at an entry, and into a list, without using them.
+/* dict/peek.h - looking at an entry, into a list, and at what is leased of
+ * lists, without using them.
  *
  * LOCK   as dict/read.h; no mark is written.
  * CRASH  nothing is changed.
@@ -19,5 +20,9 @@ int peek_list(const struct dict *d, const void *key, size_t len,
               bool expired, uint64_t from, uint32_t max, void *buf,
               size_t size, struct shd_value *values, size_t *at,
               uint32_t *count, uint64_t *length);
+
+/* As shd_lease_next, but for `dead`, which a dict cannot tell. */
+int peek_lease(const struct dict *d, struct shd_lease_info *info, void *key,
+               size_t size, size_t *len);
 
 #endif

@@ -4,8 +4,11 @@
  *   after    entry -> new chain           garbage -> old chain
  *
  * Both at once, in one transaction. Of a value that begins in its entry's cell
- * the new end is built, and the old one freed, in that transaction as well; the
- * bytes in the cell are logged, so they must be few.
+ * the new end is built, and the old one freed, in that transaction as well;
+ * the bytes in the cell are logged, so they must be few.
+ *
+ * The old chain stays garbage for the next store of such a value, if it is
+ * small enough: then neither takes a page, nor gives one back.
  *
  * A reader that copies the old chain without the lock goes on with it while it
  * is garbage, as long as its cells have their numbers: the value it found was
@@ -19,8 +22,8 @@
  * entry takes another cell. */
 #define SWAP_PREFIX_MAX (IN_PLACE_WORDS * 8u)
 #define SWAP_WORDS                                                            \
-    (CHAIN_ONE_WORDS + SLAB_FREE_BRIEF_WORDS + IN_PLACE_WORDS +               \
-     SLAB_EXPIRY_WORDS + 2 * LIST_WORDS + 8u)
+    (CHAIN_ONE_WORDS + CHAIN_REUSE_WORDS + SLAB_FREE_BRIEF_WORDS +            \
+     IN_PLACE_WORDS + SLAB_EXPIRY_WORDS + 2 * LIST_WORDS + 8u)
 
 static_assert(SWAP_WORDS <= GUARD_UNDO_MAX, "log");
 
@@ -56,6 +59,12 @@ void swap_will_store(const struct attempt *a)
     atomic_will_write(&p->table[page]);
 }
 
+/* Cells of the chain that the value is in, as far as its length tells. */
+static uint64_t old_cells(const struct attempt *a)
+{
+    return chain_pages(atomic_load32(&a->entry->cell.len));
+}
+
 /* What the value went on in: freed if it is one cell, else garbage. */
 static int let_go(struct attempt *a, struct txn *t, uint32_t ref)
 {
@@ -65,7 +74,8 @@ static int let_go(struct attempt *a, struct txn *t, uint32_t ref)
 
     if (c == NULL || ref == 0)
         return dict_damaged(a->d, "a chain leads outside");
-    if (atomic_load32(&c->word[CHAIN_NEXT]) == 0 &&
+    a->spare = attempt_spares(a, old_cells(a));
+    if (!a->spare && atomic_load32(&c->word[CHAIN_NEXT]) == 0 &&
         slab_frees_briefly(p, owner, ref))
         return slab_free(p, &a->shard->slab, t, owner, ref);
     txn_store32(t, &c->word[CHAIN_OF], 0);
@@ -94,21 +104,33 @@ static void store_head(struct txn *t, struct entry *e, const struct item *item,
     cell_store(t, value + 1, item->value, item->prefix);
 }
 
+/* The chain that the value shall go on in: what is pending, or one cell. */
+static int new_chain(struct attempt *a, struct txn *t, const struct item *item,
+                     uint32_t class, uint32_t *chain)
+{
+    const struct chain_site site = attempt_site(a, PENDING_ENTRY);
+
+    *chain = atomic_load32(site.pending);
+    if (item->prefix == 0)
+        return attempt_adopt_chain(a, t, PENDING_ENTRY, a->old);
+    *chain =
+        chain_reuse_one(&site, t, &item->chain, &a->shard->garbage, a->old);
+    return *chain != 0
+               ? SHD_OK
+               : chain_build_one(&site, t, &item->chain, class, a->old, chain);
+}
+
 static int swap(struct attempt *a, const struct item *item, uint32_t tail)
 {
     const struct dict *d = a->d;
-    const struct chain_site site = attempt_site(a, PENDING_ENTRY);
-    uint32_t chain = atomic_load32(site.pending);
+    uint32_t chain;
     uint32_t *word = entry_chain(&d->pages, &a->entry->cell);
     uint32_t old = word == NULL ? 0 : atomic_load32(word);
     struct txn t;
     int rc;
 
     attempt_begin(a, &t, SWAP_WORDS);
-    if (item->prefix != 0)
-        rc = chain_build_one(&site, &t, &item->chain, tail, a->old, &chain);
-    else
-        rc = attempt_adopt_chain(a, &t, PENDING_ENTRY, a->old);
+    rc = new_chain(a, &t, item, tail, &chain);
     if (rc == SHD_OK)
         rc = let_go(a, &t, old);
     if (rc == SHD_OK) {
@@ -123,13 +145,16 @@ static int swap(struct attempt *a, const struct item *item, uint32_t tail)
 
 int swap_store(struct attempt *a, const struct item *item, uint32_t *class)
 {
+    const struct chain_site site = attempt_site(a, PENDING_ENTRY);
     uint32_t tail = 0;
     int rc = SHD_OK;
 
     if (item->prefix != 0) {
         *class = chain_class(item->chain.second_len);
         tail = attempt_class(a, *class);
-        rc = slab_prepare(&a->d->pages, &a->shard->slab, tail);
+        if (!chain_has_one(&site, atomic_load32(&a->shard->garbage),
+                           item->chain.second_len))
+            rc = slab_prepare(&a->d->pages, &a->shard->slab, tail);
     }
     return rc == SHD_OK ? swap(a, item, tail) : rc;
 }

@@ -204,6 +204,113 @@ int chain_build_one(const struct chain_site *site, struct txn *t,
     return SHD_OK;
 }
 
+/* ---- cells that a chain has left ---------------------------------------- */
+
+/* The cell at ref, if it is a chain's that holds `len` bytes, and no larger
+ * than a fresh one would be. */
+static struct cell *reusable(const struct chain_site *site, uint32_t ref,
+                             uint64_t len)
+{
+    struct cell *c = cell_at(site->pages, ref, sizeof(*c));
+
+    return ref != 0 && c != NULL &&
+                   cell_kind(atomic_load32(&c->meta)) == CELL_CHAIN &&
+                   slab_cell_bytes(site->pages, site->owner, ref) ==
+                       slab_class_bytes(chain_class(len))
+               ? c
+               : NULL;
+}
+
+static uint32_t piece(uint64_t left)
+{
+    return left < CHAIN_DATA_MAX ? (uint32_t)left : CHAIN_DATA_MAX;
+}
+
+static bool has_cells_for(const struct chain_site *site, uint32_t ref,
+                          uint64_t len)
+{
+    for (; len > 0; len -= piece(len)) {
+        const struct cell *c = reusable(site, ref, piece(len));
+
+        if (c == NULL)
+            return false;
+        ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    }
+    return ref == 0;
+}
+
+bool chain_has_one(const struct chain_site *site, uint32_t ref, uint64_t len)
+{
+    const struct cell *c = reusable(site, ref, len);
+
+    return c != NULL && atomic_load32(&c->word[CHAIN_NEXT]) == 0;
+}
+
+/* A number of its own makes each another cell for who was copying it without
+ * the lock. They can be reached from the pending word only. */
+static int renumber(const struct chain_site *site, uint64_t len,
+                    uint64_t number)
+{
+    uint32_t ref = atomic_load32(site->pending);
+
+    for (; len > 0; len -= piece(len)) {
+        struct cell *c = cell_at(site->pages, ref, sizeof(*c));
+
+        if (c == NULL)
+            return error_set(SHD_CORRUPT, "chain: a chain being built leads "
+                                          "outside its dict");
+        atomic_store32(&c->word[CHAIN_NUMBER], (uint32_t)number);
+        atomic_store32(&c->len, piece(len));
+        ref = atomic_load32(&c->word[CHAIN_NEXT]);
+    }
+    /* Before the bytes change. */
+    atomic_fence_release();
+    return 1;
+}
+
+int chain_reuse(const struct chain_site *site, uint32_t *garbage, uint64_t len)
+{
+    uint32_t head = atomic_load32(garbage);
+    uint64_t number = atomic_load64(site->built) + 1;
+    const struct cell *c;
+    struct txn t;
+
+    if (head == 0 || !has_cells_for(site, head, len))
+        return 0;
+    c = cell_fresh(site->pages, head);
+    txn_begin(&t, site->pages->segment, site->guard, 3);
+    txn_store64(&t, site->built, number);
+    txn_store32(&t, garbage, atomic_load32(&c->word[CHAIN_GARBAGE]));
+    txn_store32(&t, site->pending, head);
+    txn_commit(&t);
+    return renumber(site, len, number);
+}
+
+uint32_t chain_reuse_one(const struct chain_site *site, struct txn *t,
+                         const struct chain_source *source, uint32_t *garbage,
+                         uint32_t of)
+{
+    uint32_t ref = atomic_load32(garbage);
+    uint64_t number = atomic_load64(site->built) + 1;
+    uint64_t len = chain_source_len(source);
+    struct cell *c = cell_at(site->pages, ref, sizeof(*c));
+
+    if (c == NULL || !chain_has_one(site, ref, len))
+        return 0;
+    txn_store64(t, site->built, number);
+    txn_store32(t, garbage, atomic_load32(&c->word[CHAIN_GARBAGE]));
+    /* It is garbage again if the transaction is undone: all of it that counts
+     * there is logged. */
+    txn_store64(t, (uint64_t *)(void *)&c->word[CHAIN_OF],
+                of | (uint64_t)(uint32_t)number << 32);
+    txn_store32(t, &c->len, (uint32_t)len);
+    atomic_fence_release();
+    source_fill(source, 0, (unsigned char *)(c + 1), len);
+    return ref;
+}
+
+/* ---- reading ------------------------------------------------------------ */
+
 /* The cell and its length, if it can be part of a chain. */
 static const struct cell *link_at(const struct pages *p, uint32_t ref,
                                   uint32_t *len)

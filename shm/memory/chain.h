@@ -75,6 +75,21 @@ uint32_t chain_class(uint64_t left);
 int chain_build_step(const struct chain_site *site, uint32_t class,
                      uint64_t *left);
 
+/* Makes the first chain of the garbage the pending one, in one transaction, if
+ * it has just the cells that one of `len` bytes is built of: 1; else 0.
+ * Nothing is pending. `garbage` is the word where it hangs. */
+int chain_reuse(const struct chain_site *site, uint32_t *garbage,
+                uint64_t len);
+
+/* The same inside a transaction, at most CHAIN_REUSE_WORDS stores, for one
+ * cell that comes to belong to the cell `of`, and is filled. The cell, or 0:
+ * it is not one that chain_has_one says yes to. */
+#define CHAIN_REUSE_WORDS 4u
+bool chain_has_one(const struct chain_site *site, uint32_t ref, uint64_t len);
+uint32_t chain_reuse_one(const struct chain_site *site, struct txn *t,
+                         const struct chain_source *source, uint32_t *garbage,
+                         uint32_t of);
+
 /* Fills the cells of the pending chain once all are there. `goes` is a chain
  * that will be freed when this one has taken its place (0: none, and anything
  * will do): what freeing it looks at is asked for meanwhile. SHD_CORRUPT: it

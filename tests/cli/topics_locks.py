@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The verbs topics, publish, follow and locks."""
+"""The verbs topics, publish, follow, locks and leases."""
 import ctypes
 import json
 import os
@@ -204,6 +204,54 @@ def locks_are_shown_with_their_holders():
     found = {o["name"]: o for o in answer("locks", name)}
     assert found["l"]["taken"] == 0 and found["l"]["deaths"] == 1, found
     assert found["s"]["taken"] == 0 and found["s"]["deaths"] == 2, found
+    expect(0, "check", name, out=b"clean\n")
+
+
+def of_lists(handle):
+    """Two elements of two lists on a lease."""
+    d, lease = ctypes.c_void_p(), ctypes.c_uint64()
+    buffer = ctypes.create_string_buffer(64)
+    value = (ctypes.c_uint64 * 8)()
+    codes = [LIBRARY.shd_dict_open(handle, b"work", None, ctypes.byref(d))]
+    for key in b"jobs", b"j\xff":
+        codes.append(LIBRARY.shd_push(
+            d, 1, key, ctypes.c_size_t(len(key)), 1, b"a job",
+            ctypes.c_size_t(5), ctypes.c_double(0), ctypes.byref(lease)))
+        codes.append(LIBRARY.shd_ltake(
+            d, 1, key, ctypes.c_size_t(len(key)), buffer, ctypes.c_size_t(64),
+            value, ctypes.byref(lease)))
+    assert not any(codes), codes
+
+
+@case
+def leases_of_lists_are_shown_with_their_holders():
+    name = segment("work=1m", "other=1m")
+    assert answer("leases", name) == []
+    expect(3, "leases", name, "no-such-dict")
+    pid = stopped(name, of_lists)
+    try:
+        worker, = [w for w in answer("workers", name) if w["pid"] == pid]
+        found = answer("leases", name)
+        assert len(found) == 2, found
+        for lease in found:
+            assert (lease["dict"], lease["holder"], lease["type"],
+                    lease["len"], lease["moving"], lease["dead"]) == (
+                        "work", worker["incarnation"], "string", 5, False,
+                        False), lease
+        text = expect(0, "leases", name, "work").out
+        assert b"jobs" in text and b"j\\xff" in text, text
+        assert text.count(b"string of 5 bytes") == 2, text
+        assert answer("leases", name, "work") == found
+        assert answer("leases", name, "other") == []
+        expect(0, "delete", name, "work", "jobs")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    found, = answer("leases", name)
+    assert found["dead"] is True and found["list"] != "jobs", found
+    assert b"dead" in expect(0, "leases", name).out
+    expect(0, "reap", name)
+    assert answer("leases", name) == []
     expect(0, "check", name, out=b"clean\n")
 
 

@@ -135,6 +135,8 @@ static void stores(shd_dict *d)
             shd_set(d, keys[0], lens[0], i & 1 ? v : w, 32, 0));
     MEASURE("set, another size", SHD_OK,
             shd_set(d, keys[i], lens[i], w, 100, 0));
+    MEASURE("set, 4 KiB", SHD_OK,
+            shd_set(d, "page", 4, i & 1 ? v : w, 4096, 0));
     MEASURE("set, 8 KiB", SHD_OK, shd_set(d, "big", 3, w, BIG - i, 0));
     make_keys('n', 1u << 30);
     MEASURE("add, a new key", SHD_OK,

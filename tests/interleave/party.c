@@ -19,6 +19,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef PARTY_COUNTS
+#include <gcov.h>
+#endif
+
 #define CONDUCTOR 99u
 #define PATIENCE_MS 20000
 #define GLANCE_MS 50 /* between two looks whether a party has died */
@@ -147,6 +151,10 @@ static _Noreturn void be_party(uint32_t i, void (*prepare)(uint32_t),
     prepare(i);
     pause_as(PARTY_STOPPED);
     run(i);
+#ifdef PARTY_COUNTS
+    /* It is killed: what it has counted is kept before. */
+    __gcov_dump();
+#endif
     pause_as(PARTY_DONE);
     /* Alive until party_end: an end is no death by chance. */
     for (;;)

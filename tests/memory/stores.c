@@ -136,10 +136,30 @@ static struct counts count(const struct world *w)
     return c;
 }
 
-static void raise_to(uint64_t *worst, uint64_t n)
+static void raise_to(const struct world *w, struct worst *worst, uint64_t n,
+                     uint64_t len)
 {
-    if (n > *worst)
-        *worst = n;
+    if (n > worst->n)
+        *worst = (struct worst){n, w->op, len, w->mood};
+}
+
+void utilisation_add(struct world *w, struct utilisation *u, uint64_t len)
+{
+    uint64_t bytes = 0;
+    double part;
+
+    for (uint32_t i = 0; i < w->d->shards; i++)
+        bytes += w->d->shard[i].slab.bytes;
+    part = (double)bytes / ((double)pages_count(&w->d->pages) * PAGE_BYTES);
+    u->sum += part;
+    u->n++;
+    raise_to(w, &u->least, (uint64_t)((1 - part) * 1e6), len);
+}
+
+void latency_add(struct world *w, double seconds, double cpu, uint64_t len)
+{
+    raise_to(w, &w->record->worst_ns, (uint64_t)(seconds * 1e9), len);
+    raise_to(w, &w->record->worst_cpu_ns, (uint64_t)(cpu * 1e9), len);
 }
 
 /* Pages an item may need for itself alone, each cell in one of its own. */
@@ -155,7 +175,7 @@ static void account_of_work(struct world *w, const struct counts *before,
     uint64_t ns = (uint64_t)(seconds * 1e9);
     uint64_t cpu_ns = (uint64_t)(cpu * 1e9);
     struct counts now = count(w);
-    struct record *r = &w->record;
+    struct record *r = w->record;
     uint64_t evicted = now.evictions - before->evictions;
     uint64_t pages = own_pages(item);
     uint64_t bound =
@@ -163,17 +183,20 @@ static void account_of_work(struct world *w, const struct counts *before,
 
     r->evictions += evicted;
     r->moves += now.moves - before->moves;
-    raise_to(&r->worst_evictions, evicted);
-    raise_to(&r->worst_moves, now.moves - before->moves);
-    raise_to(&r->worst_expirations, now.expirations - before->expirations);
-    raise_to(&r->worst_transactions, now.transactions - before->transactions);
-    raise_to(&r->worst_ns, ns);
-    raise_to(&r->worst_cpu_ns, cpu_ns);
+    raise_to(w, &r->worst_evictions, evicted, item->len);
+    raise_to(w, &r->worst_moves, now.moves - before->moves, item->len);
+    raise_to(w, &r->worst_expirations, now.expirations - before->expirations,
+             item->len);
+    raise_to(w, &r->worst_transactions,
+             now.transactions - before->transactions, item->len);
+    latency_add(w, seconds, cpu, item->len);
     if (pages == 1) {
-        raise_to(&r->worst_small_ns, ns);
-        raise_to(&r->worst_small_cpu_ns, cpu_ns);
-        raise_to(&r->worst_small_evictions, evicted);
+        raise_to(w, &r->worst_small_ns, ns, item->len);
+        raise_to(w, &r->worst_small_cpu_ns, cpu_ns, item->len);
+        raise_to(w, &r->worst_small_evictions, evicted, item->len);
     }
+    if (evicted > 0)
+        utilisation_add(w, &r->evicting, item->len);
     if (evicted > bound)
         fail(w,
              "a store of %" PRIu64 " pages evicted %" PRIu64
@@ -216,7 +239,7 @@ static void check_refusal(struct world *w, const struct item *item,
 {
     struct shd_dict_account a;
     uint32_t shard = dict_place(w->d, item->key, item->key_len).shard;
-    uint64_t needed;
+    uint64_t needed, free;
 
     take_account(w, &a);
     account_add(&w->live[shard], item);
@@ -226,9 +249,10 @@ static void check_refusal(struct world *w, const struct item *item,
     if (needed <= pages_count(&w->d->pages))
         fail(w, "refused, and %" PRIu64 " pages would do of %u: %s", needed,
              pages_count(&w->d->pages), shd_last_error());
-    w->record.refused++;
-    raise_to(&w->record.worst_refused_free,
-             a.free_cells_bytes + a.free_pages_bytes);
+    w->record->refused++;
+    free = a.free_cells_bytes + a.free_pages_bytes;
+    raise_to(w, &w->record->worst_refused,
+             free > item->len ? free - item->len : 0, item->len);
 }
 
 /* ---- everything that is alive ----------------------------------------- */
@@ -304,7 +328,7 @@ void plain(struct world *w, uint64_t n, uint32_t shard, size_t len,
     w->doing = "a plain store";
     item = shape(w, key, key_len, n, len);
     rc = timed_store(w, SHD_SET, &item, n, ttl_ms);
-    w->record.plain++;
+    w->record->plain++;
     if (rc != SHD_OK)
         fail(w, "%zu bytes: %s: %s", (size_t)item.len, shd_strerror_name(rc),
              shd_last_error());
@@ -325,7 +349,7 @@ bool safe(struct world *w, uint64_t n, uint32_t shard, size_t len,
     w->doing = "a safe store";
     item = shape(w, key, key_len, n, len);
     rc = timed_store(w, SHD_SET | SHD_SAFE, &item, n, ttl_ms);
-    w->record.safe++;
+    w->record->safe++;
     if (count(w).evictions != evictions)
         fail(w, "it evicted");
     if (rc == SHD_OK) {
@@ -337,7 +361,7 @@ bool safe(struct world *w, uint64_t n, uint32_t shard, size_t len,
     check_refusal(w, &item, NULL);
     if (whole && digest(w) != before)
         fail(w, "refused, and something has changed");
-    w->record.checked += whole;
+    w->record->checked += whole;
     return false;
 }
 
@@ -359,7 +383,7 @@ bool push(struct world *w, uint64_t n, size_t len)
         fail(w, "llen: %s", shd_last_error());
     rc = shd_push(w->dict, (int)(n & 1), key, key_len, SHD_STRING,
                   value_of(w, n), len, 0, NULL);
-    w->record.pushes++;
+    w->record->pushes++;
     if (count(w).evictions != before.evictions)
         fail(w, "it evicted");
     if (rc == SHD_OK)
@@ -382,7 +406,7 @@ void incr(struct world *w, uint64_t n)
 
     w->doing = "an incr";
     rc = shd_incr(w->dict, key, key_len, 1, 1, 0, 0, &result, NULL);
-    w->record.plain++;
+    w->record->plain++;
     if (rc != SHD_OK && rc != SHD_NOTNUMBER)
         fail(w, "%s: %s", shd_strerror_name(rc), shd_last_error());
 }

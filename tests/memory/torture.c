@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -68,56 +69,125 @@ static void begin(struct world *w)
         fail(w, "no memory for the test");
     for (size_t i = 0; i < w->value_max + 8192; i++)
         w->pool[i] = (unsigned char)below(w, 256);
-    w->record.utilisation_min = 1;
 }
 
-/* How much of a full dict's pages is in cells that are handed out. */
+/* What of a full dict is in use. */
 static void sample(struct world *w)
 {
-    struct record *r = &w->record;
-    uint64_t bytes = 0;
-    double part;
-
-    if (pages_free(&w->d->pages) != 0)
-        return;
-    for (uint32_t i = 0; i < w->d->shards; i++)
-        bytes += w->d->shard[i].slab.bytes;
-    part = (double)bytes / ((double)pages_count(&w->d->pages) * PAGE_BYTES);
-    r->utilisation_sum += part;
-    r->utilisation_n++;
-    if (part < r->utilisation_min)
-        r->utilisation_min = part;
+    if (pages_free(&w->d->pages) == 0)
+        utilisation_add(w, &w->record->full, 0);
 }
 
 static void report(const struct world *w)
 {
-    const struct record *r = &w->record;
+    const struct record *r = w->record;
 
     printf("  ok   %-15s %8" PRIu64 " plain %7" PRIu64 " safe %6" PRIu64
            " pushes; refused %6" PRIu64 " (at most %" PRIu64
-           " bytes free, %" PRIu64 " compared)\n",
+           " bytes free beyond, %" PRIu64 " compared)\n",
            w->config->name, r->plain, r->safe, r->pushes, r->refused,
-           r->worst_refused_free, r->checked);
+           r->worst_refused.n, r->checked);
     printf("       a store at worst: %" PRIu64 " evictions, %" PRIu64
            " expirations, %" PRIu64 " moves, %" PRIu64 " transactions, %.2f "
            "ms, %.2f ms of CPU\n",
-           r->worst_evictions, r->worst_expirations, r->worst_moves,
-           r->worst_transactions, (double)r->worst_ns / 1e6,
-           (double)r->worst_cpu_ns / 1e6);
+           r->worst_evictions.n, r->worst_expirations.n, r->worst_moves.n,
+           r->worst_transactions.n, (double)r->worst_ns.n / 1e6,
+           (double)r->worst_cpu_ns.n / 1e6);
     printf("       one of a single cell: %" PRIu64 " evictions, %.2f ms, %.2f "
            "ms of CPU\n",
-           r->worst_small_evictions, (double)r->worst_small_ns / 1e6,
-           (double)r->worst_small_cpu_ns / 1e6);
-    if (r->utilisation_n > 0)
-        printf("       full: %.1f %% of its pages' bytes in use, at least "
-               "%.1f %%\n",
-               100 * r->utilisation_sum / (double)r->utilisation_n,
-               100 * r->utilisation_min);
+           r->worst_small_evictions.n, (double)r->worst_small_ns.n / 1e6,
+           (double)r->worst_small_cpu_ns.n / 1e6);
+    if (r->full.n > 0)
+        printf("       no page free: %.1f %% of the pages' bytes in use; "
+               "evicting: %.1f %%\n",
+               100 * r->full.sum / (double)r->full.n,
+               100 * r->evicting.sum / (double)r->evicting.n);
     fflush(stdout);
 }
 
-static _Noreturn void run(const struct config *c, uint64_t seed, uint64_t ops,
-                          double seconds)
+/* ---- the worst of all ------------------------------------------------- */
+
+static void say_worst(const char *what, double unit, int places, size_t member,
+                      const struct record *records)
+{
+    const struct worst *most = NULL;
+    size_t of = 0;
+
+    for (size_t i = 0; i < CONFIG_COUNT; i++) {
+        const struct worst *its =
+            (const struct worst *)(const void *)((const char *)&records[i] +
+                                                 member);
+
+        if (its->mood != NULL && (most == NULL || its->n > most->n)) {
+            most = its;
+            of = i;
+        }
+    }
+    if (most == NULL)
+        return;
+    printf("  %-34s %12.*f  %s, \"%s\", operation %" PRIu64 ", %" PRIu64
+           " bytes\n",
+           what, places, (double)most->n / unit, CONFIGS[of].name, most->mood,
+           most->op, most->len);
+}
+
+static void say_least_used(const struct record *records)
+{
+    double sum = 0, least = 1;
+    uint64_t n = 0;
+    size_t of = 0;
+
+    for (size_t i = 0; i < CONFIG_COUNT; i++) {
+        const struct utilisation *u = &records[i].evicting;
+
+        if (u->n == 0)
+            continue;
+        sum += u->sum;
+        n += u->n;
+        if (u->sum / (double)u->n <= least) {
+            least = u->sum / (double)u->n;
+            of = i;
+        }
+    }
+    if (n > 0)
+        printf("  %-34s %12.1f  least in %s: %.1f %%\n",
+               "in use when a store evicts, %", 100 * sum / (double)n,
+               CONFIGS[of].name, 100 * least);
+}
+
+#define WORST(what, unit, places, member)                                     \
+    say_worst(what, unit, places, offsetof(struct record, member), records)
+
+/* Each with the dict, what was done to it, the operation's number and the
+ * bytes of the value: with --only and --ops one more than that it comes again,
+ * but for the times. */
+static void summary(const struct record *records)
+{
+    uint64_t plain = 0, safe = 0, refused = 0;
+
+    for (size_t i = 0; i < CONFIG_COUNT; i++) {
+        plain += records[i].plain;
+        safe += records[i].safe + records[i].pushes;
+        refused += records[i].refused;
+    }
+    printf("%" PRIu64 " plain stores, none refused; %" PRIu64
+           " safe ones and pushes, %" PRIu64 " refused, each rightly\n",
+           plain, safe, refused);
+    WORST("free beyond what was refused", 1, 0, worst_refused);
+    WORST("evictions by a store", 1, 0, worst_evictions);
+    WORST("  by one of a single cell", 1, 0, worst_small_evictions);
+    WORST("moves by a store", 1, 0, worst_moves);
+    WORST("a store, ms", 1e6, 2, worst_ns);
+    WORST("  of the processor", 1e6, 2, worst_cpu_ns);
+    WORST("  one of a single cell", 1e6, 2, worst_small_ns);
+    WORST("  of the processor", 1e6, 2, worst_small_cpu_ns);
+    say_least_used(records);
+}
+
+/* ---- running ---------------------------------------------------------- */
+
+static _Noreturn void run(const struct config *c, struct record *record,
+                          uint64_t seed, uint64_t ops, double seconds)
 {
     struct world *w = calloc(1, sizeof(*w));
     const struct mood *mood = &MOODS[0];
@@ -126,12 +196,16 @@ static _Noreturn void run(const struct config *c, uint64_t seed, uint64_t ops,
     if (w == NULL)
         _exit(1);
     w->config = c;
+    w->record = record;
     w->seed = w->random = seed;
     begin(w);
     w->until = real_seconds() + seconds;
     if (c->beside) {
         beside(w);
-        printf("  ok   %s\n", c->name);
+        printf("  ok   %-15s %8" PRIu64 " plain by processes at once; a store "
+               "at worst: %.2f ms, %.2f ms of CPU\n",
+               c->name, w->record->plain, (double)w->record->worst_ns.n / 1e6,
+               (double)w->record->worst_cpu_ns.n / 1e6);
         fflush(stdout);
         _exit(0);
     }
@@ -157,8 +231,8 @@ static _Noreturn void run(const struct config *c, uint64_t seed, uint64_t ops,
 }
 
 /* Each dict in a process of its own: a crash fails only it. */
-static bool run_apart(const struct config *c, uint64_t seed, uint64_t ops,
-                      double seconds)
+static bool run_apart(const struct config *c, struct record *record,
+                      uint64_t seed, uint64_t ops, double seconds)
 {
     int status;
     pid_t child;
@@ -170,7 +244,7 @@ static bool run_apart(const struct config *c, uint64_t seed, uint64_t ops,
         return false;
     }
     if (child == 0)
-        run(c, seed, ops, seconds);
+        run(c, record, seed, ops, seconds);
     while (waitpid(child, &status, 0) < 0) {
         if (errno != EINTR) {
             perror("waitpid");
@@ -201,7 +275,14 @@ int main(int argc, char **argv)
     double seconds = SECONDS_DEFAULT;
     const char *only = NULL;
     unsigned passed = 0, failed = 0;
+    struct record *records =
+        mmap(NULL, CONFIG_COUNT * sizeof(*records), PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
+    if (records == MAP_FAILED) {
+        perror("mmap");
+        return 1;
+    }
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 >= argc)
             return usage();
@@ -227,11 +308,13 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < CONFIG_COUNT; i++) {
         if (only != NULL && strcmp(only, CONFIGS[i].name) != 0)
             continue;
-        if (run_apart(&CONFIGS[i], seed, ops, seconds))
+        if (run_apart(&CONFIGS[i], &records[i], seed, ops, seconds))
             passed++;
         else
             failed++;
     }
+    if (failed == 0)
+        summary(records);
     printf("%u passed, %u failed\n", passed, failed);
     return failed == 0 && passed > 0 ? 0 : 1;
 }

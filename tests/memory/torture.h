@@ -28,16 +28,31 @@ struct config {
     bool beside;   /* by processes at once, see beside.c */
 };
 
+/* The most of something, and by which store: with its operation's number as
+ * --ops it comes again. */
+struct worst {
+    uint64_t n, op, len;
+    const char *mood;
+};
+
+/* How much of the pages' bytes is in cells that are handed out. */
+struct utilisation {
+    double sum;
+    uint64_t n;
+    struct worst least; /* n: what is not in use, of a million */
+};
+
 /* Worst and total of the stores of one dict. */
 struct record {
     uint64_t plain, safe, pushes, refused, checked;
-    uint64_t evictions, worst_evictions, moves, worst_moves;
-    uint64_t worst_small_evictions; /* by a store of one cell */
-    uint64_t worst_expirations, worst_transactions;
-    uint64_t worst_ns, worst_cpu_ns, worst_small_ns, worst_small_cpu_ns;
-    uint64_t worst_refused_free; /* bytes free when a safe store failed */
-    double utilisation_sum, utilisation_min;
-    uint64_t utilisation_n;
+    uint64_t evictions, moves;
+    struct worst worst_evictions, worst_moves, worst_expirations;
+    struct worst worst_transactions, worst_ns, worst_cpu_ns;
+    struct worst worst_small_evictions; /* by a store of one cell */
+    struct worst worst_small_ns, worst_small_cpu_ns;
+    struct worst worst_refused;  /* bytes free when a safe store failed */
+    struct utilisation full;     /* when no page is free */
+    struct utilisation evicting; /* after a store that has evicted */
 };
 
 struct world {
@@ -54,7 +69,7 @@ struct world {
     uint32_t hot; /* shard */
     const char *mood, *doing;
     struct account_cells *live;
-    struct record record;
+    struct record *record; /* shared with who began the process */
 };
 
 /* ---- stores.c ---------------------------------------------------------- */
@@ -82,6 +97,12 @@ void incr(struct world *w, uint64_t n);
 bool push(struct world *w, uint64_t n, size_t len);
 void drop(struct world *w, uint64_t n, uint32_t shard);
 void check(struct world *w);
+
+/* What a store of len bytes has taken. */
+void latency_add(struct world *w, double seconds, double cpu, uint64_t len);
+
+/* Adds how much is in use now, after a store of len bytes. */
+void utilisation_add(struct world *w, struct utilisation *u, uint64_t len);
 
 /* ---- beside.c ---------------------------------------------------------- */
 

@@ -815,6 +815,18 @@ static void damage_releases(void)
 {
     guard->state = txn_state(3, 0, 1);
 }
+static void damage_claims_beside_releases(void)
+{
+    guard->state = txn_state(0, 1, 1);
+}
+static void damage_releases_alone(void)
+{
+    guard->state = txn_state(0, 0, 1);
+}
+static void damage_count_of_releases(void)
+{
+    guard->state = txn_state(0, 0, GUARD_RELEASES_MAX + 1);
+}
 static void damage_upper_bits(void)
 {
     guard->state |= 1ull << 50;
@@ -832,12 +844,69 @@ static void (*const damages[])(void) = {damage_old_value,
                                         damage_with_an_old_log,
                                         damage_claims,
                                         damage_releases,
+                                        damage_claims_beside_releases,
+                                        damage_releases_alone,
+                                        damage_count_of_releases,
                                         damage_upper_bits,
                                         damage_seq_to_even};
 
 START_TEST(a_damaged_log_is_never_replayed)
 {
     expect_not_replayed(damages[_i]);
+}
+END_TEST
+
+/* As a transaction of number 1 would have tagged it. */
+static void fit_tag(struct guard_claim *c)
+{
+    c->tag = txn_tag(c->owner_at ^ (uint64_t)c->owner << 36,
+                     c->map_at ^ (uint64_t)c->bit << 40, txn_salt(1));
+}
+
+START_TEST(a_claim_that_cannot_be_is_not_given_back)
+{
+    struct guard_claim c = {.owner_at = segment_offset(&segment, owner),
+                            .map_at = segment_offset(&segment, map),
+                            .owner = 5,
+                            .bit = 3};
+    struct guard_claim wrong[7] = {c, c, c, c, c, c, c};
+
+    *owner = 5;
+    *map = 0;
+    wrong[0].bit = 64;
+    wrong[1].owner = 0;
+    wrong[2].owner_at += 2;
+    wrong[3].map_at += 4;
+    wrong[4].owner_at = segment.size;
+    wrong[5].map_at = segment.size;
+    for (int i = 0; i < 7; i++) {
+        fit_tag(&wrong[i]);
+        wrong[i].tag ^= i == 6 ? 1ull << 50 : 0;
+        ck_assert(!txn_give_back(&segment, &wrong[i], 1));
+        ck_assert_uint_eq(*owner, 5);
+        ck_assert_uint_eq(*map, 0);
+    }
+    fit_tag(&c);
+    ck_assert(!txn_give_back(&segment, &c, 3));
+    ck_assert(txn_give_back(&segment, &c, 1));
+    ck_assert_uint_eq(*owner, 0);
+    ck_assert_uint_eq(*map, 1ull << 3);
+}
+END_TEST
+
+START_TEST(a_claim_that_was_overwritten_is_not_given_back_by_an_abort)
+{
+    struct txn t;
+
+    expect(guard_lock(&env, guard), SHD_OK);
+    txn_begin(&t, &segment, guard, 0);
+    ck_assert(txn_claim(&t, owner, 5, map, 3));
+    guard->claims[0].bit = 4;
+    txn_abort(&t);
+    ck_assert_uint_eq(*owner, 5);
+    ck_assert_uint_eq(*map, ~(1ull << 3));
+    ck_assert_uint_eq(guard->damaged, 1);
+    guard_unlock(guard);
 }
 END_TEST
 
@@ -1173,6 +1242,9 @@ static void add_damage_cases(TCase *c)
 {
     tcase_add_loop_test(c, a_damaged_log_is_never_replayed, 0,
                         (int)(sizeof(damages) / sizeof(damages[0])));
+    tcase_add_test(c, a_claim_that_cannot_be_is_not_given_back);
+    tcase_add_test(c,
+                   a_claim_that_was_overwritten_is_not_given_back_by_an_abort);
     tcase_add_test(c, a_live_owner_that_leaves_its_log_open_is_noticed);
     tcase_add_test(c, a_lock_unlocked_without_repair_is_corrupt_not_a_hang);
     tcase_add_test(c, an_overwritten_lock_word_is_left_to_whoever_has_it);

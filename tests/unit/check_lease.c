@@ -504,6 +504,101 @@ START_TEST(leases_show_as_held)
 }
 END_TEST
 
+/* Each lease of the dict, in turn: how many. */
+static unsigned each(int (*look)(const struct shd_lease_info *l,
+                                 const char *key, size_t len))
+{
+    struct shd_lease_info l = {.struct_size = sizeof(l)};
+    unsigned n = 0;
+    size_t len;
+    int rc;
+
+    for (;; n++) {
+        rc = shd_lease_next(dict, &l, long_key, sizeof(long_key), &len);
+        if (rc == SHD_NOTFOUND)
+            return n;
+        expect(rc, SHD_OK);
+        ck_assert_int_eq(look(&l, (const char *)long_key, len), 1);
+    }
+}
+
+static uint64_t me;
+static char of_list[8];
+static uint32_t seen;
+
+static int is_mine(const struct shd_lease_info *l, const char *key,
+                   size_t len)
+{
+    unsigned i = (unsigned)(key[0] - 'a');
+
+    ck_assert_uint_eq(len, 1);
+    ck_assert_uint_eq(seen >> i & 1, 0);
+    seen |= 1u << i;
+    return l->holder == me && l->dead == 0 && l->moving == 0 &&
+           l->type == (i == 0 ? SHD_NUMBER : SHD_STRING) &&
+           l->len == (i == 0 ? 0 : i);
+}
+
+static int is_dead_ones(const struct shd_lease_info *l, const char *key,
+                        size_t len)
+{
+    return l->holder != me && l->dead == 1 && l->moving == 0 &&
+           len == strlen(of_list) && memcmp(key, of_list, len) == 0;
+}
+
+START_TEST(each_lease_is_told_once)
+{
+    struct shd_lease_info l = {.struct_size = sizeof(l)};
+    struct shd_value v;
+    uint64_t lease[26], length;
+    size_t len;
+
+    start_named(NULL, MIB, 4, 0);
+    expect(shd_worker_join(segment, &me), SHD_OK);
+    ck_assert_uint_eq(each(is_mine), 0);
+    expect(shd_push(dict, 1, "a", 1, SHD_NUMBER, NULL, 0, 7, &length), SHD_OK);
+    for (unsigned i = 0; i < 26; i++) {
+        char key[2] = {(char)('a' + i), 0};
+
+        if (i > 0)
+            expect(push(1, key, i, i), SHD_OK);
+        expect(take(1, key, &v, &lease[i]), SHD_OK);
+    }
+    seen = 0;
+    ck_assert_uint_eq(each(is_mine), 26);
+    ck_assert_uint_eq(seen, (1u << 26) - 1);
+    expect(shd_lease_next(dict, &l, NULL, 0, &len), SHD_SPACE);
+    ck_assert_uint_eq(len, 1);
+    ck_assert_uint_eq(l.holder, 0);
+    for (unsigned i = 0; i < 26; i++)
+        expect(shd_lack(dict, lease[i]), SHD_OK);
+    ck_assert_uint_eq(each(is_mine), 0);
+    l.struct_size = 0;
+    expect(shd_lease_next(dict, &l, NULL, 0, &len), SHD_INVAL);
+    all_is_free();
+}
+END_TEST
+
+START_TEST(leases_of_the_dead_are_told_and_of_lists_that_went_not)
+{
+    struct shd_value v;
+    uint64_t lease;
+
+    start(MIB);
+    expect(shd_worker_join(segment, &me), SHD_OK);
+    fill("l", 2);
+    fill("m", 1);
+    dying_worker(expect(take(1, "l", &v, &lease), SHD_OK));
+    snprintf(of_list, sizeof(of_list), "l");
+    ck_assert_uint_eq(each(is_dead_ones), 1);
+    expect(shd_reap(segment, NULL), SHD_OK);
+    ck_assert_uint_eq(each(is_dead_ones), 0);
+    takes(1, "m", 10, 1);
+    expect(del("m"), SHD_OK);
+    ck_assert_uint_eq(each(is_dead_ones), 0);
+}
+END_TEST
+
 /* ---- checks and repair
  * ------------------------------------------------------ */
 
@@ -664,6 +759,8 @@ int main(void)
     tcase_add_test(dead, what_a_live_worker_has_stays_its_own);
     tcase_add_test(dead, a_worker_that_leaves_gives_back);
     tcase_add_test(dead, leases_show_as_held);
+    tcase_add_test(dead, each_lease_is_told_once);
+    tcase_add_test(dead, leases_of_the_dead_are_told_and_of_lists_that_went_not);
     suite_add_tcase(s, dead);
     tcase_add_loop_test(bad, damage_to_leases_is_named, 0, 12);
     tcase_add_test(bad, repair_keeps_leases);

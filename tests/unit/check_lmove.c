@@ -2,6 +2,10 @@
 /* Suite lmove: elements that go from list to list. */
 #include "tests/unit/fixture.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "shm/dict/lease.h"
 
 #define MIB (1u << 20)
@@ -336,6 +340,87 @@ START_TEST(who_comes_late_finds_a_move_over)
 }
 END_TEST
 
+START_TEST(a_move_is_told_as_leases_of_both_shards)
+{
+    for (int steps = 1; steps <= 3; steps++) {
+        const char *to = start_two(false);
+        struct shd_lease_info l = {.struct_size = sizeof(l)};
+        unsigned n = 0;
+        char key[16];
+        size_t len;
+
+        fill("l", 1);
+        dies_moving(to, steps);
+        while (shd_lease_next(dict, &l, key, sizeof(key), &len) == SHD_OK) {
+            const char *list = l.shard == dict_place(inner, "l", 1).shard
+                                   ? "l"
+                                   : to;
+
+            ck_assert_uint_eq(l.moving, 1);
+            ck_assert_uint_eq(l.dead, 1);
+            ck_assert_uint_eq(l.len, l.type == SHD_STRING ? 10 : 0);
+            ck_assert_uint_eq(len, l.type == 0 ? 0 : strlen(list));
+            ck_assert_int_eq(memcmp(key, list, len), 0);
+            n++;
+        }
+        ck_assert_uint_eq(n, steps == 1 ? 1 : 2);
+        expect(shd_reap(segment, NULL), SHD_OK);
+        sound();
+    }
+}
+END_TEST
+
+/* A process that has the shard's lock, and stands still. */
+static pid_t sits_on(uint32_t shard)
+{
+    pid_t child = fork();
+    int status;
+
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        if (dict_lock(inner, shard) != SHD_OK)
+            _exit(1);
+        (void)raise(SIGSTOP);
+        _exit(1);
+    }
+    ck_assert_int_eq(waitpid(child, &status, WUNTRACED), child);
+    ck_assert(WIFSTOPPED(status));
+    return child;
+}
+
+START_TEST(a_move_that_a_busy_lock_keeps_from_its_end_ends_with_a_later_call)
+{
+    const char *to = start_two(false);
+    struct shd_dict_options o = {.struct_size = sizeof(o),
+                                 .capacity_bytes = 65536};
+    shd_dict *other;
+    struct shd_value v;
+    pid_t child;
+
+    fill("l", 1);
+    child = sits_on(dict_place(inner, to, strlen(to)).shard);
+    segment->env.wait_ms = 30;
+    for (uint64_t i = 1; i <= 2; i++) {
+        expect(lmove("l", 1, to, 0, &v), SHD_BUSY);
+        ck_assert_uint_eq(llen("l"), 1);
+        ck_assert_uint_eq(info().leases, i);
+    }
+    ck_assert_int_eq(kill(child, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(child, NULL, 0), child);
+    /* Not with one on another dict. */
+    expect(shd_dict_open(segment, "other", &o, &other), SHD_OK);
+    expect(shd_lmove(other, 1, "l", 1, 0, "m", 1, bytes_out, VALUE_MAX, &v),
+           SHD_NOTFOUND);
+    ck_assert_uint_eq(info().leases, 2);
+    moves("l", 1, to, 0, 10, 1);
+    ck_assert_uint_eq(info().leases, 0);
+    sound();
+    pops(0, to, 10, 1);
+    expect(shd_dict_close(other), SHD_OK);
+    all_is_free();
+}
+END_TEST
+
 START_TEST(a_dead_workers_move_is_done_or_not)
 {
     for (int steps = 1; steps <= 3; steps++) {
@@ -416,6 +501,9 @@ int main(void)
     tcase_add_loop_test(move, a_refused_move_leaves_all_as_it_was, 0, 2);
     tcase_add_test(move, without_room_the_element_is_back);
     tcase_add_loop_test(move, an_expiry_is_the_lists_own, 0, 2);
+    tcase_add_test(move, a_move_is_told_as_leases_of_both_shards);
+    tcase_add_test(
+        move, a_move_that_a_busy_lock_keeps_from_its_end_ends_with_a_later_call);
     tcase_add_test(move, a_dead_workers_move_is_done_or_not);
     tcase_add_test(move, who_comes_late_finds_a_move_over);
     tcase_add_test(move, a_move_whose_lists_went_is_over);

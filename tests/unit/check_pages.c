@@ -319,6 +319,74 @@ START_TEST(only_pages_without_owner_are_offered)
 }
 END_TEST
 
+/* Pages 0 .. 599 of 700 are taken, and the process has found that out so lately
+ * that it does not look there again, as it does in a large dict. */
+static void start_trusting(void)
+{
+    arena_start(700);
+    for (uint32_t n = 0; n < 600; n++)
+        ck_assert_uint_eq(claim(ARENA_OWNER), n);
+    while (pages_extend(&arena_pages) == SHD_OK)
+        ;
+    arena_pages.full_below = 600 / 64;
+    arena_pages.trusted = 100;
+}
+
+/* Another process's claim, of which this one does not know. */
+static void taken_by_another(uint32_t n)
+{
+    arena_pages.map[n / 64] &= ~(1ull << n % 64);
+    arena_pages.table[n].owner = 3;
+}
+
+START_TEST(what_this_process_gave_back_counts_where_it_does_not_look)
+{
+    start_trusting();
+    release(5);
+    release(70);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, false), 102);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1, false), 2);
+    taken_by_another(70);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, false), 101);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 5);
+    release(5); /* for the second time, and counts once */
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, false), 101);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 0, true), 0);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true), 101);
+    arena_expect_sound(check(report, sizeof(report)));
+    arena_stop();
+}
+END_TEST
+
+START_TEST(what_others_took_of_it_is_passed_over)
+{
+    start_trusting();
+    for (uint32_t n = 0; n < PAGES_RECENT; n++)
+        release(10 + n);
+    for (uint32_t n = 0; n < PAGES_RECENT; n++)
+        taken_by_another(10 + n);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, false), 100);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 600);
+    arena_expect_sound(check(report, sizeof(report)));
+    arena_stop();
+}
+END_TEST
+
+START_TEST(of_more_than_it_can_remember_it_looks_for_the_rest)
+{
+    start_trusting();
+    for (uint32_t n = 0; n <= PAGES_RECENT; n++)
+        release(130 + n);
+    ck_assert_uint_eq(pages_ready(&arena_pages, 1000, true),
+                      PAGES_RECENT + 1 + 100);
+    for (uint32_t n = 0; n <= PAGES_RECENT; n++)
+        ck_assert_uint_eq(claim(ARENA_OWNER), 130 + n);
+    ck_assert_uint_eq(claim(ARENA_OWNER), 600);
+    arena_expect_sound(check(report, sizeof(report)));
+    arena_stop();
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("pages");
@@ -333,6 +401,9 @@ int main(void)
     tcase_add_test(c, nothing_is_claimed_from_the_limit_on);
     tcase_add_test(c, dropped_pages_give_back_their_memory_and_come_again);
     tcase_add_test(c, only_pages_without_owner_are_offered);
+    tcase_add_test(c, what_this_process_gave_back_counts_where_it_does_not_look);
+    tcase_add_test(c, what_others_took_of_it_is_passed_over);
+    tcase_add_test(c, of_more_than_it_can_remember_it_looks_for_the_rest);
     tcase_add_test(c, a_release_happens_only_with_the_commit);
     tcase_add_test(c, a_page_whose_owner_word_is_taken_is_passed_over);
     tcase_add_test(c, check_names_an_owner_that_contradicts_the_map);

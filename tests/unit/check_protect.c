@@ -602,6 +602,7 @@ static void each_of_values(void)
 static void each_of_lists(void)
 {
     SIZED(shd_entry_info, entry);
+    SIZED(shd_lease_info, lease);
     struct shd_value v, values[2];
     char key[64], buf[64];
     size_t key_len, at[2];
@@ -620,6 +621,7 @@ static void each_of_lists(void)
     OK(shd_ltake, dict, 1, "m", 1, buf, sizeof(buf), &v, &length);
     OK(shd_lnack, dict, length);
     OK(shd_ltake, dict, 1, "m", 1, buf, sizeof(buf), &v, &length);
+    OK(shd_lease_next, dict, &lease, key, sizeof(key), &key_len);
     OK(shd_lack, dict, length);
     OK(shd_pop, dict, 0, "l", 1, buf, sizeof(buf), &v);
     OK(shd_scan, dict, NULL, 0, 0, key, sizeof(key), &key_len, NULL, 0, &v);

@@ -17,6 +17,8 @@
 #define SIZE_MAX_BYTES 65536u
 #define CHANNELS_MAX 8u
 #define BATCH_MAX 64u
+#define LAP 16u         /* times there and back */
+#define LAPS_MAX 65536u /* that are kept */
 
 /* In memory of all the processes. */
 struct shared {
@@ -27,6 +29,8 @@ struct shared {
     } done[2 * CHANNELS_MAX];
     uint64_t receiver[CHANNELS_MAX]; /* the worker of a channel's mailbox */
     uint64_t owner, changes;         /* of a lock: who had it last */
+    uint64_t laps;                   /* of a latency */
+    float lap_s[LAPS_MAX];           /* how long each took */
 };
 extern struct shared *shared;
 extern shd_segment *segment;

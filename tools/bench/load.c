@@ -65,6 +65,7 @@ struct tally {
     double ns;      /* of wall time, for `calls` */
     double cpu_ns;  /* of processor time */
     double max;     /* the slowest call that was timed */
+    uint64_t faults, switches; /* pages mapped, times put off the processor */
     uint64_t timed;
     uint64_t bucket[BUCKETS]; /* 16 to each doubling */
 };
@@ -340,8 +341,9 @@ static void pin(int number)
     }
 }
 
-/* A process maps a page when it first touches it, which would be what is
- * measured: all keys are read before, for up to WARM_MS. */
+/* A process maps a page when it first touches it, and of some peers it is known
+ * as a writer from its first store on, which would be what is measured: all
+ * keys are read before, for up to WARM_MS, and one is stored. */
 static void warm(const struct job *job, struct hand *h)
 {
     double end = now_ns(CLOCK_MONOTONIC) + WARM_MS * 1e6;
@@ -356,6 +358,20 @@ static void warm(const struct job *job, struct hand *h)
         if (i % 64 == 0 && now_ns(CLOCK_MONOTONIC) > end)
             break;
     }
+    if (job->peer->set(key, make_key(key, "key:", 0), h->value, value_bytes) <
+        0)
+        h->tally->failures++;
+}
+
+/* Of this thread, from now on if `sign` is negative, until now. */
+static void count_usage(struct tally *t, int sign)
+{
+    struct rusage u;
+
+    if (getrusage(RUSAGE_THREAD, &u) != 0)
+        abort();
+    t->faults += (uint64_t)(sign * (u.ru_minflt + u.ru_majflt));
+    t->switches += (uint64_t)(sign * (u.ru_nivcsw + u.ru_nvcsw));
 }
 
 static int work(const struct job *job, int number)
@@ -382,6 +398,7 @@ static int work(const struct job *job, int number)
         return 1;
     warm(job, &h);
     pthread_barrier_wait(&shared->start);
+    count_usage(t, -1);
     from = now_ns(CLOCK_MONOTONIC);
     cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
     end = from + job->ms * 1e6;
@@ -396,6 +413,10 @@ static int work(const struct job *job, int number)
     } while (now_ns(CLOCK_MONOTONIC) < end && t->failures == 0);
     t->ns = now_ns(CLOCK_MONOTONIC) - from;
     t->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
+    count_usage(t, 1);
+    /* To end a process takes the others' time: not while one of them measures.
+     */
+    pthread_barrier_wait(&shared->start);
     if (!job->threads && job->peer->end != NULL)
         job->peer->end();
     free(h.value);
@@ -480,6 +501,8 @@ static void answer(const struct job *job)
         sum.hits += t->hits;
         sum.failures += t->failures;
         sum.timed += t->timed;
+        sum.faults += t->faults;
+        sum.switches += t->switches;
         sum.cpu_ns += t->cpu_ns;
         rate += (double)t->calls / t->ns * 1e9;
         if (t->max > sum.max)
@@ -488,11 +511,13 @@ static void answer(const struct job *job)
             sum.bucket[b] += t->bucket[b];
     }
     printf("{\"calls\": %llu, \"hits\": %llu, \"failures\": %llu, "
+           "\"faults\": %llu, \"switches\": %llu, "
            "\"per_second\": %.0f, \"cpu_ns\": %.1f, \"p50\": %.0f, \"p90\": "
            "%.0f, \"p99\": %.0f, \"p99.9\": %.0f, \"p99.99\": %.0f, \"max\": "
            "%.0f}\n",
            (unsigned long long)sum.calls, (unsigned long long)sum.hits,
-           (unsigned long long)sum.failures, rate,
+           (unsigned long long)sum.failures, (unsigned long long)sum.faults,
+           (unsigned long long)sum.switches, rate,
            sum.cpu_ns / (double)sum.calls,
            percentile(sum.bucket, sum.timed, 0.5),
            percentile(sum.bucket, sum.timed, 0.9),

@@ -70,7 +70,7 @@ extern const struct cli_verb verb_ls, verb_stat, verb_workers, verb_get,
     verb_keys, verb_dump, verb_load, verb_check, verb_create, verb_resize, verb_rm,
     verb_reap, verb_sidecar, verb_supervise, verb_topics, verb_publish,
     verb_follow, verb_locks, verb_export, verb_flush, verb_completion,
-    verb_top, verb_map, verb_layout, verb_watch, verb_queues, verb_push,
+    verb_leases, verb_top, verb_map, verb_layout, verb_watch, verb_queues, verb_push,
     verb_peek, verb_drain,
     verb_mailboxes, verb_send, verb_request, verb_requeue, verb_save,
     verb_restore;

@@ -18,7 +18,7 @@ static const struct cli_verb *const verbs[] = {
     &verb_flush,  &verb_check,     &verb_create, &verb_resize,
     &verb_rm,     &verb_queues,    &verb_push,   &verb_peek,
     &verb_drain,  &verb_requeue,   &verb_topics, &verb_publish,
-    &verb_follow, &verb_locks, &verb_mailboxes, &verb_send, &verb_request,
+    &verb_follow, &verb_locks, &verb_leases, &verb_mailboxes, &verb_send, &verb_request,
         &verb_reap,   &verb_sidecar,
     &verb_supervise, &verb_completion, NULL};
 
