@@ -114,9 +114,9 @@ static uint64_t in_body(struct play *p, const struct cell *c)
     }
 }
 
-static void damage_cell(struct play *p, const struct dict *d)
+void fields_damage_cell(struct play *p, const struct dict *d, uint32_t ref)
 {
-    uint32_t ref = some_cell(p, d), word;
+    uint32_t word;
     uint64_t at = (uint64_t)ref * SEGMENT_UNIT, field = play_draw(p, 12);
     const struct cell *c = (const struct cell *)(void *)(base_of(p) + at);
 
@@ -154,10 +154,9 @@ static void damage_word(struct play *p, const struct dict *d, const void *what,
     put(p, at, &word, 4);
 }
 
-static void damage_page(struct play *p, const struct dict *d)
+void fields_damage_page(struct play *p, const struct dict *d, uint32_t number)
 {
-    struct page *page =
-        &d->pages.table[play_draw(p, d->pages.max < 64 ? d->pages.max : 64)];
+    struct page *page = &d->pages.table[number];
     uint32_t word, field = (uint32_t)play_draw(p, 16) * 4;
 
     memcpy(&word, (unsigned char *)page + field, 4);
@@ -170,6 +169,23 @@ static void damage_page(struct play *p, const struct dict *d)
     else
         word = some_number(p, word);
     put(p, (uint64_t)((unsigned char *)page - base_of(p)) + field, &word, 4);
+}
+
+void fields_damage_root(struct play *p, const struct dict *d, uint64_t order)
+{
+    uint32_t grain = index_grain(atomic_load64(&d->pages.bounds->state)), word;
+    uint32_t *root;
+
+    if (!index_has(d, grain))
+        return;
+    root = index_root(d, grain, order);
+    word = some_reference(p, d, *root, 0);
+    put(p, (uint64_t)((const unsigned char *)root - base_of(p)), &word, 4);
+}
+
+void fields_damage_shard(struct play *p, const struct dict *d, uint32_t shard)
+{
+    damage_word(p, d, &d->shard[shard], 192);
 }
 
 static void damage_roots(struct play *p, const struct dict *d)
@@ -238,7 +254,12 @@ void fields_damage(struct play *p)
     d = some_dict(p);
     switch (play_draw(p, 16)) {
     case 0:
-    case 1: damage_page(p, d); break;
+    case 1:
+        fields_damage_page(p, d,
+                           (uint32_t)play_draw(p, d->pages.max < 64
+                                                      ? d->pages.max
+                                                      : 64));
+        break;
     case 2:
         damage_word(p, d, &d->shard[play_draw(p, d->shards)], 192);
         break;
@@ -251,7 +272,7 @@ void fields_damage(struct play *p)
                             : dict_guard(d, (uint32_t)play_draw(p, d->shards)));
         break;
     case 7: damage_word(p, d, base_of(p) + 256, 96); break;
-    default: damage_cell(p, d); break;
+    default: fields_damage_cell(p, d, some_cell(p, d)); break;
     }
 }
 

@@ -12,6 +12,13 @@
 /* One field of a cell, a page, a shard, a dict, the catalogue or a guard. */
 void fields_damage(struct play *p);
 
+/* A field of that cell, with what it has in its body; of the descriptor of that
+ * page; of the root there; a word of that shard. */
+void fields_damage_cell(struct play *p, const struct dict *d, uint32_t ref);
+void fields_damage_page(struct play *p, const struct dict *d, uint32_t page);
+void fields_damage_root(struct play *p, const struct dict *d, uint64_t order);
+void fields_damage_shard(struct play *p, const struct dict *d, uint32_t shard);
+
 /* In the log of a guard whose holder died: claims, or releases, with tags that
  * are right. */
 void fields_forge_claims(struct play *p);

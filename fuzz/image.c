@@ -11,12 +11,16 @@
  * the segment. Once repair says that all is sound, it is; and as long as nothing
  * was overwritten, it is, and nobody says otherwise.
  */
+#include "fuzz/aim.h"
 #include "fuzz/fields.h"
+#include "fuzz/locks.h"
+#include "fuzz/modules.h"
 #include "fuzz/more.h"
 #include "fuzz/workers.h"
 #include "tests/wild/scribble.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +33,10 @@
 #define STEPS_MAX 160u
 #define ATTACHES_MAX 3u
 #define STEPS_OF_FIRST 160u
+#define STEPS_OF_SECOND 232u
+#define STEPS_OF_THIRD 246u
+#define STEPS_OF_LOCKS 250u
+#define BYTES_OF_FIRST 224u /* what those inputs mean that were there first */
 
 static struct play p, other_play; /* the second one's: who works beside */
 static bool damaged;
@@ -41,10 +49,12 @@ static void build(void)
 {
     workers_build();
     play_create(&p, 10);
+    aim_create(&p);
     other_play.segment = workers_beside(p.segment);
     play_open(&other_play);
     if (shd_worker_join(other_play.segment, NULL) != SHD_OK)
         abort();
+    workers_view(p.readonly);
     workers_keep(p.segment);
     bytes = p.segment->segment.size;
     other_fd = memfd_create("fuzz", MFD_CLOEXEC);
@@ -53,6 +63,18 @@ static void build(void)
     other = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, other_fd, 0);
     if (other == MAP_FAILED)
         abort();
+}
+
+/* SHDICT_FUZZ_TRACE: says what it does. */
+static void tell(const char *what, uint64_t number)
+{
+    static int tracing = -1;
+
+    if (tracing < 0)
+        tracing = getenv("SHDICT_FUZZ_TRACE") != NULL;
+    if (tracing != 0)
+        fprintf(stderr, "%" PRIu32 ": %s %" PRIu64 "\n", workers_current(),
+                what, number);
 }
 
 /* ---- in the middle of something ----------------------------------------- */
@@ -70,13 +92,45 @@ static void work_beside(void)
     workers_leave_beside(before);
 }
 
+static void repair(void);
+
+/* By another thread of this process, or by a worker who goes about it by the
+ * whole, or the end of one. */
+static void happen_beside(uint64_t what)
+{
+    struct shd_repair done = {.struct_size = sizeof(done)};
+    char report[100];
+    uint32_t before;
+
+    tell("  beside", what);
+    switch (what % 4) {
+    case 0:
+    case 1: play_read(&p); break;
+    case 2:
+        before = workers_enter_beside();
+        (void)play_answer(&other_play,
+                          shd_segment_repair(other_play.segment, &done, report,
+                                             sizeof(report)));
+        workers_leave_beside(before);
+        break;
+    default:
+        before = (uint32_t)play_draw(&p, WORKERS);
+        if (before != workers_current())
+            workers_kill(before);
+        break;
+    }
+}
+
 static void interrupted(const void *at, size_t len)
 {
-    uint64_t what = play_draw(&p, damaged ? 12 : 3);
+    uint64_t byte = play_draw(&p, 256), what = byte % (damaged ? 12 : 3);
     uint64_t offset = (uint64_t)((const unsigned char *)at -
                                  p.segment->segment.base);
 
-    if (what < 2)
+    tell("  interrupted", byte);
+    if (byte >= BYTES_OF_FIRST)
+        happen_beside(byte);
+    else if (what < 2)
         work_beside();
     else if (what == 2)
         clock_test_advance(play_draw(&p, 3000));
@@ -86,17 +140,36 @@ static void interrupted(const void *at, size_t len)
         workers_interrupt(1 + play_draw(&p, 256), interrupted);
 }
 
+static void do_something(uint64_t byte)
+{
+    char report[100];
+
+    tell("do", byte);
+    if (byte >= BYTES_OF_FIRST) {
+        switch (byte % 4) {
+        case 0: repair(); break;
+        case 1:
+            (void)play_answer(&p, shd_segment_check(p.segment, report,
+                                                    sizeof(report)));
+            break;
+        default: more_op(&p); break;
+        }
+        return;
+    }
+    switch (byte % 8) {
+    case 0: play_read(&p); break;
+    case 1: play_ipc_op(&p); break;
+    default: play_op(&p); break;
+    }
+}
+
 static void interrupt(void)
 {
     static const uint64_t REACH[] = {16, 64, 256, 256, 2000, 30000};
 
     workers_interrupt(1 + play_draw(&p, REACH[play_draw(&p, 6)]),
                       interrupted);
-    switch (play_draw(&p, 8)) {
-    case 0: play_read(&p); break;
-    case 1: play_ipc_op(&p); break;
-    default: play_op(&p); break;
-    }
+    do_something(play_draw(&p, 256));
     workers_interrupt(0, NULL);
 }
 
@@ -153,10 +226,15 @@ static void forge_log(void)
 
 static void cut_off(void)
 {
-    uint64_t stop = 1 + play_draw(&p, play_draw(&p, 4) == 0 ? 2000 : 120);
+    uint64_t how = play_draw(&p, 256);
+    uint64_t stop = 1 + play_draw(&p, how % 4 == 0 ? 2000 : 120);
 
+    tell("cut off at store", stop);
     if (workers_try(stop)) {
-        play_op(&p);
+        if (how < BYTES_OF_FIRST)
+            play_op(&p);
+        else
+            do_something(play_draw(&p, 256));
         workers_done();
     }
 }
@@ -247,6 +325,54 @@ static void refused(void)
     workers_refuse(0, 0);
 }
 
+/* What nobody has damaged is sound. */
+static void be_sound(void)
+{
+    char report[300] = "";
+    int rc;
+
+    p.doing = "sound";
+    if (p.codes[-SHD_CORRUPT] != 0 || other_play.codes[-SHD_CORRUPT] != 0)
+        play_fail(&p, "SHD_CORRUPT of what is sound: %s", shd_last_error());
+    rc = shd_reap(p.segment, NULL);
+    if (rc == SHD_OK)
+        rc = shd_segment_check(p.segment, report, sizeof(report));
+    if (rc != SHD_OK)
+        play_fail(&p, "%s: %s (%s)", shd_strerror_name(rc), report,
+                  shd_last_error());
+}
+
+static void forget(struct play *play)
+{
+    memset(play->codes, 0, sizeof(play->codes));
+    memset(play->name, 0, sizeof(play->name));
+    play->unrepaired = false;
+}
+
+static void end(void)
+{
+    play_ipc_forget(&p);
+    (void)workers_enter_beside();
+    play_ipc_forget(&other_play);
+    workers_end();
+}
+
+static void begin(void)
+{
+    workers_begin(p.segment);
+    forget(&p);
+    forget(&other_play);
+}
+
+/* What comes now finds all as it was at the beginning. */
+static void start_over(void)
+{
+    if (!damaged)
+        be_sound();
+    end();
+    begin();
+}
+
 /* The higher bytes, which the lower ones know nothing of. */
 static void step_more(uint64_t what, uint32_t *attaches)
 {
@@ -280,6 +406,22 @@ static void step(uint32_t *attaches)
 {
     uint64_t what = play_draw(&p, 256);
 
+    tell("step", what);
+    if (what >= STEPS_OF_THIRD) {
+        if (what >= STEPS_OF_LOCKS)
+            locks_op(&p);
+        else if (what % 2 == 0)
+            modules_tree(&p);
+        else
+            modules_catalogue(&p, &other_play, damaged);
+        return;
+    }
+    if (what >= STEPS_OF_SECOND) {
+        aim_op(&p, damaged);
+        if (what % 2 != 0)
+            start_over();
+        return;
+    }
     if (what >= STEPS_OF_FIRST) {
         step_more(what, attaches);
         return;
@@ -324,26 +466,6 @@ static void believe(void)
     free(buffer);
 }
 
-/* What nobody has damaged is sound. */
-static void be_sound(void)
-{
-    char report[300] = "";
-
-    p.doing = "sound";
-    if (p.codes[-SHD_CORRUPT] != 0 || other_play.codes[-SHD_CORRUPT] != 0)
-        play_fail(&p, "SHD_CORRUPT of what is sound: %s", shd_last_error());
-    if (shd_reap(p.segment, NULL) != SHD_OK ||
-        shd_segment_check(p.segment, report, sizeof(report)) != SHD_OK)
-        play_fail(&p, "%s (%s)", report, shd_last_error());
-}
-
-static void forget(struct play *play)
-{
-    memset(play->codes, 0, sizeof(play->codes));
-    memset(play->name, 0, sizeof(play->name));
-    play->unrepaired = false;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -352,9 +474,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (p.segment == NULL)
         build();
-    workers_begin(p.segment);
-    forget(&p);
-    forget(&other_play);
+    begin();
     p.data = data;
     p.left = size;
     damaged = play_draw(&p, 4) != 0;
@@ -367,9 +487,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         be_sound();
     if (fuzz_planted())
         believe();
-    play_ipc_forget(&p);
-    (void)workers_enter_beside();
-    play_ipc_forget(&other_play);
-    workers_end();
+    end();
     return 0;
 }

@@ -10,4 +10,8 @@
  * told there. 0: it is itself again. */
 void robust_here_become(uint32_t tid, struct robust_list_head *head);
 
+/* The next call asks who it is, as a thread's first one does, and is told so
+ * (or an error number) where libc is to look after forks. */
+void robust_here_forget(int error);
+
 #endif

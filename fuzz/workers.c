@@ -56,9 +56,11 @@ static struct kept {
     struct shd_dict *handle[DICTS];
     struct dict dict[DICTS]; /* as a worker has it that has just attached */
     shd_segment *beside;     /* NULL: nobody */
+    const unsigned char *view; /* NULL: none */
     uint64_t beside_incarnation;
 } kept[KEPT];
 static shd_segment *beside; /* for the segment that is kept next */
+static const unsigned char *view, *view_next;
 static shd_segment *segment;
 static const unsigned char *base; /* its, */
 static uint64_t size;             /* how long it is, */
@@ -67,7 +69,7 @@ static uint32_t runs;
 static uint64_t incarnations[WORKERS];
 static uint32_t byte_of[BYTES]; /* worker + 1; 0: free */
 
-static bool armed;
+static bool armed, was_armed;
 static uint64_t stores_left;
 static uint64_t accesses_left; /* 0: none is waited for */
 static void (*interrupt)(const void *at, size_t bytes);
@@ -84,6 +86,16 @@ static void run(uint32_t worker)
 {
     runs = worker;
     robust_here_become(TID_FIRST + worker, &heads[worker]);
+}
+
+uint32_t workers_tid(uint32_t worker)
+{
+    return TID_FIRST + worker;
+}
+
+bool workers_inside(void)
+{
+    return inside;
 }
 
 bool fuzz_planted(void)
@@ -203,6 +215,8 @@ static void look_whether_all_was_seen(const struct kept *k,
     for (uint64_t at = 0; at < g->size; at += BLOCK) {
         if (memcmp(g->base + at, k->image + at, BLOCK) == 0)
             continue;
+        while (g->base[at] == k->image[at])
+            at++;
         fprintf(stderr, "workers: offset %" PRIu64 " was written, unseen\n", at);
         abort();
     }
@@ -281,6 +295,8 @@ void workers_keep(shd_segment *s)
         k->handle[n] = d;
         k->dict[n++] = d->dict;
     }
+    k->view = view_next;
+    view_next = NULL;
     k->beside = beside;
     for (struct shd_dict *d = beside == NULL ? NULL : beside->dicts;
          d != NULL && n < DICTS; d = d->next) {
@@ -321,6 +337,7 @@ void workers_begin(shd_segment *s)
     segment = s;
     base = s->segment.base;
     size = s->segment.size;
+    view = k->view;
     written = k->written;
     still = inside = true;
     clock_test_advance(k->now_ms - clock_now_ms());
@@ -344,6 +361,8 @@ void workers_end(void)
     still = inside = armed = false;
     accesses_left = 0;
     workers_refuse(0, 0);
+    workers_refuse_clock(0);
+    workers_wake_early(0);
     robust_here_become(0, NULL);
 }
 
@@ -387,16 +406,24 @@ shd_segment *workers_beside(shd_segment *s)
     return beside;
 }
 
+void workers_view(const shd_segment *s)
+{
+    view_next = s->segment.base;
+}
+
 uint32_t workers_enter_beside(void)
 {
     uint32_t before = runs;
 
+    was_armed = armed; /* nobody kills who works beside */
+    armed = false;
     run(WORKERS);
     return before;
 }
 
 void workers_leave_beside(uint32_t before)
 {
+    armed = was_armed;
     run(before);
 }
 
@@ -411,16 +438,17 @@ void workers_interrupt(uint64_t access,
 
 static void access_to(const void *p, size_t bytes)
 {
-    uint64_t at = (uint64_t)((const unsigned char *)p -
-                             segment->segment.base);
+    uint64_t at = (uint64_t)((uintptr_t)p - (uintptr_t)base);
 
-    if (at >= segment->segment.size || --accesses_left > 0)
+    if (at >= size && view != NULL)
+        at = (uint64_t)((uintptr_t)p - (uintptr_t)view);
+    if (at >= size || --accesses_left > 0)
         return;
     /* Who has a process's mutex is waited for by nobody else in it. */
     if (held_count > 0)
         accesses_left = 1;
     else
-        interrupt(p, bytes);
+        interrupt(base + at, bytes);
 }
 
 /* ---- deaths --------------------------------------------------------------- */
@@ -450,8 +478,10 @@ void workers_kill(uint32_t worker)
         if (byte_of[i] == worker + 1)
             byte_of[i] = 0;
     }
-    if (worker == runs)
+    if (worker == runs) {
         segment->env.incarnation = 0;
+        run(runs);
+    }
     incarnations[worker] = 0;
 }
 
@@ -531,6 +561,33 @@ TRACED(16, void)
 
 /* ---- the kernel ----------------------------------------------------------- */
 
+static bool is_refused(uint32_t *left)
+{
+    return *left > 0 && --*left == 0;
+}
+
+static uint32_t clocks_left, early;
+static uint32_t asked; /* workers_ask_again() */
+
+void workers_refuse_clock(uint32_t n)
+{
+    clocks_left = n;
+}
+
+void workers_wake_early(uint32_t n)
+{
+    early = n;
+}
+
+void workers_ask_again(uint32_t how)
+{
+    asked = how;
+    if (how == 0)
+        run(runs);
+    else
+        robust_here_forget((how & 4) != 0 ? ENOMEM : 0);
+}
+
 /* Arguments that were not given are read, and passed on. */
 #define NOT_ALL_GIVEN __attribute__((no_sanitize("address")))
 
@@ -549,6 +606,10 @@ WRAP(int, clock_gettime, clockid_t id, struct timespec *t)
     if (t->tv_nsec >= 1000000000) {
         t->tv_nsec -= 1000000000;
         t->tv_sec++;
+    }
+    if (inside && id == CLOCK_MONOTONIC && is_refused(&clocks_left)) {
+        errno = EINVAL;
+        return -1;
     }
     return 0;
 }
@@ -569,11 +630,10 @@ WRAP(int, kill, pid_t pid, int signal)
 /* A lock is waited for: nobody else runs, and it is not given back. */
 static void sleep_until(const struct timespec *t)
 {
-    uint64_t ns = (uint64_t)(t->tv_sec - 1000000) * 1000000000 +
-                  (uint64_t)t->tv_nsec - 500000;
+    int64_t ns = (t->tv_sec - 1000000) * 1000000000ll + t->tv_nsec - 500000;
 
-    if (ns > slept_ns)
-        slept_ns = ns;
+    if (ns > (int64_t)slept_ns)
+        slept_ns = (uint64_t)ns;
 }
 
 WRAP(long, syscall, long number, ...)
@@ -591,9 +651,20 @@ WRAP(long, syscall, long number, ...)
             if (fuzz_waits != NULL)
                 fuzz_waits();
         } else if ((a[1] & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET) {
-            sleep_until((const struct timespec *)a[3]);
+            if (early > 0)
+                early--;
+            else
+                sleep_until((const struct timespec *)a[3]);
         }
         return 0;
+    }
+    if (inside && number == SYS_gettid)
+        return (long)workers_tid(runs);
+    if (inside && number == SYS_get_robust_list) {
+        *(struct robust_list_head **)a[1] =
+            (asked & 2) != 0 ? NULL : &heads[runs];
+        errno = ENOSYS;
+        return (asked & 1) != 0 ? -1 : 0;
     }
     return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
@@ -606,11 +677,6 @@ void workers_refuse(uint32_t memory, uint32_t call)
 {
     memory_left = memory;
     calls_left = call;
-}
-
-static bool is_refused(uint32_t *left)
-{
-    return *left > 0 && --*left == 0;
 }
 
 /* The library's own calls (CMakeLists.txt). */

@@ -57,6 +57,23 @@ void workers_arm(uint64_t stop);
  * none is, as at the end of an input. */
 void workers_refuse(uint32_t memory, uint32_t call);
 
+/* The same for the monotonic clock's call number n. */
+void workers_refuse_clock(uint32_t n);
+
+/* Who sleeps until some time is awake before, n times. */
+void workers_wake_early(uint32_t n);
+
+/* The thread id of a worker; and of WORKERS: of who works beside. */
+uint32_t workers_tid(uint32_t worker);
+
+/* The current worker is a new thread, and asks the kernel who it is; 1: which
+ * knows of no robust lists; 2: or of none of its; 4: and libc cannot look after
+ * forks. 0: it knows all that again. */
+void workers_ask_again(uint32_t how);
+
+/* Does an input run? */
+bool workers_inside(void);
+
 /* Written to the segment by who is not the library: it is put back, too. */
 void workers_wrote(const void *p, uint64_t bytes);
 
@@ -73,6 +90,10 @@ void workers_leaks(bool watch);
 shd_segment *workers_beside(shd_segment *s);
 uint32_t workers_enter_beside(void);
 void workers_leave_beside(uint32_t before);
+
+/* What reads by that attachment of the same file is interrupted, too: before
+ * workers_keep(). */
+void workers_view(const shd_segment *s);
 
 /* call() once, before access number `access` (1 ...) of the library to the
  * segment: to `bytes` at `at`, by the current worker. 0: not any more. */

@@ -72,24 +72,27 @@ int object_view(const struct guard_env *env, const struct catalogue_object *c,
     const struct segment *s = env->segment;
     struct object_header *h = segment_at(s, c->extent_at, sizeof(*h));
     uint64_t room = c->extent_bytes - OBJECT_HEADER_BYTES;
+    /* Once: what is believed is what has been checked. */
+    uint64_t own = h == NULL ? 0 : atomic_load64(&h->own_bytes);
+    uint64_t bells_at = h == NULL ? 0 : atomic_load64(&h->bells_at);
+    uint32_t places = h == NULL ? 0 : atomic_load32(&h->places);
 
     if (h == NULL || h->generation != c->generation || h->kind != c->kind ||
-        h->places > GUARD_WAITS || h->own_bytes > room ||
-        h->bells_at !=
-            c->extent_at + OBJECT_HEADER_BYTES + round_up(h->own_bytes, 64) ||
-        bells_bytes(s, h->places) > room - round_up(h->own_bytes, 64) ||
+        places > GUARD_WAITS || own > room ||
+        bells_at != c->extent_at + OBJECT_HEADER_BYTES + round_up(own, 64) ||
+        bells_bytes(s, places) > room - round_up(own, 64) ||
         guard_at(s, c->guards_first + c->guards - 1) == NULL)
         return error_set(SHD_CORRUPT, "object '%s': its header is damaged",
                          c->name);
     memset(out, 0, sizeof(*out));
     out->env = env;
     out->header = h;
-    out->places = h->places;
+    out->places = places;
     out->bell_words = bell_words(s);
-    out->bells = segment_at(s, h->bells_at, bells_bytes(s, out->places));
+    out->bells = segment_at(s, bells_at, bells_bytes(s, places));
     out->generation = c->generation;
     out->own_at = c->extent_at + OBJECT_HEADER_BYTES;
-    out->own_bytes = h->own_bytes;
+    out->own_bytes = own;
     out->kind = c->kind;
     out->guards_first = c->guards_first;
     out->guard = guard_at(s, c->guards_first);

@@ -551,23 +551,38 @@ static bool check_push(struct check *c, uint32_t ref)
 {
     uint32_t depth = c->path.depth;
     unsigned char *node = tree_node(c->segment, c->kind, ref), *above = NULL;
+    bool red; /* as it was at one moment */
 
     if (node == NULL)
         return failed(c, "a link leads outside the segment", ref);
+    red = is_red(c->kind, node);
     for (uint32_t i = 0; i < depth; i++) {
         if (c->path.ref[i] == ref)
             return failed(c, "a cycle", ref);
     }
     if (depth > 0)
         above = tree_node(c->segment, c->kind, c->path.ref[depth - 1]);
-    if (is_red(c->kind, node) && above == NULL)
+    if (red && above == NULL)
         return failed(c, "the root is red", ref);
-    if (is_red(c->kind, node) && is_red(c->kind, above))
+    if (red && is_red(c->kind, above))
         return failed(c, "a red node has a red child", ref);
     if (!push(&c->path, ref))
         return failed(c, "too deep for a red-black tree", ref);
     c->blacks[depth] =
-        (depth > 0 ? c->blacks[depth - 1] : 0) + !is_red(c->kind, node);
+        (depth > 0 ? c->blacks[depth - 1] : 0) + !red;
+    return true;
+}
+
+/* The child of a node of the path. It was inside when it was pushed; the end of
+ * what is may have come nearer since. */
+static bool check_child(struct check *c, uint32_t ref, unsigned side,
+                        uint32_t *child)
+{
+    const unsigned char *node = tree_node(c->segment, c->kind, ref);
+
+    if (node == NULL)
+        return failed(c, "a link leads outside the segment", ref);
+    *child = tree_child(c->kind, node, side);
     return true;
 }
 
@@ -575,9 +590,8 @@ static bool check_push(struct check *c, uint32_t ref)
 static bool check_descend(struct check *c, uint32_t ref)
 {
     while (ref != 0) {
-        if (!check_push(c, ref))
+        if (!check_push(c, ref) || !check_child(c, ref, 0, &ref))
             return false;
-        ref = tree_child(c->kind, tree_node(c->segment, c->kind, ref), 0);
     }
     return check_end(c);
 }
@@ -587,10 +601,11 @@ static bool check_step(struct check *c, bool *end)
 {
     struct tree_path *path = &c->path;
     uint32_t last = path->depth - 1;
-    uint32_t right = tree_child(
-        c->kind, tree_node(c->segment, c->kind, path->ref[last]), 1);
+    uint32_t right;
 
     *end = false;
+    if (!check_child(c, path->ref[last], 1, &right))
+        return false;
     if (right != 0) {
         path->side[last] = 1;
         return check_descend(c, right);
@@ -620,6 +635,8 @@ static bool check_walk(struct check *c, uint32_t root,
         uint32_t ref = c->path.ref[c->path.depth - 1];
 
         node = tree_node(c->segment, c->kind, ref);
+        if (node == NULL)
+            return failed(c, "a link leads outside the segment", ref);
         if (before != NULL && compare(context, before, node) >= 0)
             return failed(c, "out of order", ref);
         before = node;

@@ -669,6 +669,33 @@ START_TEST(check_names_a_link_that_leads_outside)
 }
 END_TEST
 
+/* Somebody makes the room of the nodes smaller. */
+static struct tree_kind shrinking;
+
+static int compare_and_shrink(const void *context, const unsigned char *a,
+                              const unsigned char *b)
+{
+    shrinking.end = shrinking.first + kind->node_bytes;
+    return compare(context, a, b);
+}
+
+START_TEST(a_check_sees_the_room_end_nearer_meanwhile)
+{
+    char report[200];
+
+    start(1);
+    plant(40);
+    shrinking = *kind;
+    shrinking.first = 0;
+    shrinking.end = ARENA_BYTES;
+    ck_assert_int_eq(tree_check(&seg, &shrinking, *root, compare_and_shrink,
+                                lay, NULL, report, sizeof(report)),
+                     SHD_CORRUPT);
+    ck_assert_ptr_nonnull(strstr(report, "a link leads outside"));
+    stop();
+}
+END_TEST
+
 START_TEST(check_names_a_cycle)
 {
     start(0);
@@ -895,6 +922,7 @@ int main(void)
     tcase_add_test(c, check_names_a_subtree_that_is_gone);
     tcase_add_test(c, check_names_a_key_out_of_order);
     tcase_add_test(c, check_names_a_link_that_leads_outside);
+    tcase_add_test(c, a_check_sees_the_room_end_nearer_meanwhile);
     tcase_add_test(c, check_names_a_cycle);
     tcase_add_test(c, check_names_a_tree_too_deep);
     tcase_add_test(c, nothing_follows_a_link_outside);
