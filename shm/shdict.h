@@ -879,7 +879,7 @@ struct shd_dict_account {
     uint64_t expired_bytes;    /* cells of expired entries, all they own */
     uint64_t garbage_bytes;    /* cells waiting to be freed, of a long value
                                   that is being built, or kept for the next
-                                  (a sixteenth of the dict at most) */
+                                  (3 % of the dict at most) */
     uint64_t entry_bytes;      /* heads of live entries: links, expiry ... */
     uint64_t list_bytes;       /* heads of elements of lists */
     uint64_t chain_bytes;      /* heads of the pieces of long values */

@@ -80,7 +80,7 @@ int attempt_make_room(struct attempt *a, uint32_t class, int *steps);
  * and else frees them. In all shards together that is this share of the dict's
  * pages at most. Who makes room in that shard frees it before anything else.
  */
-#define ATTEMPT_SPARE_SHARE 16u
+#define ATTEMPT_SPARE_SHARE 32u
 
 static inline bool attempt_spares(const struct attempt *a, uint64_t cells)
 {

@@ -70,7 +70,7 @@ const struct crash_case CASES[] = {
     {"long chain for a long chain", 512, 0, 0, 0, 0, 0, "plain a 100000", "plain a 80000"},
     {"chain in a spare one", 512, 0, 0, N, 0, 0, "plain a 9000;plain a 9010", "plain a 9020"},
     {"chain in a spare one, of another key", 512, 0, 0, 0, 0, 0, "plain a 9000;plain a 9010", "plain b 9020"},
-    {"chain in a spare one among shards", 512, 2, 0, 0, 0, 0, "plain a 9000;plain a 9010", "plain a 9020"},
+    {"chain in a spare one among shards", 1024, 2, 0, 0, 0, 0, "plain a 9000;plain a 9010", "plain a 9020"},
     {"chain in a spare one of a list", 512, 0, 0, 0, 0, 0, "plain a 9000;plain a 9010", "rpush l 9000"},
     {"longer chain beside a spare one", 512, 0, 0, 0, 0, 0, "plain a 9000;plain a 9010", "plain a 12300"},
     {"small beside a spare chain", 512, 0, 0, 0, 0, 0, "plain a 9000;plain a 9010", "plain b 10"},

@@ -144,8 +144,8 @@ START_TEST(who_needs_room_takes_it)
     int rc = SHD_OK;
 
     start_named(NULL, 4 * MIB, 4, 0);
-    expect(set("k", 30000, 1), SHD_OK);
-    expect(set("k", 30000, 2), SHD_OK);
+    expect(set("k", 20000, 1), SHD_OK);
+    expect(set("k", 20000, 2), SHD_OK);
     ck_assert_uint_ne(garbage(), 0);
     for (int n = 0; n < 5000 && rc == SHD_OK; n++) {
         snprintf(key, sizeof(key), "%d", n);
