@@ -31,6 +31,7 @@ for name, types in {
         "shd_append": [P, ctypes.c_int, P, S, P, S, P, S, I64, P, P],
         "shd_push": [P, ctypes.c_int, P, S, ctypes.c_uint32, P, S,
                      ctypes.c_double, P],
+        "shd_ltake": [P, ctypes.c_int, P, S, P, S, P, P],
         "shd_delete": [P, P, S]}.items():
     getattr(lib, name).argtypes = types
 

@@ -76,7 +76,25 @@ def evil_segment():
     rc = lib.shd_lock_open(s, NAME + b"l", LOCK, options, ctypes.byref(lock))
     assert rc == 0, lib.shd_last_error()
     lib.shd_segment_close(s)
+    lease_an_element(name)
     return name
+
+
+def lease_an_element(name):
+    """Of a list whose key is evil, by this process, until it ends."""
+    rc, s = opened(lib.shd_segment_attach, name)
+    assert rc == "SHD_OK", rc
+    d, lease = ctypes.c_void_p(), ctypes.c_uint64()
+    buf, value = ctypes.create_string_buffer(64), (ctypes.c_uint64 * 8)()
+    key = EVIL + b"list"
+    rc = lib.shd_dict_open(s, NAME, None, ctypes.addressof(d))
+    if rc == 0:
+        rc = lib.shd_push(d, 0, key, len(key), STRING, b"x", 1, 0, None)
+    if rc == 0:
+        rc = lib.shd_ltake(d, 1, key, len(key), buf, len(buf), value,
+                           ctypes.byref(lease))
+    assert rc == 0, lib.shd_last_error()
+    assert answer("leases", name)[0]["dead"] is False
 
 
 def evil_worker(name):
@@ -89,6 +107,7 @@ def evil_worker(name):
 
 
 LOCK = 4  # SHD_OBJECT_LOCK
+STRING = 1
 
 # What prints names, keys, values; {} is the segment.
 SHOWS = (["ls"], ["ls", "{}"], ["stat", "{}"], ["stat", "{}", NAME],
@@ -96,7 +115,7 @@ SHOWS = (["ls"], ["ls", "{}"], ["stat", "{}"], ["stat", "{}", NAME],
          ["watch", "{}", NAME, EVIL, "-n", "1"], ["dump", "{}"],
          ["queues", "{}"], ["peek", "{}", NAME + b"q"], ["topics", "{}"],
          ["follow", "{}", NAME + b"t", "-o", "-c", "1"], ["locks", "{}"],
-         ["check", "{}"], ["stat", "{}", "-i", "0.01", "-n", "2"])
+         ["leases", "{}"], ["leases", "{}", NAME], ["check", "{}"], ["stat", "{}", "-i", "0.01", "-n", "2"])
 # What fails, and says of what.
 FAILS = (["get", "{}", NAME + b"x", "k"], ["get", "{}", NAME, EVIL + b"x"],
          ["get", "{}", EVIL, "k"], ["stat", "{}", NAME + b"x"],
@@ -118,7 +137,8 @@ FAILS = (["get", "{}", NAME + b"x", "k"], ["get", "{}", NAME, EVIL + b"x"],
          ["completion", EVIL], ["supervise", b"--" + EVIL],
          ["supervise", "--dict", EVIL, "--", "true"], ["top", EVIL],
          ["sidecar", b"./" + EVIL], ["reap", b"./" + EVIL],
-         ["workers", b"./" + EVIL], ["check", b"./" + EVIL])
+         ["workers", b"./" + EVIL], ["check", b"./" + EVIL],
+         ["leases", "{}", NAME + b"x"], ["leases", b"./" + EVIL])
 
 
 def words_of(words, name):

@@ -17,14 +17,14 @@ WORDS = {
     "follow": ["t", "-o", "-c", "1"], "load": [], "stat": [], "ls": [],
     "export": [], "workers": [], "dump": [], "check": [], "queues": [],
     "topics": [], "locks": [], "map": [], "layout": [], "mailboxes": [],
-    "send": ["m", "all", "x"], "request": ["m", "1", "x"],
+    "leases": [], "send": ["m", "all", "x"], "request": ["m", "1", "x"],
     "save": ["/dev/null/snapshot"], "reap": [], "rm": [], "create": ["--open"]}
 # They end by themselves only with a screen, or a signal, or take no segment
 # that is there.
 OTHERS = {"top", "sidecar", "supervise", "completion", "restore"}
 READERS = {"keys", "get", "peek", "stat", "ls", "export", "workers", "dump",
            "check", "queues", "topics", "locks", "follow", "map", "layout",
-           "mailboxes"}
+           "leases", "mailboxes"}
 
 
 def filled():
